@@ -1,0 +1,34 @@
+"""What holds for every test: the event loop is never blocked by the project's own code. Knows no part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster
+
+# (file, functions): where code that runs on the event loop may block, each with its reason.
+MAY_BLOCK: list[tuple[str, set[str]]] = [
+    # A module that is imported late is read once.
+    ("<frozen importlib._bootstrap>", {"_find_and_load"}),
+    # A log record is one short write to a terminal, a file or a pipe that somebody reads.
+    ("logging/__init__.py", {"emit", "flush"}),
+    # The text of a traceback is looked up when something is about to be reported.
+    ("linecache.py", {"updatecache", "checkcache"}),
+    # asyncio starts a program through a pipe that ends with its exec.
+    ("subprocess.py", {"_execute_child"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def never_block_the_event_loop() -> Iterator[None]:
+    """Turn a blocking call of the project's code inside a running event loop into a BlockingError."""
+    guard = BlockBuster("mhnos_runtime")
+    for function in guard.functions.values():
+        for file, names in MAY_BLOCK:
+            function.can_block_in(file, names)
+    guard.activate()
+    try:
+        yield
+    finally:
+        guard.deactivate()
