@@ -1,4 +1,4 @@
-"""What holds for every test: the event loop is never blocked by the project's own code. Knows no part of it."""
+"""What holds for every test: the project's code never blocks the event loop. Knows no part of the project."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     ("<frozen importlib._bootstrap>", {"_find_and_load"}),
     # A log record is one short write to a terminal, a file or a pipe that somebody reads.
     ("logging/__init__.py", {"emit", "flush"}),
-    # The text of a traceback is looked up when something is about to be reported.
-    ("linecache.py", {"updatecache", "checkcache"}),
-    # asyncio starts a program through a pipe that ends with its exec.
+    # The lines of a traceback are looked up when something is about to be reported.
+    ("linecache.py", {"checkcache", "updatecache"}),
+    # asyncio starts a program with a pipe whose other end closes at its exec.
     ("subprocess.py", {"_execute_child"}),
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def never_block_the_event_loop() -> Iterator[None]:
     """Turn a blocking call of the project's code inside a running event loop into a BlockingError."""
     guard = BlockBuster("mhnos_runtime")
