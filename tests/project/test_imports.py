@@ -1,4 +1,4 @@
-"""What the import contracts in pyproject.toml cannot say: the supervisor imports the standard library only."""
+"""What the import contracts in pyproject.toml cannot say: the supervisor has the standard library only."""
 
 from __future__ import annotations
 
