@@ -1,0 +1,411 @@
+"""The one place that turns a client's path into an open file. Knows the root and the kernel's *at calls.
+
+Must not know who asks or why. A string is never proof: what counts is the descriptor that a walk ended at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from mhnos_runtime.errors import (
+    ConfigError,
+    InvalidRequest,
+    LimitReached,
+    MhnosError,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+
+ALIAS = b"workspace"
+"""What processes see the workspace as (`/workspace`); a client may put it before any path."""
+
+MAX_PATH_BYTES = 4096
+"""PATH_MAX of Linux: a longer path cannot be opened by any program in one call either."""
+
+MAX_NAME_BYTES = 255
+"""NAME_MAX of every common Linux file system."""
+
+MAX_LINKS = 40
+"""Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
+
+MAX_STEPS = 16384
+"""Components opened in one resolution. Links full of `..` start a walk over; this ends it in some 20 ms."""
+
+MAX_CREATE_RACES = 64
+"""Times that a name may appear or vanish between looking and creating before the caller is told."""
+
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: another process's lease would otherwise make an open wait (fs.lease-break-time, 45 s).
+_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+def normalise(path: str, base: str = "/") -> str:
+    """The one spelling of a client's path: absolute, no `.`, no `..`, no leading `/workspace`; lexical only.
+
+    A relative path starts at `base`. The result names the same file when it is given in again; so a folder
+    that is itself called `workspace`, at the top, is spelled `/workspace/workspace`.
+    Raises InvalidRequest (NUL, not UTF-8, too long), Refused with code outside-workspace (`..` above it).
+    """
+    return _spell(_parts(path, base))
+
+
+def shown(path: str) -> str:
+    """`path` as it can stand in a message: one line, encodable, of bounded length."""
+    clipped = path if len(path) <= 300 else path[:297] + "..."
+    return clipped if clipped.isprintable() else ascii(clipped)[1:-1]
+
+
+def explain(error: OSError, path: str) -> MhnosError:
+    """The kernel's refusal as one of ours, naming the path as the client knows it and never the host's."""
+    kind, code, text = _EXPLAINED.get(error.errno or 0, (Unavailable, None, os.strerror(error.errno or 0)))
+    return kind(f"{text}: {shown(path)}", code=code)
+
+
+_EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
+    errno.ENOENT: (NotFound, None, "No such file or directory"),
+    errno.ENOTDIR: (InvalidRequest, None, "Not a directory"),
+    errno.EISDIR: (InvalidRequest, None, "Is a directory"),
+    errno.EEXIST: (InvalidRequest, None, "Already exists"),
+    errno.ELOOP: (InvalidRequest, None, "Too many symbolic links"),
+    errno.ENAMETOOLONG: (InvalidRequest, None, "Name too long"),
+    errno.EINVAL: (InvalidRequest, None, "The file system does not accept this name or value"),
+    errno.EACCES: (Refused, None, "Permission denied"),
+    errno.EPERM: (Refused, None, "Permission denied"),
+    errno.EROFS: (Refused, None, "Read-only file system"),
+    errno.ENOSPC: (LimitReached, "disk-full", "No space left on the workspace's disk"),
+    errno.EDQUOT: (LimitReached, "disk-full", "Disk quota of the workspace exceeded"),
+    errno.EFBIG: (LimitReached, "too-large", "Larger than a file may be"),
+    errno.EWOULDBLOCK: (Unavailable, None, "In use by another program"),
+    errno.EBUSY: (Unavailable, None, "In use by another program"),
+    errno.EMFILE: (Unavailable, None, "The runtime has too many open files"),
+    errno.ENFILE: (Unavailable, None, "The machine has too many open files"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields the place.
+
+    parent_fd: the directory that holds `name`; -1 for the workspace's top, which has none here.
+    fd, mode: the thing itself and its st_mode; -1 and 0 where there is nothing yet.
+    """
+
+    parent_fd: int
+    name: bytes
+    fd: int
+    mode: int
+
+
+class Workspace:
+    """The folder that processes and clients share, held open so that its own path may be moved meanwhile.
+
+    Safe for many threads at once; close it only when none of them is in a call. Every method that takes a
+    client's path raises InvalidRequest, NotFound, Refused (code outside-workspace, or permission),
+    LimitReached (disk) or Unavailable, naming the path as the client knows it.
+    """
+
+    normalise = staticmethod(normalise)
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Opens `root`, following links: it is the operator's, not a client's. Raises ConfigError."""
+        self.root = os.fspath(root)
+        self._fd = -1
+        try:
+            self._fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(f"The workspace {self.root} cannot be opened: {error.strerror}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextmanager
+    def resolve(
+        self, path: str, base: str = "/", *, make_parents: bool = False, follow: bool = True
+    ) -> Iterator[Place]:
+        """Where `path` leads, which need not exist but for its parents. `follow`: whether any link in it is.
+
+        The place is held only inside the `with`. An OSError out of the block becomes what `explain` says.
+        """
+        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow)
+        try:
+            yield walk.run()
+        except OSError as error:
+            raise explain(error, path) from error
+        finally:
+            walk.close()
+
+    def open_dir(self, path: str, base: str = "/", *, follow: bool = True, listing: bool = False) -> int:
+        """A descriptor of an existing directory; the caller closes it. O_PATH, or fit for scandir."""
+        with self.resolve(path, base, follow=follow) as place:
+            _require(place, stat.S_IFDIR, path)
+            if not listing:
+                return os.dup(place.fd)
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.fd)
+
+    def open_file(
+        self, path: str, flags: int, mode: int = 0o644, base: str = "/", *, create_parents: bool = False
+    ) -> int:
+        """A descriptor of a regular file; the caller closes it. FIFOs and devices are never even opened.
+
+        flags: as for open(2); O_CREAT, O_EXCL and O_TRUNC included. The descriptor has O_NONBLOCK, which
+        means nothing for regular files once they are open.
+        """
+        for _ in range(MAX_CREATE_RACES):
+            with self.resolve(path, base, make_parents=create_parents) as place:
+                if place.fd >= 0:
+                    return _open_existing(place, flags, path)
+                if not flags & os.O_CREAT:
+                    raise OSError(errno.ENOENT, "")
+                fd = _create(place, flags, mode)
+                if fd >= 0:
+                    return fd
+        raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
+
+    def make_dirs(self, path: str, base: str = "/") -> None:
+        """Makes the directory and its parents where they are not there yet."""
+        for _ in range(MAX_CREATE_RACES):
+            with self.resolve(path, base, make_parents=True) as place:
+                if place.fd >= 0:
+                    return _require(place, stat.S_IFDIR, path)
+                _make_dir(place.name, place.parent_fd)
+        raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
+
+    def real_path(self, path: str, base: str = "/") -> str:
+        """The host's path of an existing file or directory, for programs that take only paths.
+
+        It was inside the workspace when asked. A program that opens it later resolves it anew, so what must
+        hold then is the sandbox's to enforce; use a descriptor where one will do.
+        """
+        with self.resolve(path, base) as place:
+            if place.fd < 0:
+                raise OSError(errno.ENOENT, "")
+            real, top = os.readlink(by_fd(place.fd)), os.readlink(by_fd(self._fd))
+            if real != top and not real.startswith(top.rstrip("/") + "/"):
+                raise _outside(path)
+            # A deleted file's link ends in " (deleted)", which could also be a name: only the inode tells.
+            if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(place.fd)):
+                raise OSError(errno.ENOENT, "")
+            return real
+
+
+def by_fd(fd: int) -> str:
+    """A path that means the very inode of an O_PATH descriptor, for calls that refuse such descriptors."""
+    return f"/proc/self/fd/{fd}"
+
+
+class _Walk:
+    """One resolution: component by component from the root, links expanded here and never by the kernel.
+
+    `here` is the directory that `done` (plain names, no links) led to; `todo` is the rest, the next one last.
+    A `..` starts over at the root without the last of `done`: a directory may have been moved out of the
+    workspace since it was opened, and its own `..` would then be outside. That also keeps at most two
+    descriptors open.
+    """
+
+    def __init__(self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool) -> None:
+        self._root_fd, self._path, self._make, self._follow = root_fd, path, make, follow
+        self._done: list[bytes] = []
+        self._todo = parts[::-1]
+        self._links = self._steps = 0
+        self._here = self._leaf = -1
+
+    def close(self) -> None:
+        for fd in (self._here, self._leaf):
+            if fd >= 0:
+                os.close(fd)
+        self._here = self._leaf = -1
+
+    def run(self) -> Place:
+        self._restart()
+        while self._todo:
+            place = self._step(self._todo.pop())
+            if place is not None:
+                return place
+        self._leaf, self._here = self._here, -1
+        return Place(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
+
+    def _restart(self) -> None:
+        self._todo += self._done[::-1]
+        self._done.clear()
+        self.close()
+        self._here = os.dup(self._root_fd)
+
+    def _step(self, name: bytes) -> Place | None:
+        if name == b"..":
+            self._up()
+            return None
+        self._count_step()
+        try:
+            self._leaf = os.open(name, _LOOK, dir_fd=self._here)
+        except FileNotFoundError:
+            return self._missing(name)
+        mode = os.fstat(self._leaf).st_mode
+        if stat.S_ISLNK(mode) and self._follow:
+            self._expand()
+            return None
+        if not self._todo:
+            return Place(self._here, name, self._leaf, mode)
+        self._enter(name, mode)
+        return None
+
+    def _count_step(self) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise InvalidRequest(f"Takes too many steps to resolve: {shown(self._path)}")
+
+    def _up(self) -> None:
+        levels = 1
+        while self._todo and self._todo[-1] == b"..":
+            self._todo.pop()
+            levels += 1
+        if levels > len(self._done):
+            raise _outside(self._path)
+        del self._done[-levels:]
+        self._restart()
+
+    def _missing(self, name: bytes) -> Place | None:
+        if not self._todo:
+            return Place(self._here, name, -1, 0)
+        if not self._make:
+            raise OSError(errno.ENOENT, "")
+        _make_dir(name, self._here)
+        self._todo.append(name)
+        return None
+
+    def _expand(self) -> None:
+        # The descriptor is of the link itself: what is read is what was looked at (readlinkat(2)).
+        target = os.readlink(b"", dir_fd=self._leaf)
+        os.close(self._leaf)
+        self._leaf = -1
+        self._links += 1
+        if self._links > MAX_LINKS:
+            raise OSError(errno.ELOOP, "")
+        if target.startswith(b"/"):
+            raise _outside(self._path)
+        self._todo += [part for part in target.split(b"/") if part not in (b"", b".")][::-1]
+
+    def _enter(self, name: bytes, mode: int) -> None:
+        self._done.append(name)
+        if not stat.S_ISDIR(mode):
+            raise InvalidRequest(f"Not a directory: {shown(_spell(self._done))}")
+        os.close(self._here)
+        self._here, self._leaf = self._leaf, -1
+
+
+def _parts(path: str, base: str) -> list[bytes]:
+    start = [] if path.startswith("/") else _fold([], base, base)
+    return _fold(start, path, path)
+
+
+def _fold(parts: list[bytes], path: str, named: str) -> list[bytes]:
+    names = [name for name in _encode(path).split(b"/") if name not in (b"", b".")]
+    if path.startswith("/") and names[:1] == [ALIAS]:
+        del names[0]
+    for name in names:
+        if name != b"..":
+            parts.append(name)
+        elif parts:
+            parts.pop()
+        else:
+            raise _outside(named)
+    if len(_join(parts)) > MAX_PATH_BYTES:
+        raise InvalidRequest(f"Path longer than {MAX_PATH_BYTES} bytes: {shown(named)}")
+    return parts
+
+
+def _encode(path: str) -> bytes:
+    try:
+        raw = path.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"Path is not valid UTF-8: {shown(path)}") from None
+    if b"\0" in raw:
+        raise InvalidRequest(f"Path with a NUL character: {shown(path)}")
+    if len(raw) > MAX_PATH_BYTES:
+        raise InvalidRequest(f"Path longer than {MAX_PATH_BYTES} bytes: {shown(path)}")
+    if max(map(len, raw.split(b"/"))) > MAX_NAME_BYTES:
+        raise InvalidRequest(f"Path with a name longer than {MAX_NAME_BYTES} bytes: {shown(path)}")
+    return raw
+
+
+def _join(parts: list[bytes]) -> bytes:
+    full = [ALIAS, *parts] if parts[:1] == [ALIAS] else parts
+    return b"/" + b"/".join(full)
+
+
+def _spell(parts: list[bytes]) -> str:
+    # Names met on the way through a link need not be UTF-8; they are only ever shown.
+    return _join(parts).decode(errors="surrogateescape")
+
+
+def _outside(path: str) -> Refused:
+    return Refused(
+        f"Leads outside the workspace: {shown(path)}",
+        code="outside-workspace",
+        hint="Links may only be relative and stay inside the workspace.",
+    )
+
+
+def _require(place: Place, kind: int, path: str) -> None:
+    if place.fd < 0:
+        raise OSError(errno.ENOENT, "")
+    if stat.S_IFMT(place.mode) == kind:
+        return
+    if kind == stat.S_IFDIR:
+        raise OSError(errno.ENOTDIR, "")
+    if stat.S_ISDIR(place.mode):
+        raise OSError(errno.EISDIR, "")
+    raise InvalidRequest(f"Not a regular file: {shown(path)}")
+
+
+def require_regular(place: Place, path: str) -> None:
+    """Raises unless the place holds a regular file: InvalidRequest, or OSError inside `resolve`."""
+    _require(place, stat.S_IFREG, path)
+
+
+def _open_existing(place: Place, flags: int, path: str) -> int:
+    require_regular(place, path)
+    if flags & os.O_CREAT and flags & os.O_EXCL:
+        raise OSError(errno.EEXIST, "")
+    return reopen(place, flags & ~(os.O_CREAT | os.O_EXCL))
+
+
+def reopen(place: Place, flags: int) -> int:
+    """Opens the very inode of an existing place, whatever its name means by now."""
+    return os.open(by_fd(place.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
+
+
+def _create(place: Place, flags: int, mode: int) -> int:
+    """A new file, or -1 when the name was taken meanwhile. O_EXCL never follows a link that was put there."""
+    try:
+        return create_exclusive(place.name, flags, mode, place.parent_fd)
+    except FileExistsError:
+        if flags & os.O_EXCL:
+            raise
+        return -1
+
+
+def create_exclusive(name: bytes, flags: int, mode: int, parent_fd: int) -> int:
+    """A file that was not there before, in a directory that is held open. Raises OSError."""
+    return os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
+
+
+def _make_dir(name: bytes, parent_fd: int) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent_fd)
+    except FileExistsError:
+        pass  # Another program was faster; whether it is a directory shows when it is opened.
