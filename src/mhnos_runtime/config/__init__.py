@@ -1,0 +1,26 @@
+"""Frozen settings from flags, MHNOS_* variables and a TOML file. Standard library only, since the starter
+of the supervisor uses them. Knows nothing of who reads which setting."""
+
+from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting
+from mhnos_runtime.config.places import check_workspace, ensure_state_dir, prepare_workspace
+from mhnos_runtime.config.sources import load
+from mhnos_runtime.config.table import SETTINGS, Row, Setting, Settings, describe, docs_table
+from mhnos_runtime.config.values import show_size
+from mhnos_runtime.errors import ConfigError
+
+__all__ = [
+    "BUILT_IN_KINDS",
+    "SETTINGS",
+    "ConfigError",
+    "KindSetting",
+    "Row",
+    "Setting",
+    "Settings",
+    "check_workspace",
+    "describe",
+    "docs_table",
+    "ensure_state_dir",
+    "load",
+    "prepare_workspace",
+    "show_size",
+]

@@ -1,0 +1,142 @@
+"""Finds the value of each setting: flags over MHNOS_* variables over a TOML file over defaults.
+
+Reads the environment it is given and the config file; changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mhnos_runtime.config.address import is_loopback
+from mhnos_runtime.config.kinds import nearest, parse_kinds
+from mhnos_runtime.config.table import BY_NAME, SETTINGS, Place, Setting, Settings, xdg
+from mhnos_runtime.config.values import Where
+from mhnos_runtime.errors import ConfigError
+
+SYSTEM_CONFIG = Path("/etc/mhnos-runtime/config.toml")
+CONFIG_VARIABLE = "MHNOS_CONFIG"
+# Read by others than the server: the config file's place here, the rest by the command line's client.
+OTHER_VARIABLES = (CONFIG_VARIABLE, "MHNOS_URL", "MHNOS_TOKEN", "MHNOS_TOKEN_FILE")
+
+
+def load(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings in force, and warnings, one line each.
+
+    flags: by setting, as typed (a list for those that repeat, a bool for switches); "config" is the config
+    file; None and () were not given. environ: default os.environ; an empty variable counts as not set. Raises
+    ConfigError: one line that names the setting, its source, the value and what is allowed.
+    """
+    flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    environ = os.environ if environ is None else environ
+    place = Place(environ, _home(environ))
+    file, table = _read_file(flags, place)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in SETTINGS:
+        raw, sources[setting.name], folder = _find(setting, flags, place, file, table)
+        values[setting.name] = setting.parse(raw, Where(folder, place.home), sources[setting.name])
+    kinds = parse_kinds(table.get("kinds", {}), f"file {file}")
+    sources.update({f"kinds.{kind.name}": f"file {file}:kinds.{kind.name}" for kind in kinds})
+    settings = Settings(**values, kinds=kinds, sources=sources)
+    _check_together(settings)
+    return settings, _warnings(settings, environ)
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME", "")
+    if home.startswith("/"):
+        return Path(home)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
+
+
+def _find(
+    setting: Setting,
+    flags: Mapping[str, object],
+    place: Place,
+    file: Path | None,
+    table: Mapping[str, object],
+) -> tuple[object, str, Path]:
+    """The value as given, its source, and the folder that a relative path in it is relative to."""
+    if setting.name in flags:
+        return flags[setting.name], f"flag {setting.flag}", Path.cwd()
+    if place.environ.get(setting.env):
+        return place.environ[setting.env], f"variable {setting.env}", Path.cwd()
+    if file is not None and setting.name in table:
+        return table[setting.name], f"file {file}:{setting.name}", file.parent
+    return setting.default_value(place), "default", Path("/")
+
+
+def _read_file(flags: Mapping[str, object], place: Place) -> tuple[Path | None, Mapping[str, object]]:
+    file = _find_file(flags, place)
+    if file is None:
+        return None, {}
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config file {file} is not UTF-8 text; expected TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config file {file} is not TOML: {str(error).splitlines()[0]}") from None
+    for key in table:
+        if key not in BY_NAME and key != "kinds":
+            known = nearest(key, (*BY_NAME, "kinds"))
+            raise ConfigError(f"config file {file}: unknown key {key!r}{known}")
+    return file, table
+
+
+def _find_file(flags: Mapping[str, object], place: Place) -> Path | None:
+    named = str(flags.get("config") or place.environ.get(CONFIG_VARIABLE, ""))
+    if named:
+        # A file that was asked for and is not there is an error, which reading it reports.
+        return Path.cwd() / (place.home / named[2:] if named.startswith("~/") else named)
+    own = xdg(place, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml"
+    return next((file for file in (own, SYSTEM_CONFIG) if os.path.lexists(file)), None)
+
+
+def _check_together(settings: Settings) -> None:
+    """What one value allows of another."""
+    if settings.auth == "none" and not is_loopback(settings.host):
+        raise ConfigError(
+            f'auth is "none" by {settings.source("auth")}; expected token, since others than this machine '
+            f'can reach host "{settings.host}" by {settings.source("host")}'
+        )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        given, missing = ("tls_cert", "tls_key") if settings.tls_cert else ("tls_key", "tls_cert")
+        raise ConfigError(
+            f"{given} is set by {settings.source(given)} without {missing}; expected both or none"
+        )
+    for name in ("tls_cert", "tls_key"):
+        _check_readable(name, getattr(settings, name), settings.source(name))
+
+
+def _check_readable(name: str, file: Path | None, source: str) -> None:
+    try:
+        if file is not None:
+            file.open("rb").close()
+    except OSError as error:
+        raise ConfigError(
+            f'{name} is "{file}" by {source}: {error.strerror}; expected a readable file'
+        ) from None
+
+
+def _warnings(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = (*(setting.env for setting in SETTINGS), *OTHER_VARIABLES)
+    unknown = sorted(name for name in environ if name.startswith("MHNOS_") and name not in known)
+    lines = [f"variable {name} is not known and is ignored{nearest(name, known)}" for name in unknown]
+    if settings.state_dir.resolve().is_relative_to(settings.workspace.resolve()):
+        lines.append(
+            f"state_dir {settings.state_dir} lies in the workspace {settings.workspace}: "
+            "processes and clients can reach the token and the output logs"
+        )
+    return tuple(lines)

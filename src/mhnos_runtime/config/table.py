@@ -1,0 +1,264 @@
+"""Every setting as data, and the frozen Settings they make.
+
+Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Knows
+nothing of how values are found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mhnos_runtime.config.kinds import KindSetting, parse_kinds
+from mhnos_runtime.config.values import (
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    ValueType,
+    Where,
+    Wrong,
+    allowed_host,
+    host,
+    many,
+    one_of,
+    origin,
+    path,
+    plain,
+    seconds,
+    size,
+    switch,
+    whole_number,
+)
+from mhnos_runtime.errors import ConfigError
+
+CONTAINER_WORKSPACE = Path("/workspace")
+
+# characters of a wrong value in its message, which is one line
+_SHOWN = 200
+
+
+class Place(NamedTuple):
+    """What computed defaults depend on."""
+
+    environ: Mapping[str, str]
+    home: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
+    function of the place with default_text for help. The flag's shape is type.switch (--x and --no-x),
+    type.many (may be repeated) and type.metavar; its text is not to be checked before `load` does."""
+
+    name: str
+    type: ValueType
+    default: object | Callable[[Place], object]
+    help: str
+    variable: str = ""
+    default_text: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        return self.variable or f"MHNOS_{self.name.upper()}"
+
+    def default_value(self, place: Place) -> object:
+        return self.default(place) if callable(self.default) else self.default
+
+    def flag_help(self) -> str:
+        return f"{self.help} ({self.env}; default: {self.default_shown()})"
+
+    def default_shown(self) -> str:
+        return self.default_text or self.type.show(self.default) or "none"
+
+    def parse(self, value: object, where: Where, source: str) -> object:
+        """Raises ConfigError, one line that names setting, value, source and what is allowed."""
+        try:
+            return self.type.parse(value, where)
+        except Wrong as wrong:
+            detail = f" ({wrong})" if str(wrong) else ""
+            shown = str(value)[:_SHOWN]
+            raise ConfigError(
+                f"{self.name} is {json.dumps(shown)} by {source}{detail}; expected {self.type.allowed}"
+            ) from None
+
+
+def default_workspace(place: Place) -> Path:
+    usable = os.access(CONTAINER_WORKSPACE, os.W_OK | os.X_OK, effective_ids=True)
+    return CONTAINER_WORKSPACE if usable and CONTAINER_WORKSPACE.is_dir() else place.home / "mhnos-workspace"
+
+
+def default_state_dir(place: Place) -> Path:
+    return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
+
+
+def xdg(place: Place, variable: str, fallback: str) -> Path:
+    """A base directory; relative values are to be ignored (XDG Base Directory Specification)."""
+    value = place.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else place.home / fallback
+
+
+_LATER = "this version has no sandbox yet and knows only none"
+
+_KINDS_OF_HOST = "host names or addresses, each with or without a port"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("host", host(), "127.0.0.1", "address to listen on"),
+    Setting(
+        "port",
+        whole_number(0, 65535),
+        18790,
+        "port to listen on; 0 takes any free one",
+        variable="MHNOS_RUNTIME_PORT",
+    ),
+    Setting(
+        "workspace",
+        path(),
+        default_workspace,
+        "folder that processes and clients share",
+        default_text="/workspace where it exists and is writable, else ~/mhnos-workspace",
+    ),
+    Setting(
+        "state_dir",
+        path(),
+        default_state_dir,
+        "folder for the token and the output logs",
+        default_text="$XDG_STATE_HOME/mhnos-runtime, else ~/.local/state/mhnos-runtime",
+    ),
+    Setting(
+        "sandbox",
+        one_of("none", refused={"strict": _LATER, "relaxed": _LATER}),
+        "none",
+        "isolation of processes; for now there is only none",
+    ),
+    Setting("allow_openclaw", switch(), False, "let clients start the openclaw kind"),
+    Setting("max_processes", whole_number(1, 100_000), 50, "how many processes may run at once"),
+    Setting("max_memory", size(16 * MIB, 16 * TIB), GIB, "memory that one process may use"),
+    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "least severe lines to log"),
+    Setting(
+        "log_format",
+        one_of("auto", "text", "json"),
+        "auto",
+        "form of log lines; auto is text on a terminal, else json",
+    ),
+    Setting("auth", one_of("token", "none"), "token", "what clients must show; none only on loopback"),
+    Setting(
+        "allow_origin",
+        many(origin, "origins such as https://desk.example.com, or null", "ORIGIN"),
+        (),
+        "web origin that may connect, beside this server's own",
+    ),
+    Setting(
+        "allow_host",
+        many(allowed_host, _KINDS_OF_HOST, "HOST"),
+        (),
+        "Host header to accept, beside loopback names and the address listened on",
+    ),
+    Setting("tls_cert", path(optional=True), None, "certificate chain (PEM); needs tls_key"),
+    Setting("tls_key", path(optional=True), None, "private key (PEM); needs tls_cert"),
+    Setting("retention_bytes", size(64 * KIB, GIB), MIB, "output kept for each process"),
+    Setting("retain_seconds", seconds(0, 604_800), 600.0, "how long an ended process is kept"),
+    Setting("retain_count", whole_number(0, 100_000), 256, "how many ended processes are kept"),
+    Setting("stall_seconds", seconds(0, 3600), 10.0, "how long an unread viewer may hold a process up"),
+    Setting("kill_grace_seconds", seconds(0, 3600), 5.0, "how long a process may take to end before SIGKILL"),
+)
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
+    "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
+
+    host: str
+    port: int
+    workspace: Path
+    state_dir: Path
+    sandbox: Literal["none"]
+    allow_openclaw: bool
+    max_processes: int
+    max_memory: int
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["auto", "text", "json"]
+    auth: Literal["token", "none"]
+    allow_origin: tuple[str, ...]
+    allow_host: tuple[str, ...]
+    tls_cert: Path | None
+    tls_key: Path | None
+    retention_bytes: int
+    retain_seconds: float
+    retain_count: int
+    stall_seconds: float
+    kill_grace_seconds: float
+    kinds: tuple[KindSetting, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def source(self, name: str) -> str:
+        return self.sources.get(name, "default")
+
+    def to_json(self) -> str:
+        """One line of text that another process reads with `from_json`."""
+        values = {setting.name: plain(getattr(self, setting.name)) for setting in SETTINGS}
+        kinds = {kind.name: kind.to_plain() for kind in self.kinds}
+        return json.dumps({"settings": values, "kinds": kinds, "sources": dict(self.sources)})
+
+    @staticmethod
+    def from_json(text: str) -> Settings:
+        """Raises ConfigError when the text is not what `to_json` made."""
+        try:
+            data = json.loads(text)
+            values, kinds, sources = data["settings"], data["kinds"], data["sources"]
+            raw = {setting.name: values[setting.name] for setting in SETTINGS}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"settings handed over are damaged: {error!r}") from None
+        where = Where(Path("/"), Path("/"))
+        parsed: dict[str, Any] = {
+            name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
+        }
+        return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
+
+
+class Row(NamedTuple):
+    name: str
+    value: str
+    source: str
+    help: str
+
+
+def describe(settings: Settings) -> list[Row]:
+    """What is in force and where it comes from, in the order of the table; kinds last."""
+    rows = [
+        Row(item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help)
+        for item in SETTINGS
+    ]
+    for kind in settings.kinds:
+        source = settings.source(f"kinds.{kind.name}")
+        rows.append(Row(f"kinds.{kind.name}", " ".join(kind.argv), source, kind.description))
+    return rows
+
+
+def docs_table() -> str:
+    """The settings as a Markdown table, for docs/operations.md."""
+    lines = [
+        "| setting | flag | variable | default | allowed | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for item in SETTINGS:
+        cells = (
+            f"`{item.name}`",
+            f"`{item.flag}`",
+            f"`{item.env}`",
+            item.default_shown(),
+            item.type.allowed,
+            item.help,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
