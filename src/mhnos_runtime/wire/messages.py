@@ -17,12 +17,17 @@ TOKEN_SUBPROTOCOL_PREFIX = "mhnos.token."  # never selected, never echoed
 
 MAX_MESSAGE_BYTES = 128 << 20  # a 1.0 push of 5 files of 5 MB as arrays of numbers is 100 MB in one message
 MAX_ID_BYTES = 4096  # an id is echoed in every answer; a counter or a UUID is what clients send
+MAX_INTEGER = (
+    2**53 - 1
+)  # the largest that JavaScript counts exactly; also bounds arithmetic on what clients send
 MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and small enough for every program
 DEFAULT_COLS = 100
 DEFAULT_ROWS = 30
 
 RequestId: TypeAlias = Raw | UnsetType
-Offset: TypeAlias = Annotated[int, Meta(ge=0)]
+Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Count: TypeAlias = Offset
 Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
@@ -52,7 +57,7 @@ class SpawnOptions(Part):
 
     cwd: str | None = None
     env: dict[str, str] | None = None
-    timeout: Annotated[float, Meta(ge=0)] | None = None
+    timeout: Annotated[float, Meta(ge=0, le=MAX_INTEGER)] | None = None
 
 
 class FileEntry(Part):
@@ -61,7 +66,7 @@ class FileEntry(Part):
     path: str
     kind: str = "file"
     content: Raw | UnsetType = UNSET
-    mtime: int | float | None = None
+    mtime: Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
 
 
 class ServerStats(Part):
@@ -159,34 +164,34 @@ class Spawn(Message, tag="spawn"):
     pty: PtySize | bool | None = None
     name: str | None = None
     attach: bool = True
-    linger_ms: Annotated[int, Meta(ge=0)] | None = None
+    linger_ms: Count | None = None
 
 
 class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes."""
 
-    pid: int
+    pid: Integer
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
-    tail: Offset | None = None
+    tail: Count | None = None
 
 
 class Detach(Message, tag="detach"):
-    pid: int
+    pid: Integer
 
 
 class Write(Message, tag="write"):
     """`data` may hold lone surrogates (JavaScript sends halves of pairs): give it to text.SurrogateJoiner."""
 
-    pid: int
+    pid: Integer
     data: str
 
 
 class CloseStdin(Message, tag="closeStdin"):
-    pid: int
+    pid: Integer
 
 
 class Resize(Message, tag="resize"):
-    pid: int
+    pid: Integer
     cols: Cells
     rows: Cells
 
@@ -194,7 +199,7 @@ class Resize(Message, tag="resize"):
 class Kill(Message, tag="kill"):
     """`escalate`: None is True for TERM, KILL, HUP and QUIT, else False."""
 
-    pid: int
+    pid: Integer
     signal: str = "SIGTERM"
     escalate: bool | None = None
 
@@ -212,13 +217,13 @@ class Ping(Message, tag="ping"):
 
 
 class Stats(Message, tag="stats"):
-    pid: int | None = None
+    pid: Integer | None = None
 
 
 class Ack(Message, tag="ack"):
     """Everything below `offset` was consumed."""
 
-    pid: int
+    pid: Integer
     offset: Offset
 
 
@@ -379,10 +384,3 @@ Answer: TypeAlias = (
 )
 Event: TypeAlias = Stdout | Stderr | Exit | Gap
 ServerMessage: TypeAlias = Answer | Event
-
-_encoder = msgspec.json.Encoder()
-
-
-def encode(message: Message) -> bytes:
-    """One message as the UTF-8 JSON of one text frame."""
-    return _encoder.encode(message)
