@@ -19,7 +19,7 @@ HOSTS = [
     "proxy\\." + r"golang\.org",
     "(docker|ghcr|quay)" + r"\.io/",
 ]
-FOLDERS = [r"(?<![\w.])/" + r"(work|root)/", r"(?<!\w)/tmp/" + "team", r"/home/" + r"(?!user/|you/)\w+/"]
+FOLDERS = [r"(?<![\w.])/" + r"(work|root)/", r"(?<!\w)/tmp/" + "team"]
 ADDRESSES_IN_LOCKS = ['"resolved": ' + '"http']
 
 

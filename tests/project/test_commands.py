@@ -1,0 +1,131 @@
+"""The commands of README.md and docs/ work as they are shown, each page against one real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.project.checkout import ROOT
+from tests.project.console import commands, script
+
+PAGES = [
+    path
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if path.is_file() and commands(path.read_text(encoding="utf-8"))
+]
+START_TIMEOUT_S = 20
+PAGE_TIMEOUT_S = 100
+
+
+def bash(text: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", text],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PAGE_TIMEOUT_S,
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """One of its own, so that neither the settings nor a server of the person who tests is met."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MHNOS_", "XDG_"))}
+    return ours | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "MHNOS_RUNTIME_PORT": "0",
+        "MHNOS_STATE_DIR": str(home / "state"),
+        "MHNOS_WORKSPACE": str(home / "workspace"),
+    }
+
+
+def answers(address_file: Path) -> bool:
+    try:
+        url = address_file.read_text(encoding="utf-8").partition('"url"')[2].split('"')[1]
+        with urllib.request.urlopen(f"{url}/health", timeout=1):
+            return True
+    except (OSError, IndexError):
+        return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which a runtime is found; it stops with the test."""
+    env = environment(tmp_path)
+    (tmp_path / "workspace").mkdir()
+    program = Path(sys.executable).with_name("mhnos-runtime")
+    log = tmp_path / "serve.log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen([program, "serve"], env=env, stdout=out, stderr=out) as serving,
+    ):
+        try:
+            until = time.monotonic() + START_TIMEOUT_S
+            while not answers(tmp_path / "state" / "server.json"):
+                # Polled, as any client of a server that is starting has to.
+                in_time = serving.poll() is None and time.monotonic() < until
+                assert in_time, log.read_text(encoding="utf-8")
+                time.sleep(0.02)
+            yield env
+        finally:
+            serving.terminate()
+
+
+@pytest.mark.timeout(START_TIMEOUT_S + PAGE_TIMEOUT_S)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_work(page: Path, server: dict[str, str]) -> None:
+    done = bash(script(page.read_text(encoding="utf-8"), page.name), server)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SAMPLE = """
+```console
+$ make help
+$ word=hello
+$ echo one \\
+    two
+one two
+```
+
+```sh
+false
+```
+
+```console
+$ test -t 0 || echo "$word, no terminal"
+$ bash -c 'test -t 0 && echo with terminal' -it sample
+```
+"""
+
+
+def test_the_blocks_of_a_page_are_one_session(tmp_path: Path) -> None:
+    done = bash(script(SAMPLE, "sample.md"), environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("one two\nhello, no terminal\n")
+    assert "with terminal\n" in done.stdout
+
+
+def test_a_command_that_fails_is_named_by_its_place(tmp_path: Path) -> None:
+    done = bash(
+        script("# Title\n\n```console\n$ true\n$ false | true\n$ echo never\n```\n", "sample.md"),
+        environment(tmp_path),
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "sample.md:5: failed"
+
+
+def test_set_up_is_shown_and_not_run() -> None:
+    page = "```console\n$ git clone https://example.com/x\n$ cd x\n$ make test\n```\n"
+    assert [c.line for c in commands(page)] == [2, 3, 4]
+    assert "git clone" not in script(page, "x")
+    assert "make --dry-run test" in script(page, "x")
