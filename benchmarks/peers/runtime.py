@@ -1,0 +1,173 @@
+"""The runtime itself, started as a user starts it and spoken to by binary data frames."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ws import BINARY, TEXT, WebSocket
+
+from .base import Peer, Session, Unavailable, clean_environment
+
+_HEADER = struct.Struct(">BBHIQ")
+_STDIN = 3
+_START_SECONDS = 20
+# Runs any program in place of an interpreter, so that the kinds every runtime has are enough.
+_EXEC = "import os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
+
+
+class RuntimeSession(Session):
+    drain_mode = "ours"
+
+    def __init__(self, socket: WebSocket, pid: int) -> None:
+        self.socket, self.pid = socket, pid
+        self._input = _HEADER.pack(_STDIN, 0, 0, pid, 0)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def write(self, data: bytes) -> None:
+        self.socket.send(BINARY, self._input + data)
+
+    def read(self) -> bytes:
+        while True:
+            opcode, payload = self.socket.receive()
+            if opcode == BINARY:
+                return bytes(payload[_HEADER.size :])
+
+    def kill(self) -> None:
+        request(self.socket, type="kill", pid=self.pid, signal="SIGKILL")
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
+    """Sends a request and gives its answer; output that comes before it is thrown away."""
+    socket.send(TEXT, json.dumps({**fields, "id": "bench"}).encode())
+    while True:
+        opcode, payload = socket.receive()
+        if opcode == TEXT and (answer := json.loads(bytes(payload))).get("id") == "bench":
+            if answer["type"] == "error":
+                raise RuntimeError(f"{fields['type']}: {answer['error']}")
+            return dict(answer)
+
+
+class Runtime(Peer):
+    """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product."""
+
+    name, label = "mhnos-runtime", "mhnos-runtime"
+
+    def __init__(self, ballast_bytes: int = 0) -> None:
+        self._ballast_bytes = ballast_bytes
+
+    def start(self) -> None:
+        if importlib.util.find_spec("mhnos_runtime.cli") is None or not self._command():
+            raise Unavailable("mhnos-runtime is not installed")
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-runtime-"))
+        self.state, workspace = self._folder / "state", self._folder / "workspace"
+        workspace.mkdir()
+        (workspace / "exec.py").write_text(_EXEC)
+        self._log = (self._folder / "log").open("wb")
+        command = [
+            self._command(),
+            "serve",
+            "--port",
+            "0",
+            "--workspace",
+            workspace,
+            "--state-dir",
+            self.state,
+        ]
+        self._process = subprocess.Popen(command, env=self._environment(), stdout=self._log, stderr=self._log)
+        try:
+            self._wait_ready()
+        except Unavailable:
+            self.stop()
+            raise
+
+    @staticmethod
+    def _command() -> str:
+        beside = Path(sys.executable).with_name("mhnos-runtime")
+        return str(beside) if beside.exists() else shutil.which("mhnos-runtime") or ""
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": "none"}
+        if self._ballast_bytes:
+            environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "ballast")
+            environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)
+        return environment
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                told = json.loads((self.state / "server.json").read_text())
+                self.token = (self.state / "token").read_text().strip()
+                self.port = int(told["url"].rstrip("/").rpartition(":")[2])
+                self.server_pid = int(told["pid"])
+                self.connect().close()
+            except (OSError, ValueError, KeyError):
+                time.sleep(0.02)
+                continue
+            return
+        raise Unavailable(f"mhnos-runtime did not start: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def pids(self) -> list[int]:
+        return sorted({self._process.pid, self.server_pid})
+
+    def own_files(self) -> str:
+        return str(self.state)
+
+    def connect(self) -> WebSocket:
+        headers = {"Authorization": f"Bearer {self.token}", "Sec-WebSocket-Protocol": "mhnos.v1.1"}
+        socket = WebSocket(self.port, "/", headers)
+        socket.receive()  # connected
+        return socket
+
+    def spawn(self, socket: WebSocket, argv: Sequence[str], *, pty: bool = True, **options: Any) -> int:
+        answer = request(socket, **self.spawn_fields(argv, pty=pty), **options)
+        return int(answer["pid"])
+
+    def spawn_fields(self, argv: Sequence[str], *, pty: bool = True) -> dict[str, Any]:
+        program = shutil.which(argv[0]) or argv[0]
+        size = {"cols": 100, "rows": 30} if pty else False
+        return {
+            "type": "spawn",
+            "processType": "python",
+            "command": "exec.py",
+            "args": [os.path.abspath(program), *argv[1:]],
+            "options": {"cwd": "/"},
+            "pty": size,
+        }
+
+    def open(self, argv: Sequence[str], *, pty: bool = True) -> Session:
+        socket = self.connect()
+        # The process ends with its connection, as with the peers.
+        return RuntimeSession(socket, self.spawn(socket, argv, pty=pty, lingerMs=0))
+
+    def view(self, session: Session) -> Session:
+        assert isinstance(session, RuntimeSession)
+        socket = self.connect()
+        request(socket, type="attach", pid=session.pid, **{"from": "end"})
+        return RuntimeSession(socket, session.pid)
