@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,8 +29,8 @@ def read(workspace: Workspace, path: str, base: str = "/") -> bytes:
         return file.read()
 
 
-def write(workspace: Workspace, path: str, content: bytes, **options: bool) -> None:
-    with os.fdopen(workspace.open_file(path, CREATE, **options), "wb") as file:
+def write(workspace: Workspace, path: str, content: bytes, create_parents: bool = False) -> None:
+    with os.fdopen(workspace.open_file(path, CREATE, create_parents=create_parents), "wb") as file:
         file.write(content)
 
 
@@ -121,9 +124,8 @@ class TestNormalise:
 class TestPlainPaths:
     def test_three_spellings_name_one_file(self, workspace: Workspace) -> None:
         write(workspace, "/a/b", b"here", create_parents=True)
-        assert (
-            read(workspace, "/a/b") == read(workspace, "a/b") == read(workspace, "/workspace/a/b") == b"here"
-        )
+        for path in ("/a/b", "a/b", "/workspace/a/b"):
+            assert read(workspace, path) == b"here"
         assert read(workspace, "b", base="/a") == read(workspace, "../a/b", base="a") == b"here"
 
     def test_missing_things_are_named_as_the_client_names_them(self, workspace: Workspace) -> None:
@@ -141,9 +143,9 @@ class TestPlainPaths:
     def test_a_file_is_no_directory(self, workspace: Workspace) -> None:
         write(workspace, "/a", b"")
         for path in ("/a", "/a/b", "/a/b/c"):
-            for attempt in (lambda: workspace.open_dir(path), lambda: workspace.make_dirs(path)):
-                with pytest.raises(InvalidRequest, match=r"Not a directory: /a$"):
-                    attempt()
+            for attempt in (workspace.open_dir, workspace.make_dirs):
+                with pytest.raises(InvalidRequest, match="Not a directory: /a"):
+                    attempt(path)
         with pytest.raises(InvalidRequest, match="Not a directory: /a"):
             workspace.open_file("/a/b", CREATE, create_parents=True)
 
@@ -322,9 +324,6 @@ class TestOutside:
 
 def after_resolving(workspace: Workspace, then: Callable[[], object]) -> None:
     """Makes `then` happen between the walk and what the caller does with its result."""
-    from contextlib import contextmanager
-    from typing import Any
-
     plain = workspace.resolve
 
     @contextmanager
@@ -394,7 +393,7 @@ class TestLinksInside:
 
     @pytest.mark.parametrize("links", [("a", "a"), ("a", "b", "a"), ("a", "a/x")])
     def test_loops(self, workspace: Workspace, root: Path, links: tuple[str, ...]) -> None:
-        for name, target in zip(links, links[1:], strict=False):
+        for name, target in itertools.pairwise(links):
             (root / name).symlink_to(target)
         refused(workspace, "/a", "invalid-argument")
         refused(workspace, "/a/b/c", "invalid-argument")
@@ -479,7 +478,7 @@ class TestNotFiles:
 
 
 @pytest.fixture
-def as_nobody(root: Path) -> object:
+def as_nobody(root: Path) -> Iterator[None]:
     """The calling thread without root's rights, and a workspace that it may read but not write."""
     root.chmod(0o555)
     if os.geteuid() != 0:

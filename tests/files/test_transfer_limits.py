@@ -1,0 +1,122 @@
+"""Large pushes in little memory, and disks that are full. Measured and bounded in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mhnos_runtime
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.transfer import PushEntry, pull, push
+
+MIB = 1 << 20
+SOURCE = Path(mhnos_runtime.__file__).parents[1]
+
+
+def run_python(program: str, *args: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+HUNDRED_MIB = """
+import hashlib, resource, sys
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.transfer import PushEntry, pull, push
+
+def kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def chunks(digest):
+    for number in range(1600):
+        chunk = number.to_bytes(4, "big") * 16384
+        digest.update(chunk)
+        yield chunk
+
+pushed, pulled = hashlib.sha256(), hashlib.sha256()
+with Workspace(sys.argv[1]) as workspace:
+    push(workspace, [PushEntry("/warm", "file", [bytes(65536)])])
+    before = kib()
+    assert push(workspace, [PushEntry("/big", "file", chunks(pushed))]).errors == []
+    for item in pull(workspace, max_bytes=1 << 30):
+        if item.path == "/big":
+            assert item.size == 100 << 20
+            for chunk in item.chunks():
+                pulled.update(chunk)
+assert pushed.digest() == pulled.digest()
+print(kib() - before)
+"""
+
+
+def test_a_hundred_mib_there_and_back_in_a_few(root: Path) -> None:
+    assert int(run_python(HUNDRED_MIB, str(root))) < 8 * 1024
+
+
+FILE_SIZE_LIMIT = """
+import resource, sys
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.transfer import PushEntry, push
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+with Workspace(sys.argv[1]) as workspace:
+    result = push(workspace, [
+        PushEntry("/a", "file", [b"x" * 900]),
+        PushEntry("/old", "file", [b"y" * 900, b"y" * 900]),
+        PushEntry("/b", "file", [b"z"]),
+    ])
+print(result.errors)
+"""
+
+
+def test_a_file_larger_than_the_system_allows(root: Path) -> None:
+    (root / "old").write_bytes(b"kept")
+    assert run_python(FILE_SIZE_LIMIT, str(root)) == "[('/old', 'Larger than a file may be: /old')]"
+    assert (root / "old").read_bytes() == b"kept"
+    assert sorted(os.listdir(root)) == ["a", "b", "old"]
+
+
+@pytest.fixture
+def small_disk(root: Path) -> object:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", root]).returncode
+    ):
+        pytest.skip("needs the right to mount")
+    yield root
+    subprocess.run(["umount", root], check=True)
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    (small_disk / "old").write_bytes(b"kept")
+    with Workspace(small_disk) as workspace:
+        too_much = PushEntry("/old", "file", (bytes(65536) for _ in range(64)))
+        result = push(workspace, [too_much, PushEntry("/small", "file", [b"fits"])])
+        assert result.errors == [("/old", "No space left on the workspace's disk: /old")]
+        contents = {item.path: b"".join(item.chunks()) for item in pull(workspace, max_bytes=MIB)}
+    assert contents == {"/old": b"kept", "/small": b"fits"}
+    assert sorted(os.listdir(small_disk)) == ["old", "small"]
+
+
+def test_a_disk_without_room_for_another_file(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=3", small_disk], check=True)
+    with Workspace(small_disk) as workspace:
+        result = push(workspace, [PushEntry(f"/{number}", "file", [b""]) for number in range(3)])
+    assert result.synced == 2
+    assert result.errors == [("/2", "No space left on the workspace's disk: /2")]
+
+
+def test_a_read_only_disk(small_disk: Path) -> None:
+    (small_disk / "old").write_bytes(b"kept")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with Workspace(small_disk) as workspace:
+        paths = ["/old", "/new"]
+        result = push(workspace, [PushEntry(path, "file", [b"x"]) for path in paths])
+    assert result.errors == [(path, f"Read-only file system: {path}") for path in paths]
+    assert (small_disk / "old").read_bytes() == b"kept"
