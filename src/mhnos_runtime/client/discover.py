@@ -1,0 +1,94 @@
+"""Finds a runtime's address and token on this machine. Reads the environment and files; opens no socket."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from mhnos_runtime.client.errors import ConnectFailed
+
+DEFAULT_URL = "http://127.0.0.1:18790"
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect and with which token; `source` says in words where the address came from."""
+
+    url: str
+    token: str | None = field(repr=False)
+    source: str
+
+
+def default_state_dir(env: Mapping[str, str]) -> Path:
+    """The directory in which `serve` keeps server.json and the token (XDG base directory specification)."""
+    if chosen := env.get("MHNOS_STATE_DIR"):
+        return Path(chosen)
+    home = env.get("HOME") or os.path.expanduser("~")
+    base = env.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    return Path(base) / "mhnos-runtime"
+
+
+def discover(
+    url: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Target:
+    """Arguments over MHNOS_URL and MHNOS_TOKEN over the state directory of a runtime on this machine.
+
+    The token of the state directory goes to loopback addresses only: it must not leave this machine.
+    Raises ConnectFailed when a file that was named cannot be read or the address makes no sense.
+    """
+    env = os.environ if env is None else env
+    state_dir = default_state_dir(env)
+    address, source = _find_url(url, env, state_dir)
+    address, token_in_url = _split_url(address)
+    token = _read_token_file(token_file) if token_file else token_in_url or env.get("MHNOS_TOKEN")
+    if not token and urlsplit(address).hostname in _LOOPBACK_HOSTS:
+        token = _read_optional(state_dir / "token").strip()
+    return Target(address, token or None, source)
+
+
+def _find_url(url: str | None, env: Mapping[str, str], state_dir: Path) -> tuple[str, str]:
+    if url:
+        return url, "--url"
+    if env.get("MHNOS_URL"):
+        return env["MHNOS_URL"], "MHNOS_URL"
+    try:
+        found = json.loads(_read_optional(state_dir / "server.json"))["url"]
+    except (ValueError, KeyError, TypeError):
+        return DEFAULT_URL, "default"
+    return (found, str(state_dir / "server.json")) if isinstance(found, str) else (DEFAULT_URL, "default")
+
+
+def _split_url(url: str) -> tuple[str, str | None]:
+    """The address without its query, as http or https, and the token the query held."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("http", "https") or not parts.hostname:
+        raise ConnectFailed(
+            f"{parts.scheme}://{parts.hostname or ''} is not an address of a runtime",
+            hint=f"an address looks like {DEFAULT_URL} or wss://host.example/",
+            retry=False,
+        )
+    tokens = parse_qs(parts.query).get("token")
+    return urlunsplit((scheme, parts.netloc, parts.path, "", "")), tokens[0] if tokens else None
+
+
+def _read_token_file(path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConnectFailed(f"cannot read the token file {os.fspath(path)}: {error}", retry=False) from error
+
+
+def _read_optional(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

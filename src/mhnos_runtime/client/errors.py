@@ -1,0 +1,58 @@
+"""What can go wrong for a caller of the client; each error says what it means for the request that met it."""
+
+from __future__ import annotations
+
+from mhnos_runtime.errors import MhnosError
+
+
+class ClientError(MhnosError):
+    """Any failure of the client; `code`, `hint` and `retry` as in MhnosError."""
+
+
+class RequestFailed(ClientError):
+    """The server answered the request with an error; code, hint and retry are the server's."""
+
+
+class RequestTimedOut(ClientError):
+    """No answer in time; whether the server carried the request out is not known."""
+
+    code = "timed-out"
+    retry = True
+
+
+class ConnectFailed(ClientError):
+    """No connection could be made."""
+
+    code = "connect-failed"
+    retry = True
+
+
+class Unauthorized(ClientError):
+    """The server refused the token (or there was none). Final: the same token is never tried again."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ClientError):
+    """The server refuses this Origin or Host. Final."""
+
+    code = "forbidden"
+
+
+class ConnectionLost(ClientError):
+    """The connection ended before the answer came; whether the request was carried out is not known."""
+
+    code = "connection-lost"
+    retry = True
+
+
+class ProtocolViolation(ClientError):
+    """The server sent what the protocol does not allow, such as a hole in the output without a gap."""
+
+    code = "protocol-violation"
+
+
+class ProcessLost(ClientError):
+    """The server no longer knows the process: its state was lost or the record has expired."""
+
+    code = "process-lost"

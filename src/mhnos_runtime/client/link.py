@@ -1,0 +1,164 @@
+"""One WebSocket connection, from the upgrade to its close. Knows aiohttp, not requests or processes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TypeAlias
+
+import aiohttp
+import msgspec
+
+from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, ProtocolViolation, Unauthorized
+from mhnos_runtime.errors import InvalidRequest
+from mhnos_runtime.wire import frames
+from mhnos_runtime.wire import messages as m
+
+CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
+CLOSE_TIMEOUT_S = 2.0  # a goodbye is a courtesy: a peer that does not answer it is left
+HEARTBEAT_S = 20.0  # below the 30 s to 60 s after which NATs and proxies forget an idle connection
+_NORMAL_CLOSE = frozenset({aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED})
+
+ServerMessage: TypeAlias = m.Answer | m.Event
+_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
+
+
+class Unknown(msgspec.Struct):
+    """A text frame that this client does not understand; from a newer server, or wrong."""
+
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    reason: str = ""
+
+
+Received: TypeAlias = ServerMessage | frames.DataFrame | Unknown
+SslOption: TypeAlias = ssl.SSLContext | bool
+
+
+class LinkClosed(Exception):
+    """The connection is over; `code` is the WebSocket close code (RFC 6455, 7.4), 1006 if there was none."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"close code {code}")
+        self.code = code or 1006
+
+
+class Link:
+    """An open connection that speaks protocol 1.1; `hello` is the server's first message."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, hello: m.Connected) -> None:
+        self._socket = socket
+        self.hello = hello
+
+    @classmethod
+    async def open(
+        cls,
+        session: aiohttp.ClientSession,
+        url: str,
+        token: str | None,
+        *,
+        ssl_option: SslOption = True,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> Link:
+        """Connect and take the server's greeting.
+
+        Raises ConnectFailed (worth another attempt where its `retry` says so), Unauthorized, Forbidden.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await _upgrade(session, url, token, ssl_option, heartbeat_s)
+                return cls(socket, await _greeting(socket, url))
+        except TimeoutError:
+            raise ConnectFailed(f"{url} did not answer within {CONNECT_TIMEOUT_S:.0f} s") from None
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(url, error.status) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectFailed(
+                f"cannot connect to {url}: {error}",
+                hint="is it running? `mhnos-runtime serve` starts one here",
+            ) from error
+
+    async def receive(self) -> Received:
+        """The next message or frame. Raises LinkClosed."""
+        frame = await self._socket.receive()
+        if frame.type is aiohttp.WSMsgType.BINARY:
+            return _unpack(frame.data)
+        if frame.type is aiohttp.WSMsgType.TEXT:
+            return decode(frame.data)
+        raise LinkClosed(self._socket.close_code if frame.type in _NORMAL_CLOSE else None)
+
+    async def send(self, message: bytes) -> None:
+        """Send one text frame. A connection that is ending takes nothing; `receive` is where that shows."""
+        await self._send(message, aiohttp.WSMsgType.TEXT)
+
+    async def send_frame(self, frame: bytes) -> None:
+        """Send one binary frame; as `send`."""
+        await self._send(frame, aiohttp.WSMsgType.BINARY)
+
+    async def _send(self, data: bytes, kind: aiohttp.WSMsgType) -> None:
+        try:
+            await self._socket.send_frame(data, kind)
+        except (aiohttp.ClientError, ConnectionError):
+            pass  # the reader learns of it, and it alone decides what follows
+
+    async def close(self) -> None:
+        """Say goodbye, so that the server lets go of this client's place at once."""
+        await self._socket.close()
+
+
+async def _upgrade(
+    session: aiohttp.ClientSession, url: str, token: str | None, ssl_option: SslOption, heartbeat_s: float
+) -> aiohttp.ClientWebSocketResponse:
+    return await session.ws_connect(
+        url,
+        protocols=(m.SUBPROTOCOL,),
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        max_msg_size=m.MAX_MESSAGE_BYTES,
+        heartbeat=heartbeat_s,
+        timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+        ssl=ssl_option,
+    )
+
+
+async def _greeting(socket: aiohttp.ClientWebSocketResponse, url: str) -> m.Connected:
+    frame = await socket.receive()
+    if frame.type is aiohttp.WSMsgType.TEXT and isinstance(hello := decode(frame.data), m.Connected):
+        if socket.protocol == m.SUBPROTOCOL:
+            return hello
+        problem, retry = f"{url} speaks only protocol {hello.protocol_version}, this client needs 1.1", False
+    else:
+        problem, retry = f"{url} did not greet as a runtime does", frame.type in _NORMAL_CLOSE
+    await socket.close()
+    raise ConnectFailed(problem, retry=retry)
+
+
+def _refusal(url: str, status: int) -> ClientError:
+    if status == 401:
+        return Unauthorized(
+            f"{url} refused the token", hint="`mhnos-runtime token` on its machine shows the right one"
+        )
+    if status == 403:
+        return Forbidden(f"{url} refuses this client's Host or Origin", hint="see --allow-host of `serve`")
+    problem = f"{url} answered HTTP {status} instead of opening a WebSocket"
+    return ConnectFailed(problem, retry=status in (429, 502, 503))
+
+
+def decode(text: str | bytes) -> ServerMessage | Unknown:
+    """One text frame; Unknown for what is not in the protocol this client knows."""
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        try:
+            found = msgspec.json.decode(text, type=Unknown)
+        except msgspec.MsgspecError:
+            found = Unknown()
+        found.reason = str(error)
+        return found
+    except msgspec.DecodeError as error:
+        return Unknown(reason=str(error))
+
+
+def _unpack(data: bytes) -> frames.DataFrame:
+    try:
+        return frames.unpack(data)
+    except InvalidRequest as error:
+        raise ProtocolViolation(error.message) from error

@@ -1,0 +1,298 @@
+"""One process of a runtime, as its caller holds it. Knows its inbox and its host; knows no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+from mhnos_runtime.client.errors import ClientError, ProcessLost, ProtocolViolation
+from mhnos_runtime.client.inbox import Flow, Inbox
+from mhnos_runtime.client.pending import failure
+from mhnos_runtime.client.types import ExitInfo, Gap, Output, PtySize, Stream
+from mhnos_runtime.wire import frames
+from mhnos_runtime.wire import messages as m
+
+# bytes; small enough that an acknowledgement moves well before a retention of 1 MiB is full, and large enough
+# that
+# a flood costs one small message for each two full frames
+ACK_BYTES = 128 * 1024
+# of the retention, where that is small: the server waits for a viewer that acknowledges, so it must never
+# have to
+# wait for an acknowledgement that waits for more output
+ACK_RETENTION_SHARE = 4
+WRITE_CHUNK_BYTES = 64 * 1024  # what one confirmed write risks to lose with its connection
+INPUT_FULL_FIRST_WAIT_S = 0.005
+INPUT_FULL_LONGEST_WAIT_S = 0.25
+
+Origin: TypeAlias = int | Literal["start", "end"]
+M = TypeVar("M", bound=m.Message)
+
+
+class Host(Protocol):
+    """What a process needs of the runtime that it belongs to."""
+
+    async def request(
+        self,
+        message: m.Message,
+        answer: type[M],
+        *,
+        resend: bool = ...,
+        before: bytes | None = ...,
+        on_answer: Callable[[m.Message], None] | None = ...,
+    ) -> M: ...
+    async def send_now(self, message: m.Message | bytes) -> bool: ...
+    async def send_when_connected(self, frame: bytes) -> None: ...
+    def resync(self, process: ClientProcess) -> None: ...
+    def forget(self, process: ClientProcess) -> None: ...
+    async def sleep(self, delay_s: float) -> None: ...
+    @property
+    def retention_bytes(self) -> int | None: ...
+
+
+class ClientProcess:
+    """A running or ended process. One consumer of `output`; any number of callers of everything else."""
+
+    def __init__(self, host: Host, pid: int, *, expected: int | None = None) -> None:
+        self.pid = pid
+        self.info: m.ProcessInfo | None = None
+        self.attached_at: int | None = None
+        self._host = host
+        self._origin: Origin | None = None
+        self._tail: int | None = None
+        self._inbox = Inbox(expected)
+        self._acked = 0
+        self._exit: ExitInfo | None = None
+        self._error: ClientError | None = None
+        self._changed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._write_lock = asyncio.Lock()
+        self._input_error: m.ErrorMessage | None = None
+        self._size: PtySize | None = None
+
+    # What callers use
+
+    async def output(self) -> AsyncIterator[Output | Gap]:
+        """Every byte from where this was attached to the end, in order, each once; gaps where they are.
+
+        Goes on over reconnections. Raises ProcessLost, ProtocolViolation, and what ended the runtime's
+        connection
+        for good. A consumer that is slow keeps its place as long as the server's retention allows.
+        """
+        while True:
+            self._changed.clear()
+            item = self._inbox.take()
+            if item is not None:
+                yield item
+                await self._acknowledge()
+            elif self._error is not None:
+                raise self._error
+            elif self._exit is not None and self._inbox.flow is Flow.FLOWING:
+                return
+            else:
+                await self._changed.wait()
+
+    async def wait(self) -> ExitInfo:
+        """Until the process has ended; output need not be consumed for it. Raises as `output` does."""
+        await self._ended.wait()
+        if self._exit is None:
+            raise self._error or ProcessLost(f"process {self.pid} is lost")
+        return self._exit
+
+    @property
+    def exit(self) -> ExitInfo | None:
+        """How it ended, once that is known."""
+        return self._exit
+
+    async def write(self, data: bytes | str) -> None:
+        """Type into the process; returns when the server has taken everything, waits while its queue is full.
+
+        At most once: nothing is ever typed twice. When the connection is lost meanwhile, ConnectionLost says
+        that the last 64 KiB may or may not have arrived. Raises RequestFailed (such as input-closed).
+        """
+        view = memoryview(data.encode() if isinstance(data, str) else data)
+        async with self._write_lock:
+            for start in range(0, len(view), WRITE_CHUNK_BYTES):
+                await self._write_chunk(bytes(view[start : start + WRITE_CHUNK_BYTES]))
+
+    async def write_nowait(self, data: bytes | str) -> None:
+        """Type without waiting for a confirmation: for keys. What a full or closed input refuses is lost.
+
+        While there is no connection this waits for the next one. Raises RequestTimedOut when none comes.
+        """
+        encoded = data.encode() if isinstance(data, str) else data
+        await self._host.send_when_connected(self._input_frame(encoded))
+
+    async def close_stdin(self) -> None:
+        """End the process's input, after everything written. Raises RequestFailed."""
+        await self._host.request(m.CloseStdin(pid=self.pid), m.StdinClosed, resend=True)
+
+    async def resize(self, cols: int, rows: int) -> None:
+        """Tell the process's terminal its size; while there is no connection, the next one tells it."""
+        self._size = PtySize(cols, rows)
+        await self._host.send_now(m.Resize(pid=self.pid, cols=cols, rows=rows))
+
+    async def kill(self, signal: str = "SIGTERM", escalate: bool | None = None) -> None:
+        """Send a signal to the whole tree. escalate: use force if it does not obey; None: by signal."""
+        message = m.Kill(pid=self.pid, signal=signal, escalate=escalate)
+        await self._host.request(message, m.Killed, resend=True)
+
+    async def detach(self) -> None:
+        """Leave the process alone; its output ends here as if it had nothing more to say."""
+        await self._host.request(m.Detach(pid=self.pid), m.Detached, resend=True)
+        self._host.forget(self)
+
+    # What the runtime uses
+
+    def ready(self) -> bool:
+        """Whether the first attach has been answered."""
+        return self._ready.is_set()
+
+    async def until_ready(self) -> None:
+        """Until the first attach has been answered. Raises what it was answered with."""
+        await self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def mark_ready(self) -> None:
+        """The server attached this client when it started the process."""
+        self._ready.set()
+
+    def start_from(self, origin: Origin | None, tail: int | None) -> None:
+        """Where the first attach starts."""
+        self._origin, self._tail = origin, tail
+        self._inbox = Inbox(origin if isinstance(origin, int) else None)
+
+    def attach_message(self) -> m.Attach:
+        """The request that brings what is missing."""
+        self._inbox.begin_sync()
+        if self._inbox.expected is None:
+            return m.Attach(pid=self.pid, from_=self._origin, tail=self._tail)
+        return m.Attach(pid=self.pid, from_=self._inbox.expected)
+
+    def resume_messages(self) -> list[m.Message]:
+        """What else a new connection must be told."""
+        if self._size is None:
+            return []
+        return [m.Resize(pid=self.pid, cols=self._size.cols, rows=self._size.rows)]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can come."""
+        return self._error is not None or (self._exit is not None and self._inbox.flow is Flow.FLOWING)
+
+    def on_output(self, frame: frames.DataFrame) -> None:
+        """A data frame of this process."""
+        stream: Stream = "stderr" if frame.kind == frames.STDERR else "stdout"
+        with_violations(self, lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
+
+    def on_gap(self, gap: m.Gap) -> None:
+        """The server no longer keeps a range."""
+        with_violations(self, lambda: self._inbox.gap(gap.from_, gap.to))
+
+    def on_attached(self, answer: m.Attached) -> None:
+        """The replay is complete."""
+        if isinstance(answer.from_, int) and isinstance(answer.next, int):
+            from_, next_ = answer.from_, answer.next
+            with_violations(self, lambda: self._inbox.synced(from_, next_))
+            self.attached_at = next_ if self.attached_at is None else self.attached_at
+        if isinstance(answer.process, m.ProcessInfo):
+            self.info = answer.process
+            if isinstance(answer.process.exit, m.ExitInfo):
+                self._end(exit_of_record(answer.process.exit))
+        self._ready.set()
+        self._changed.set()
+
+    def on_exit(self, message: m.Exit) -> None:
+        """The process has ended; its last output came before this."""
+        self._end(exit_of_event(message))
+
+    def on_error(self, message: m.ErrorMessage) -> None:
+        """An error that no request waits for: of unconfirmed or confirmed input."""
+        self._input_error = message
+
+    def fail(self, error: ClientError) -> None:
+        """Nothing more will come, and why."""
+        self._error = self._error or error
+        self._ready.set()
+        self._ended.set()
+        self._changed.set()
+
+    def _end(self, exit_: ExitInfo) -> None:
+        self._exit = self._exit or exit_
+        self._ended.set()
+        self._changed.set()
+
+    async def _acknowledge(self) -> None:
+        if self._inbox.wants_replay:
+            self._host.resync(self)
+        consumed = self._inbox.consumed or 0
+        if consumed - self._acked >= self._ack_interval_bytes():
+            self._acked = consumed
+            await self._host.send_now(m.Ack(pid=self.pid, offset=consumed))
+
+    def _ack_interval_bytes(self) -> int:
+        retention = self._host.retention_bytes
+        return ACK_BYTES if retention is None else min(ACK_BYTES, max(1, retention // ACK_RETENTION_SHARE))
+
+    async def _write_chunk(self, chunk: bytes) -> None:
+        wait_s = INPUT_FULL_FIRST_WAIT_S
+        while True:
+            self._input_error = None
+            # Answers come in order: an error about this frame comes before the answer to the ping that
+            # follows it.
+            await self._host.request(m.Ping(), m.Pong, before=self._input_frame(chunk))
+            refused: m.ErrorMessage | None = self._input_error
+            if refused is None:
+                return
+            if refused.code != "input-full":
+                raise failure(refused)
+            await self._host.sleep(wait_s)
+            wait_s = min(wait_s * 2, INPUT_FULL_LONGEST_WAIT_S)
+
+    def _input_frame(self, data: bytes) -> bytes:
+        return frames.pack_header(frames.INPUT, 0, self.pid, 0) + data
+
+
+def with_violations(process: ClientProcess, action: Callable[[], None]) -> None:
+    """Run it; a violation of the protocol ends this process's output, not the connection."""
+    try:
+        action()
+    except ProtocolViolation as error:
+        process.fail(error)
+    process._changed.set()
+
+
+def lost(pid: int, why: str) -> ProcessLost:
+    """The error for a process that the server does not know any more."""
+    hint = "`mhnos-runtime ps -a` lists what the server knows"
+    return ProcessLost(f"process {pid} is lost: {why}", hint=hint)
+
+
+def exit_of_record(record: m.ExitInfo) -> ExitInfo:
+    """From the exit record in a process's description."""
+    return ExitInfo(
+        record.code,
+        record.signal,
+        record.reason,
+        record.evidence,
+        record.runtime_ms,
+        record.cpu_ms,
+        record.max_rss_bytes,
+        record.bytes,
+    )
+
+
+def exit_of_event(event: m.Exit) -> ExitInfo:
+    """From the message that tells of it; what a server of 1.0 leaves out is not known."""
+    return ExitInfo(
+        event.code,
+        event.signal,
+        event.reason if isinstance(event.reason, str) else ("signal" if event.signal else "exit"),
+        event.evidence if isinstance(event.evidence, str) else "",
+        event.runtime,
+        event.cpu_ms if isinstance(event.cpu_ms, int) else None,
+        event.max_rss_bytes if isinstance(event.max_rss_bytes, int) else None,
+        event.bytes if isinstance(event.bytes, int) else None,
+    )

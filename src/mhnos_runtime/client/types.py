@@ -1,0 +1,52 @@
+"""What a caller of the client holds in hand: chunks of output, sizes, exits. Knows nothing of connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class PtySize:
+    """A terminal's size in character cells, each 1..2000."""
+
+    cols: int = 80
+    rows: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes as the process wrote them; `offset` is the position of the first one in the output log."""
+
+    stream: Stream
+    offset: int
+    data: bytes
+
+    @property
+    def next(self) -> int:
+        """The position after the last byte: where an attach loses and doubles nothing."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The bytes from_ <= position < to are no longer kept by the server."""
+
+    from_: int
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitInfo:
+    """How a process ended, and how that is known (`evidence`); None where the server cannot know."""
+
+    code: int | None
+    signal: str | None
+    reason: str
+    evidence: str = ""
+    runtime_ms: int = 0
+    cpu_ms: int | None = None
+    max_rss_bytes: int | None = None
+    output_bytes: int | None = None
