@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tests.project.checkout import ROOT, parsed, python_files, shown
 
 # Loaded into the supervisor, which has to stay small for a fork to stay cheap, and never meets the network.
-SMALL = ("supervisor/", "output/", "channel.py", "launch.py", "errors.py")
+SMALL = ("supervisor/", "output/", "channel.py", "launch.py", "proc.py", "errors.py")
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
