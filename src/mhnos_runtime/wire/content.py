@@ -5,26 +5,20 @@ Knows JSON; must not know files.
 
 from __future__ import annotations
 
-import re
+import codecs
+import json
 from collections.abc import Iterator
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.wire import surrogates
+from mhnos_runtime.wire.text import SurrogateJoiner
 
 CHUNK_BYTES = 1 << 18  # of one step: 2 MiB as a list of numbers, some 10 ms
 
 _numbers = msgspec.json.Decoder(list[int])
-# Whole units of the inside of a JSON string. A high surrogate counts only with room for its other half behind
-# it, so that a window never ends between the two.
-_UNITS = re.compile(
-    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?=.{6})))*+",
-    re.DOTALL,
-)
-_ESCAPES = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]|\"", re.DOTALL)
+_ESCAPE_CHARS = 6  # the longest: \uXXXX
 
 
 def content_chunks(raw: Raw | UnsetType, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
@@ -75,22 +69,29 @@ def _numbers_of(window: bytes, *, alone: bool) -> bytes:
 
 
 def _from_text(body: memoryview, chunk_bytes: int) -> Iterator[bytes]:
-    start = 0
-    while start < len(body):
-        window = bytes(body[start : start + chunk_bytes])
-        if start + len(window) < len(body):
-            window = window[: _UNITS.match(window).end()]  # type: ignore[union-attr]  # it also matches nothing
-        if not window:
-            raise _wrong()
-        start += len(window)
-        yield _ESCAPES.sub(_unescaped, window)
-
-
-def _unescaped(found: re.Match[bytes]) -> bytes:
+    """Each step keeps back what may be cut: a UTF-8 character, an escape, half a surrogate pair."""
+    utf_8 = codecs.getincrementaldecoder("utf-8")()
+    joiner = SurrogateJoiner()
+    rest = ""
     try:
-        return surrogates.to_utf8(surrogates.text_of(b'"' + found[0] + b'"'))
+        for start in range(0, len(body), chunk_bytes):
+            text = rest + utf_8.decode(body[start : start + chunk_bytes])
+            end = _end_of_whole_escapes(text)
+            rest = text[end:]
+            yield joiner.feed(_unescaped(text[:end]))
+        yield joiner.feed(_unescaped(rest + utf_8.decode(b"", final=True))) + joiner.flush()
     except ValueError:
         raise _wrong() from None
+
+
+def _end_of_whole_escapes(text: str) -> int:
+    last = text.rfind("\\", max(0, len(text) - _ESCAPE_CHARS + 1))
+    run = last + 1 - len(text[: last + 1].rstrip("\\"))
+    return last if run % 2 else len(text)  # an even run is escaped backslashes
+
+
+def _unescaped(inside: str) -> str:
+    return str(json.loads(f'"{inside}"'))
 
 
 def _wrong() -> InvalidRequest:

@@ -64,7 +64,7 @@ class FileEntry(Part):
     """`content`: an array of numbers 0..255 or a text, not decoded (see wire.content). `mtime`: epoch ms."""
 
     path: str
-    kind: str = "file"
+    kind: str = msgspec.field(default_factory=lambda: "file")  # a factory: always sent
     content: Raw | UnsetType = UNSET
     mtime: Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
 
