@@ -1,0 +1,254 @@
+"""The token's file: made once, refused when others can read it, followed when it changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from pathlib import Path
+
+import pytest
+
+from mhnos_runtime.config import ConfigError
+from mhnos_runtime.server.token import TokenStore, ensure_token, read_token, rotate_token, token_path
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state_dir: Path) -> TokenStore:
+    return TokenStore(ensure_token(state_dir))
+
+
+def age(path: Path) -> None:
+    """Make a file so old that its times are trusted."""
+    os.utime(path, ns=(0, 0))
+
+
+def old_clock() -> int:
+    """A time at which every file is old."""
+    return 1 << 62
+
+
+# --- the file
+
+
+def test_made_at_first_start(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    assert path == token_path(state_dir)
+    assert state_dir.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", read_token(state_dir))
+    assert os.listdir(state_dir) == ["token"]
+
+
+def test_kept_at_the_next_start(state_dir: Path) -> None:
+    ensure_token(state_dir)
+    token = read_token(state_dir)
+    ensure_token(state_dir)
+    assert read_token(state_dir) == token
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_mode_does_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    was = os.umask(umask)
+    try:
+        path = ensure_token(tmp_path / "s")
+    finally:
+        os.umask(was)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_many_starts_at_once_one_makes_the_token(state_dir: Path) -> None:
+    seen: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        ensure_token(state_dir)
+        seen.append(read_token(state_dir))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 8
+    assert len(set(seen)) == 1
+    assert os.listdir(state_dir) == ["token"]
+
+
+def test_rotated(state_dir: Path) -> None:
+    ensure_token(state_dir)
+    old = read_token(state_dir)
+    new = rotate_token(state_dir)
+    assert new != old
+    assert read_token(state_dir) == new
+    assert token_path(state_dir).stat().st_mode & 0o777 == 0o600
+    assert os.listdir(state_dir) == ["token"]
+
+
+def test_rotating_makes_one_where_there_is_none(state_dir: Path) -> None:
+    assert rotate_token(state_dir) == read_token(state_dir)
+
+
+def test_token_of_an_operator(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    path.write_text("my.own~token-" + "x" * 30 + "\n\n")
+    assert TokenStore(path).matches("my.own~token-" + "x" * 30)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644, 0o666])
+def test_file_that_others_can_read(state_dir: Path, mode: int) -> None:
+    path = ensure_token(state_dir)
+    path.chmod(mode)
+    for act in (read_token, ensure_token):
+        with pytest.raises(ConfigError, match=rf"can be read by others \(mode {mode:04o}\)") as caught:
+            act(state_dir)
+        assert caught.value.hint == f"chmod 600 {path}"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"short", b"x" * 257, b"a b" * 20, b"\xff" * 40, b"x" * 40 + b"\ny"]
+)
+def test_damaged_file(state_dir: Path, content: bytes) -> None:
+    path = ensure_token(state_dir)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="is damaged: expected 32 to 256 of") as caught:
+        read_token(state_dir)
+    assert "token --rotate" in caught.value.hint
+
+
+def test_missing_file(state_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_token(state_dir)
+
+
+def test_something_else_in_its_place(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigError, match="is not a file"):
+        ensure_token(state_dir)
+    path.unlink()
+    path.mkdir(0o700)
+    with pytest.raises(ConfigError, match="is not a file"):
+        ensure_token(state_dir)
+
+
+def test_dangling_link_is_not_written_through(state_dir: Path, tmp_path: Path) -> None:
+    state_dir.mkdir(mode=0o700)
+    token_path(state_dir).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ensure_token(state_dir)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_file_of_another_user(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    os.chown(path, 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        read_token(state_dir)
+
+
+# --- the store
+
+
+def test_matches_only_the_token(state_dir: Path, store: TokenStore) -> None:
+    token = read_token(state_dir)
+    assert store.matches(token)
+    for wrong in (
+        "",
+        token[:-1],
+        token + "x",
+        token + "\n",
+        token.swapcase(),
+        "é" * 43,
+        "\udcff",
+        "x" * 10**6,
+    ):
+        assert not store.matches(wrong)
+
+
+def test_says_nothing_of_the_token(state_dir: Path, store: TokenStore) -> None:
+    token = read_token(state_dir)
+    assert store.matches(token)
+    assert token not in repr(vars(store))
+
+
+def test_old_token_stops_at_once(state_dir: Path, store: TokenStore) -> None:
+    """Also when rotations follow each other faster than file times advance and inodes are used again."""
+    token = read_token(state_dir)
+    for _ in range(30):
+        assert store.matches(token)
+        old, token = token, rotate_token(state_dir)
+        assert not store.matches(old)
+        assert store.matches(token)
+
+
+def test_rewritten_in_place_within_one_tick_of_the_clock(state_dir: Path, store: TokenStore) -> None:
+    path = token_path(state_dir)
+    for _ in range(50):
+        token = secrets.token_urlsafe(32)
+        path.write_text(token)
+        assert store.matches(token)
+
+
+def test_unchanged_old_file_is_read_once(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ensure_token(state_dir)
+    token = read_token(state_dir)
+    store = TokenStore(path, now_ns=old_clock)
+    assert store.matches(token)
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("read again"))
+    assert store.matches(token)
+    assert not store.matches("x" * 43)
+
+
+def test_at_most_one_stat_a_check(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ensure_token(state_dir)
+    store = TokenStore(path, now_ns=old_clock)
+    token = read_token(state_dir)
+    store.matches(token)
+    calls = 0
+    stat = os.stat
+
+    def counted(*args: object, **options: object) -> os.stat_result:
+        nonlocal calls
+        calls += 1
+        return stat(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", counted)
+    assert store.matches(token)
+    monkeypatch.undo()
+    assert calls == 1
+
+
+def test_nothing_matches_while_the_file_is_not_to_be_trusted(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    token = read_token(state_dir)
+    store = TokenStore(path, now_ns=old_clock)
+    assert store.matches(token)
+    assert store.problem == ""
+    path.chmod(0o644)
+    assert not store.matches(token)
+    assert "can be read by others" in store.problem
+    path.chmod(0o600)
+    assert store.matches(token)
+    assert store.problem == ""
+    path.rename(path.with_name("away"))
+    assert not store.matches(token)
+    assert "cannot be read" in store.problem
+    path.with_name("away").rename(path)
+    assert store.matches(token)
+
+
+def test_empty_text_never_matches_an_empty_file(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    path.write_text("")
+    assert not TokenStore(path).matches("")
