@@ -194,6 +194,6 @@ def _quoted(value: object) -> str:
 
 
 def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    if record.exc_info is None or record.exc_info[0] is None:
+    if not record.exc_info or record.exc_info[0] is None:
         return ""
     return redact(formatter.formatException(record.exc_info))
