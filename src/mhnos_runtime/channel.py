@@ -1,0 +1,120 @@
+"""The local socket between server and supervisor: whole messages, JSON or two-field notices, with
+descriptors.
+
+Knows framing only; what the messages mean is known at its two ends. Neither end ever blocks on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+#: "There is output": supervisor to server, once after the server has said that it waits.
+OUTPUT = b"O"
+#: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
+MOVED = b"M"
+
+_NOTICE = struct.Struct("=cI")
+_MAX_MESSAGE_BYTES = 1 << 18
+_MAX_DESCRIPTORS = 8
+#: Messages taken in one turn, so that a busy peer cannot keep the loop from everything else.
+_TURN = 64
+
+
+class Message(NamedTuple):
+    """One message. kind is OUTPUT or MOVED with pid, or b"" with body and descriptors (the receiver owns
+    them)."""
+
+    kind: bytes
+    pid: int
+    body: dict[str, Any]
+    descriptors: list[int]
+
+
+class Disconnected(Exception):
+    """The other end is gone."""
+
+
+class Channel:
+    """One end of the control socket.
+
+    What cannot be sent at once waits in `pending`, in order; the owner calls `flush` when the socket is
+    writable. It is bounded by what is under way: one notice and one exit a process, one answer a request.
+    `events` is the owner's note of what it watches the socket for.
+    """
+
+    events = 0
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.pending: deque[tuple[bytes, list[int]]] = deque()
+
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+        for _data, descriptors in self.pending:
+            for fd in descriptors:
+                os.close(fd)
+        self.pending.clear()
+
+    def notify(self, kind: bytes, pid: int) -> None:
+        self._send(_NOTICE.pack(kind, pid), [])
+
+    def send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        """Send JSON and duplicates of the descriptors."""
+        self._send(json.dumps(body, separators=(",", ":")).encode(), descriptors or [])
+
+    def _send(self, data: bytes, descriptors: list[int]) -> None:
+        if self.pending or not self._try(data, descriptors):
+            self.pending.append((data, [os.dup(fd) for fd in descriptors]))
+
+    def flush(self) -> None:
+        while self.pending and self._try(*self.pending[0]):
+            for fd in self.pending.popleft()[1]:
+                os.close(fd)
+
+    def _try(self, data: bytes, descriptors: list[int]) -> bool:
+        try:
+            if descriptors:
+                socket.send_fds(self._sock, [data], descriptors)
+            else:
+                self._sock.send(data)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise Disconnected from error
+        return True
+
+    def receive(self) -> Iterator[Message]:
+        """Yield what has arrived. Raises Disconnected at the end of the other side."""
+        for _ in range(_TURN):
+            try:
+                data, descriptors, _flags, _address = socket.recv_fds(
+                    self._sock, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise Disconnected from error
+            if not data:
+                raise Disconnected
+            yield _parse(data, descriptors)
+
+
+def _parse(data: bytes, descriptors: list[int]) -> Message:
+    if len(data) == _NOTICE.size:
+        kind, pid = _NOTICE.unpack(data)
+        return Message(kind, pid, {}, descriptors)
+    return Message(b"", 0, json.loads(data), descriptors)

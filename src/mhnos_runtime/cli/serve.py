@@ -1,0 +1,193 @@
+"""`serve`: checks everything that can be wrong, says how to connect, and turns into the supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mhnos_runtime import __version__, config
+from mhnos_runtime.cli.node import find_node
+from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
+from mhnos_runtime.server.token import ensure_token, read_token
+
+SERVER_FILE = "server.json"
+_BACKLOG = 1024
+
+
+def start(flags: dict[str, Any]) -> None:
+    """Start the runtime in the foreground, in the place of this process. Raises ConfigError."""
+    settings, warnings = config.load(flags)
+    for warning in warnings:
+        click.echo(f"mhnos-runtime: {warning}", err=True)
+    config.prepare_workspace(settings)
+    token_file = ensure_token(settings.state_dir)
+    lock_fd = _lock(settings.state_dir)
+    listeners = _listen(settings)
+    url = _url(settings, listeners[0].getsockname()[1])
+    server_id = secrets.token_hex(8)
+    _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
+    _greet(settings, url, token_file)
+    node, no_node = find_node()
+    hello = {
+        "settings": settings.to_json(),
+        "server_id": server_id,
+        "node": node,
+        "no_node": no_node,
+        "listeners": [sock.fileno() for sock in listeners],
+    }
+    _become_supervisor(
+        {
+            "server": ["-m", "mhnos_runtime.server"],
+            "listeners": [sock.fileno() for sock in listeners],
+            "state_dir": str(settings.state_dir),
+            "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
+            "hello": hello,
+            "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
+            "log_json": settings.log_format == "json"
+            or (settings.log_format == "auto" and not sys.stderr.isatty()),
+        },
+        [lock_fd, *(sock.fileno() for sock in listeners)],
+    )
+
+
+def _lock(state_dir: Path) -> int:
+    """Keep the state directory for this runtime alone, for as long as the supervisor lives."""
+    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"another runtime is using {state_dir}" + _where(state_dir),
+            hint="connect to that one, stop it, or give this one its own MHNOS_STATE_DIR",
+        ) from None
+    return fd
+
+
+def _where(state_dir: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        data = json.loads((state_dir / SERVER_FILE).read_text())
+        return f" (pid {data['pid']}, {data['url']})"
+    return ""
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"host {settings.host!r} is no address of this machine: {error.strerror}"
+        ) from error
+    sockets: list[socket.socket] = []
+    for family, _type, _protocol, _name, address in dict.fromkeys(found):
+        port = sockets[0].getsockname()[1] if sockets else address[1]
+        sockets.append(_listen_on(family, (address[0], port, *address[2:])))
+    return sockets
+
+
+def _listen_on(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {address[0]} port {address[1]}: {error.strerror}",
+            hint="stop what uses it, or choose another with --port or MHNOS_RUNTIME_PORT (0: any free one)",
+        ) from error
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _url(settings: Settings, port: int) -> str:
+    scheme = "https" if settings.tls_cert is not None else "http"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"{scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+def _publish(state_dir: Path, facts: dict[str, object]) -> None:
+    """Let clients of this machine find the runtime."""
+    path = state_dir / SERVER_FILE
+    draft = path.with_suffix(".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(facts, file)
+    draft.rename(path)
+
+
+def _greet(settings: Settings, url: str, token_file: Path) -> None:
+    """For people on stdout. The token is shown on a terminal only: elsewhere stdout ends in a log."""
+    lines = [f"MHNOS runtime {__version__}", f"  listening  {url}", f"  workspace  {settings.workspace}"]
+    if settings.auth == "none":
+        lines.append("  token      none needed (--auth none)")
+    elif sys.stdout.isatty():
+        query = f"{url.replace('http', 'ws', 1)}/?token={read_token(settings.state_dir)}"
+        lines += [f"  token      {token_file}", f"  connect    {query}"]
+    else:
+        lines.append(f"  token      {token_file} (mhnos-runtime token shows it)")
+    lines += [
+        "  sandbox    none: processes run as you and can reach all that you can",
+        "  try        mhnos-runtime run -it shell",
+    ]
+    click.echo("\n".join(lines))
+
+
+def _become_supervisor(supervisor_config: dict[str, Any], inherited: list[int]) -> None:
+    fd = os.memfd_create("mhnos-runtime-config", 0)
+    os.write(fd, json.dumps(supervisor_config).encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    for each in inherited:
+        os.set_inheritable(each, True)
+    sys.stdout.flush()
+    os.execv(
+        sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd), *map(str, inherited)]
+    )
+
+
+def _option(setting: Setting) -> click.Option:
+    names = [setting.flag, setting.name]
+    if setting.type.switch:
+        names = [f"{setting.flag}/--no-{setting.flag[2:]}", setting.name]
+    return click.Option(
+        names,
+        help=setting.flag_help(),
+        metavar=None if setting.type.switch else setting.type.metavar,
+        is_flag=setting.type.switch,
+        default=None,
+        multiple=setting.type.many,
+    )
+
+
+serve = click.Command(
+    "serve",
+    callback=lambda **flags: start(flags),
+    params=[
+        click.Option(["--config"], metavar="FILE", help="settings file (TOML) (MHNOS_CONFIG)"),
+        *map(_option, SETTINGS),
+    ],
+    help="""Start the runtime in the foreground and print how to connect.
+
+    Nothing has to be configured: the workspace, the state directory and the token are made at the first
+    start.
+    Stop it with Ctrl-C: its processes are ended in order. SIGHUP restarts the server and leaves them running.
+
+    \b
+    Examples:
+      mhnos-runtime serve
+      mhnos-runtime serve --port 0 --workspace ~/project
+      MHNOS_MAX_PROCESSES=200 mhnos-runtime serve --allow-origin https://desk.example.com
+    """,
+)

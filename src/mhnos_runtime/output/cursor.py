@@ -1,0 +1,45 @@
+"""One reader's position in one output log. Live view, replay, late attach and recording are all this."""
+
+from __future__ import annotations
+
+from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.output.reader import Chunk, LogReader
+
+
+class Gap:
+    """Bytes from..to (exclusive) that are no longer kept."""
+
+    __slots__ = ("from_", "to")
+
+    def __init__(self, from_: int, to: int) -> None:
+        self.from_ = from_
+        self.to = to
+
+
+class Cursor:
+    """A position that only moves over what was handed out or told as a gap."""
+
+    __slots__ = ("log", "offset")
+
+    def __init__(self, log: LogReader, offset: int) -> None:
+        self.log = log
+        self.offset = offset
+
+    @property
+    def lag(self) -> int:
+        """Bytes between this position and the head."""
+        return self.log.head - self.offset
+
+    def take(self, limit: int = BURST_BYTES) -> Chunk | Gap | None:
+        """The next bytes of one stream, the gap in front of them, or None at the head. Never an empty
+        chunk."""
+        chunk = self.log.read(self.offset, limit)
+        if chunk is not None:
+            self.offset = chunk.next
+            return chunk
+        tail = self.log.tail
+        if tail <= self.offset:
+            return None
+        gap = Gap(self.offset, tail)
+        self.offset = tail
+        return gap

@@ -1,0 +1,168 @@
+"""A reader's view of one output log, shared by all cursors of a server. Knows the ring; not who reads or
+why."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from mhnos_runtime.errors import Unavailable
+from mhnos_runtime.output import layout as at
+
+
+class Chunk:
+    """A stretch of bytes of one stream.
+
+    data is a copy. time_ms: epoch, when its first segment began. frame: room for the encoded form, so that
+    many viewers of one log share it.
+    """
+
+    __slots__ = ("data", "frame", "offset", "stream", "time_ms")
+
+    def __init__(self, offset: int, stream: int, data: bytes, time_ms: int) -> None:
+        self.offset = offset
+        self.stream = stream
+        self.data = data
+        self.time_ms = time_ms
+        self.frame: bytes | None = None
+
+    @property
+    def next(self) -> int:
+        return self.offset + len(self.data)
+
+
+class LogReader:
+    """Maps a log file that another process writes. For one thread."""
+
+    def __init__(self, fd: int) -> None:
+        """Take over a descriptor of the file. Raises Unavailable for a file of another layout."""
+        try:
+            self._map = mmap.mmap(fd, 0)
+        finally:
+            os.close(fd)
+        view = memoryview(self._map)
+        self._words = words = view[: at.PAGE].cast("Q")
+        if words[at.W_MAGIC] != at.MAGIC or words[at.W_VERSION] != at.VERSION:
+            raise Unavailable("the output log has an unknown layout", code="internal", retry=False)
+        self.capacity = words[at.W_CAPACITY]
+        self._slots = words[at.W_SLOTS]
+        self._segments = view[at.PAGE : at.PAGE + self._slots * 16].cast("Q")
+        self._data = view[at.PAGE + self._slots * 16 :]
+        self._view = view
+        self._fence = at.Fence()
+        self._last: Chunk | None = None
+
+    def close(self) -> None:
+        for view in (self._words, self._segments, self._data, self._view):
+            view.release()
+        self._map.close()
+
+    @property
+    def head(self) -> int:
+        """Offset behind the last byte written."""
+        return self._words[at.W_HEAD]
+
+    @property
+    def tail(self) -> int:
+        """Offset of the first byte kept."""
+        return self._words[at.W_TAIL]
+
+    @property
+    def hold(self) -> int:
+        return self._words[at.W_HOLD]
+
+    def set_hold(self, offset: int) -> bool:
+        """Ask the writer not to overwrite from `offset` on (NO_HOLD: nothing). True when it waits to be
+        told."""
+        self._words[at.W_HOLD] = offset
+        self._fence()
+        return self._words[at.W_BLOCKED] != 0
+
+    def park(self, offset: int) -> bool:
+        """Ask to be woken at the next byte. False when there is one behind `offset` already."""
+        self._words[at.W_WAITING] = 1
+        self._fence()
+        return self._words[at.W_HEAD] <= offset
+
+    def read(self, offset: int, limit: int) -> Chunk | None:
+        """Copy up to `limit` bytes of one stream from `offset`.
+
+        None at the head, and None as well when the bytes are no longer kept: then `tail` is beyond `offset`.
+        The last chunk is remembered, since viewers that stand beside each other all ask for it.
+        """
+        last = self._last
+        if last is not None and last.offset == offset and len(last.data) <= limit:
+            return last
+        head = self.head
+        if offset >= head:
+            return None
+        self._fence()
+        kept, opened = self._words[at.W_KEPT], self._words[at.W_OPENED]
+        number = self._find(offset, kept, opened)
+        stream, time_ms = self._segment(number)
+        end = self._end_of_stream(number, stream, min(head, offset + limit), opened)
+        data = self._copy(offset, end - offset)
+        self._fence()
+        if self.tail > offset or self._words[at.W_KEPT] > number:
+            return None
+        self._last = chunk = Chunk(offset, stream, data, time_ms)
+        return chunk
+
+    def before(self, offset: int, stream: int, count: int) -> bytes:
+        """The last `count` bytes (or fewer) of one stream in front of `offset`, as far as they are kept."""
+        number = self._find(offset, self._words[at.W_KEPT], self._words[at.W_OPENED])
+        found = b""
+        while len(found) < count and offset > self.tail and number >= self._words[at.W_KEPT]:
+            start = max(self._start(number), self.tail)
+            if self._segments[number % self._slots * 2] & 1 == stream and start < offset:
+                size = min(count - len(found), offset - start)
+                found = self._copy(offset - size, size) + found
+            offset, number = min(offset, start), number - 1
+        self._fence()
+        return found if self.tail <= offset else b""
+
+    def since(self, time_ms: int) -> int:
+        """Offset of the first kept segment that began at or after an epoch time; the head where there is
+        none."""
+        kept, opened = self._words[at.W_KEPT], self._words[at.W_OPENED]
+        for number in range(kept, opened):
+            if self._segment(number)[1] >= time_ms:
+                return max(self._start(number), self.tail)
+        return self.head
+
+    def _start(self, number: int) -> int:
+        return self._segments[number % self._slots * 2] >> 1
+
+    def _segment(self, number: int) -> tuple[int, int]:
+        slot = number % self._slots * 2
+        return self._segments[slot] & 1, self._segments[slot + 1]
+
+    def _find(self, offset: int, kept: int, opened: int) -> int:
+        """Number of the segment that holds `offset`, by bisection; the last one first, as most readers are
+        there."""
+        low, high = kept, max(kept, opened - 1)
+        if self._start(high) <= offset:
+            return high
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._start(middle) <= offset:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _end_of_stream(self, number: int, stream: int, end: int, opened: int) -> int:
+        for following in range(number + 1, opened):
+            start = self._start(following)
+            if start >= end:
+                break
+            if self._segment(following)[0] != stream:
+                return start
+        return end
+
+    def _copy(self, offset: int, count: int) -> bytes:
+        position = offset % self.capacity
+        if position + count <= self.capacity:
+            return bytes(self._data[position : position + count])
+        rest = position + count - self.capacity
+        return bytes(self._data[position:]) + bytes(self._data[:rest])

@@ -1,0 +1,153 @@
+"""The one writer of an output log. Knows the ring and its order of publication; not where bytes come from."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from mhnos_runtime.output import layout as at
+
+
+class LogWriter:
+    """Appends to a log file, overwriting the oldest bytes unless a reader holds them.
+
+    A turn is `room`, `reserve`, any number of `advance`, and one `publish`; readers see nothing before it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Take over an open log file (and its descriptor), empty or as an earlier writer left it."""
+        self.fd = fd
+        self._map = mmap.mmap(fd, 0)
+        view = memoryview(self._map)
+        self._words = words = view[: at.PAGE].cast("Q")
+        self.capacity = words[at.W_CAPACITY]
+        self._slots = words[at.W_SLOTS]
+        self._segments = view[at.PAGE : at.PAGE + self._slots * 16].cast("Q")
+        self._data = view[at.PAGE + self._slots * 16 :]
+        self._view = view
+        self._fence = at.Fence()
+        self.head = words[at.W_HEAD]
+        self._tail = words[at.W_TAIL]
+        self._opened = words[at.W_OPENED]
+        self._kept = words[at.W_KEPT]
+        self._stream = -1
+        self._segment_until_ms = 0
+        self._overridden = at.NO_HOLD
+
+    @classmethod
+    def create(cls, path: Path, retention_bytes: int) -> LogWriter:
+        """Make a log with all of its disk space allocated.
+
+        Raises OSError (ENOSPC, EDQUOT) where there is not enough, and then leaves nothing behind.
+        """
+        capacity, slots, size = at.sizes(retention_bytes)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+            with mmap.mmap(fd, at.PAGE) as header, memoryview(header).cast("Q") as words:
+                words[at.W_VERSION] = at.VERSION
+                words[at.W_CAPACITY] = capacity
+                words[at.W_SLOTS] = slots
+                words[at.W_HOLD] = at.NO_HOLD
+                words[at.W_MAGIC] = at.MAGIC
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            path.unlink()
+            raise
+
+    def close(self) -> None:
+        for view in (self._words, self._segments, self._data, self._view):
+            view.release()
+        self._map.close()
+        os.close(self.fd)
+
+    @property
+    def hold(self) -> int:
+        """The offset that readers hold, or NO_HOLD."""
+        return self._words[at.W_HOLD]
+
+    def room(self) -> int:
+        """Bytes that can be written now without overwriting what a reader holds; at most a burst."""
+        hold = self._words[at.W_HOLD]
+        if hold == at.NO_HOLD or hold == self._overridden or hold < self._tail:
+            return at.BURST_BYTES
+        if self._opened - self._kept == self._slots and hold < self._start(self._kept + 1):
+            return 0
+        return max(0, min(at.BURST_BYTES, hold + self.capacity - self.head))
+
+    def block(self) -> bool:
+        """Tell readers that the writer waits for them. False when one moved meanwhile: look at `room`
+        again."""
+        self._words[at.W_BLOCKED] = 1
+        self._fence()
+        return self.room() == 0
+
+    def unblock(self) -> None:
+        self._words[at.W_BLOCKED] = 0
+
+    def override(self) -> None:
+        """Wait no longer for the reader that holds the present offset; it will find a gap."""
+        self._overridden = self._words[at.W_HOLD]
+
+    def reserve(self, limit: int) -> tuple[memoryview, memoryview]:
+        """Make room for `limit` bytes behind the head; return where they go (the second part may be
+        empty)."""
+        self._forget_before(self.head + limit - self.capacity)
+        start = self.head % self.capacity
+        first = min(limit, self.capacity - start)
+        return self._data[start : start + first], self._data[: limit - first]
+
+    def advance(self, count: int, stream: int, now_ms: int) -> None:
+        """Count bytes that were put where `reserve` said, in order."""
+        if stream != self._stream or now_ms >= self._segment_until_ms:
+            self._open_segment(stream, now_ms)
+        self.head += count
+
+    def publish(self) -> bool:
+        """Let readers see what was written. True when one has to be woken."""
+        words = self._words
+        words[at.W_OPENED] = self._opened
+        self._fence()
+        words[at.W_HEAD] = self.head
+        self._fence()
+        if not words[at.W_WAITING]:
+            return False
+        words[at.W_WAITING] = 0
+        return True
+
+    def append(self, data: bytes, stream: int, now_ms: int) -> bool:
+        """Copy at most a burst of bytes in and publish them; see `publish`."""
+        first, second = self.reserve(len(data))
+        first[:] = data[: len(first)]
+        second[:] = data[len(first) :]
+        self.advance(len(data), stream, now_ms)
+        return self.publish()
+
+    def _start(self, number: int) -> int:
+        return self._segments[number % self._slots * 2] >> 1
+
+    def _forget_before(self, offset: int) -> None:
+        if offset <= self._tail:
+            return
+        while self._kept + 1 < self._opened and self._start(self._kept + 1) <= offset:
+            self._kept += 1
+        self._publish_tail(offset)
+
+    def _publish_tail(self, offset: int) -> None:
+        self._tail = offset
+        self._words[at.W_TAIL] = offset
+        self._words[at.W_KEPT] = self._kept
+        self._fence()
+
+    def _open_segment(self, stream: int, now_ms: int) -> None:
+        if self._opened - self._kept == self._slots:
+            self._kept += 1
+            self._publish_tail(max(self._tail, self._start(self._kept)))
+        slot = self._opened % self._slots * 2
+        self._segments[slot] = self.head * 2 + stream
+        self._segments[slot + 1] = now_ms
+        self._opened += 1
+        self._stream = stream
+        self._segment_until_ms = now_ms + at.SEGMENT_MS

@@ -1,0 +1,59 @@
+"""What /proc tells about processes: children, descendants, what a tree uses. Knows no runtime process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Usage(NamedTuple):
+    """What a tree uses at this moment. cpu_ms: of those that live and of the children they waited for."""
+
+    cpu_ms: int
+    rss_bytes: int
+    tasks: int
+
+
+def children(os_pid: int) -> list[int]:
+    """The living and zombie children of a process; empty when it is gone (proc(5), task/TID/children)."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{os_pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{os_pid}/task/{task}/children", "rb") as file:
+                found.extend(map(int, file.read().split()))
+    return found
+
+
+def descendants(roots: Iterable[int]) -> list[int]:
+    """The roots and all below them, parents first."""
+    found = list(roots)
+    for os_pid in found:
+        found.extend(children(os_pid))
+    return found
+
+
+def usage(os_pid: int) -> Usage | None:
+    """What the process and all below it use; None when it is gone."""
+    rows = [row for each in descendants([os_pid]) if (row := _stat(each)) is not None]
+    if not rows:
+        return None
+    return Usage(
+        sum(row.cpu_ms for row in rows), sum(row.rss_bytes for row in rows), sum(row.tasks for row in rows)
+    )
+
+
+def _stat(os_pid: int) -> Usage | None:
+    try:
+        with open(f"/proc/{os_pid}/stat", "rb") as file:
+            # The name, field 2, stands in parentheses and may contain anything; what follows begins at field
+            # 3.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    ticks = sum(int(field) for field in fields[11:15])
+    return Usage(ticks * _TICK_MS, int(fields[21]) * _PAGE_BYTES, int(fields[17]))

@@ -1,0 +1,113 @@
+"""What clients type, on its way to one process: written at once, or kept in a bounded queue.
+
+Knows one descriptor; how to wait for it is handed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.process.state import NotNow
+
+#: Bytes kept for a process that does not read. A large paste fits; what a script would pour in does not.
+MAX_QUEUED_BYTES = 1 << 20
+
+
+class Watcher(Protocol):
+    """The part of an event loop that is needed here."""
+
+    def add_writer(self, fd: int, callback: Callable[[], object]) -> object: ...
+
+    def remove_writer(self, fd: int) -> object: ...
+
+
+class InputQueue:
+    """Bytes for a PTY master or a pipe, in order, each accepted byte written once.
+
+    Owns the descriptor. closed: nothing is accepted any more.
+    """
+
+    def __init__(self, fd: int, watcher: Watcher) -> None:
+        self.fd = fd
+        self.closed = False
+        self._watcher = watcher
+        self._waiting: deque[memoryview] = deque()
+        self._queued_bytes = 0
+        self._close_when_empty: Callable[[], None] | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Accept all of `data` or nothing. Raises LimitReached (input-full) and NotNow (input-closed)."""
+        if self.closed or self._close_when_empty is not None:
+            raise NotNow("the process's standard input is closed")
+        if not self._waiting:
+            data = memoryview(data)[self._write_now(data) :]
+        if not data:
+            return
+        if self._queued_bytes + len(data) > MAX_QUEUED_BYTES and self._waiting:
+            raise LimitReached(
+                f"the process has {self._queued_bytes} bytes of input that it has not read",
+                code="input-full",
+                hint="wait until it reads",
+            )
+        self._enqueue(bytes(data))
+
+    def _enqueue(self, data: bytes) -> None:
+        if not self._waiting:
+            self._watcher.add_writer(self.fd, self._writable)
+        self._waiting.append(memoryview(data))
+        self._queued_bytes += len(data)
+
+    def close_after_writing(self, done: Callable[[], None]) -> None:
+        """Close once what is queued has been written, then call `done`. Does nothing the second time."""
+        if self.closed or self._close_when_empty is not None:
+            return
+        self._close_when_empty = done
+        if not self._waiting:
+            self._finish()
+
+    def close(self) -> None:
+        """Close now; what is queued is dropped with the process that did not read it."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._waiting:
+            self._watcher.remove_writer(self.fd)
+        self._waiting.clear()
+        self._queued_bytes = 0
+        os.close(self.fd)
+
+    def _write_now(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            # EPIPE: the program closed its standard input; EIO: nobody has the terminal open any more.
+            self.close()
+            raise NotNow(f"the process takes no more input: {os.strerror(error.errno or 0)}") from error
+
+    def _writable(self) -> None:
+        try:
+            while self._waiting:
+                head = self._waiting[0]
+                count = self._write_now(head)
+                self._queued_bytes -= count
+                if count < len(head):
+                    self._waiting[0] = head[count:]
+                    return
+                self._waiting.popleft()
+        except NotNow:
+            return
+        self._watcher.remove_writer(self.fd)
+        if self._close_when_empty is not None:
+            self._finish()
+
+    def _finish(self) -> None:
+        done = self._close_when_empty
+        self.close()
+        if done is not None:
+            done()

@@ -1,0 +1,182 @@
+"""From a request to a launch plan: data in, data out. Knows kinds and host facts; touches nothing itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mhnos_runtime.errors import InvalidRequest, StartFailed
+from mhnos_runtime.launch import MAX_PLAN_BYTES, LaunchPlan
+from mhnos_runtime.process.kinds import Kind
+
+TERM = "xterm-256color"
+#: Taken over from the server's own environment (protocol 1.0); nothing else is.
+PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
+SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: What programs expect as the soft limit; those that use select(2) break above it.
+OPEN_FILES = 1024
+
+#: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
+MAX_TIMEOUT_MS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known of the machine. path: where programs are looked for. node: the Node.js that is new
+    enough, or "", and then no_node says why. environment: the server's own, of which little is passed on."""
+
+    path: str
+    node: str
+    no_node: str
+    environment: Mapping[str, str]
+    find: Callable[[str, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator has set. home: the workspace as processes see it."""
+
+    home: str
+    max_memory_bytes: int
+    retention_bytes: int
+    stall_ms: int
+    kill_grace_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for, its paths already resolved. notice: told to the user at the start of a
+    shell."""
+
+    command: str
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    pty: tuple[int, int] | None
+    timeout_ms: int
+    notice: str = ""
+
+
+def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[str, object]) -> LaunchPlan:
+    """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
+    environment = _environment(kind, request, policy, host)
+    result = LaunchPlan(
+        argv=_argv(kind, request, policy, host),
+        env=environment,
+        pty=request.pty,
+        retention_bytes=policy.retention_bytes,
+        stall_ms=policy.stall_ms,
+        timeout_ms=request.timeout_ms,
+        escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
+        rlimits=_limits(),
+        meta=meta,
+    )
+    _check(result)
+    return result
+
+
+def _environment(kind: Kind, request: Request, policy: Policy, host: Host) -> dict[str, str]:
+    own = {name: host.environment[name] for name in PASSED_THROUGH if name in host.environment}
+    return {
+        "PATH": host.path,
+        "HOME": policy.home,
+        "USER": "mhnos",
+        "NODE_ENV": "production",
+        "TERM": TERM,
+        "LANG": "C.UTF-8",
+        **own,
+        **dict(kind.env),
+        **request.env,
+    }
+
+
+def _argv(kind: Kind, request: Request, policy: Policy, host: Host) -> tuple[str, ...]:
+    if kind.command == "shell":
+        return _shell_argv(request, host)
+    values = {"{command}": request.command, "{memory_mb}": str(policy.max_memory_bytes >> 20)}
+    argv: list[str] = []
+    for item in kind.argv:
+        if item == "{args}":
+            argv.extend(request.args)
+        elif request.command or "{command}" not in item:
+            argv.append(_fill(item, values))
+    return (_program(argv[0], host), *argv[1:])
+
+
+def _fill(item: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        item = item.replace(name, value)
+    return item
+
+
+def _shell_argv(request: Request, host: Host) -> tuple[str, ...]:
+    """A shell by name (or path: only its name counts), else a command line that a POSIX shell runs."""
+    name = os.path.basename(request.command)
+    if request.command and name not in SHELLS:
+        return (_shell("sh", host), "-c", request.command, "sh", *request.args)
+    shell = _shell(name or "bash", host)
+    arguments = request.args if request.args or request.pty is None else ("-i",)
+    if not request.notice:
+        return (shell, *arguments)
+    announce = 'printf \'%s\\n\' "$0"; exec "$@"'
+    return (_shell("sh", host), "-c", announce, request.notice, shell, *arguments)
+
+
+def _shell(name: str, host: Host) -> str:
+    found = host.find(name, host.path) or host.find("sh", host.path)
+    if found is None:
+        raise StartFailed("no shell on this machine", code="not-found", hint="install bash")
+    return found
+
+
+def _program(name: str, host: Host) -> str:
+    if name == "node":
+        if not host.node:
+            raise StartFailed(
+                host.no_node,
+                code="not-found",
+                hint="install Node.js 22 or newer, or pip install mhnos-runtime[node]",
+            )
+        return host.node
+    found = name if "/" in name else host.find(name, host.path)
+    if found is None:
+        raise StartFailed(
+            f"{name}: no such program on this machine", code="not-found", hint=f"install {name}"
+        )
+    return found
+
+
+def _escalation(kind: Kind, terminal: bool, grace_ms: int) -> tuple[tuple[int, int], ...]:
+    hang_up = ((min(kind.hang_up_ms, grace_ms), int(signal.SIGHUP)),) if terminal else ()
+    return (*hang_up, (grace_ms, int(signal.SIGKILL)))
+
+
+def _limits() -> tuple[tuple[int, int, int], ...]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    return ((resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, open_files, hard))
+
+
+def _check(result: LaunchPlan) -> None:
+    for name, value in result.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidRequest(f"not a variable of an environment: {name!r}")
+    if any("\0" in item for item in result.argv):
+        raise InvalidRequest("a NUL character in the command or its arguments")
+    try:
+        size = len(json.dumps(result.to_dict()).encode())
+        for item in (*result.argv, *result.env, *result.env.values()):
+            os.fsencode(item)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("command, arguments or environment are not Unicode text") from error
+    if size > MAX_PLAN_BYTES:
+        raise InvalidRequest(
+            f"command, arguments and environment take {size} bytes, {MAX_PLAN_BYTES} are allowed",
+            code="too-large",
+            hint="put them in a file",
+        )

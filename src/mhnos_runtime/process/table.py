@@ -1,0 +1,151 @@
+"""The processes that a server knows: live ones, and ended ones for as long as they are kept. No event
+loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mhnos_runtime.errors import LimitReached, NotFound
+from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.output import NO_HOLD, LogReader
+from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.state import Event, State, after
+
+
+@dataclass(eq=False)
+class Place:
+    """Where one viewer is. offset: what it still needs. vanished: its connection broke without a goodbye, and
+    the place is kept for a while."""
+
+    offset: int
+    vanished: bool = False
+
+
+@dataclass(eq=False)
+class Process:
+    """One process.
+
+    meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox). places: who reads its
+    log, with what to call when there is something to read.
+    """
+
+    record: ProcessRecord
+    log: LogReader
+    input: InputQueue | None
+    state: State = State.RUNNING
+    places: dict[Place, Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pid = self.record.pid
+        self.meta: dict[str, Any] = self.record.meta
+        self.size = self.record.pty
+        self.exit: ExitRecord | None = self.record.exit
+        if self.exit is not None:
+            self.state = State.EXITED
+
+    def happen(self, event: Event) -> None:
+        """Move to the state that follows `event`. Raises NotNow."""
+        self.state = after(self.state, event)
+
+    def end(self, record: ExitRecord) -> None:
+        self.happen(Event.ENDED)
+        self.exit = record
+        if self.input is not None:
+            self.input.close()
+
+    @property
+    def viewers(self) -> int:
+        return sum(not place.vanished for place in self.places)
+
+    def wake(self) -> None:
+        """Tell everyone who reads the log that there is something new: output, or the end."""
+        for wake in list(self.places.values()):
+            wake()
+
+    def hold(self) -> bool:
+        """Ask the writer to wait for the slowest place that has not been overtaken. True when it has to be
+        told."""
+        tail = self.log.tail
+        offset = min((place.offset for place in self.places if place.offset >= tail), default=NO_HOLD)
+        if offset == self.log.hold:
+            return False
+        return self.log.set_hold(offset)
+
+    def close(self) -> None:
+        if self.input is not None:
+            self.input.close()
+        self.log.close()
+
+
+class ProcessTable:
+    """Processes by pid, with the bounds on how many there may be and how long ended ones are kept."""
+
+    def __init__(self, max_processes: int, retain_count: int, retain_ms: int) -> None:
+        self._max_processes = max_processes
+        self._retain_count = retain_count
+        self._retain_ms = retain_ms
+        self._processes: dict[int, Process] = {}
+        self._starting = 0
+        self.total_spawned = 0
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._processes.values()))
+
+    def get(self, pid: int) -> Process | None:
+        return self._processes.get(pid)
+
+    def find(self, pid: int) -> Process:
+        """Raises NotFound with the text of protocol 1.0."""
+        process = self._processes.get(pid)
+        if process is None:
+            raise NotFound(
+                f"Process {pid} not found", code="unknown-process", hint="list shows those there are"
+            )
+        return process
+
+    @property
+    def active(self) -> int:
+        return sum(process.exit is None for process in self._processes.values())
+
+    def reserve(self) -> None:
+        """Count a process that is about to start. Raises LimitReached with the text of protocol 1.0."""
+        if self.active + self._starting >= self._max_processes:
+            raise LimitReached(
+                f"Maximum process limit reached ({self._max_processes})",
+                code="too-many-processes",
+                hint="end a process, or raise MHNOS_MAX_PROCESSES",
+            )
+        self._starting += 1
+
+    def release(self) -> None:
+        """Undo `reserve`: the process is in the table by now, or will never be."""
+        self._starting -= 1
+
+    def add(self, process: Process) -> None:
+        self._processes[process.pid] = process
+
+    def expire(self, now_ms: int) -> list[Process]:
+        """Remove the ended processes that are too old or too many, and that nobody is reading; return
+        them."""
+        ended = sorted(
+            (p for p in self._processes.values() if p.exit is not None),
+            key=lambda p: p.exit.end_time_ms if p.exit else 0,
+        )
+        excess = len(ended) - self._retain_count
+        expired = [
+            process
+            for number, process in enumerate(ended)
+            if not process.viewers
+            and process.exit is not None
+            and (number < excess or now_ms - process.exit.end_time_ms >= self._retain_ms)
+        ]
+        for process in expired:
+            del self._processes[process.pid]
+        return expired
+
+    def next_expiry_ms(self) -> int | None:
+        """Epoch time at which `expire` has something to do again; None while nothing has ended."""
+        ends = [p.exit.end_time_ms for p in self._processes.values() if p.exit is not None and not p.viewers]
+        return min(ends) + self._retain_ms if ends else None

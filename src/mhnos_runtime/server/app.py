@@ -1,0 +1,172 @@
+"""The HTTP side: one gate before every route, the WebSocket upgrade, and /health. Maps errors to statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import WSCloseCode, hdrs, web
+
+from mhnos_runtime import __version__
+from mhnos_runtime.observe import logs
+from mhnos_runtime.server import requests
+from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
+from mhnos_runtime.server.connection import Connection
+from mhnos_runtime.server.runtime import Runtime
+from mhnos_runtime.wire import frames
+from mhnos_runtime.wire import messages as m
+
+#: A client that has not answered a ping for this long is gone: half-open connections are found within it.
+HEARTBEAT_SECONDS = 30.0
+#: Bytes that the kernel holds for a client beyond what is on its way: little, so that Ctrl-C does not wait
+#: behind a flood (tcp(7) has no name for it in Python; linux/tcp.h).
+UNSENT_BYTES = 128 * 1024
+_TCP_NOTSENT_LOWAT = 25
+
+FEATURES = ["binary", "offsets", "gaps", "ack", "close-stdin", "pty", "pipes", "linger", "stats", "tail"]
+
+_log = logs.get("server")
+
+
+class App:
+    """Routes of one server. `routes` is the whole list; everything else is 404, behind the gate too."""
+
+    def __init__(self, runtime: Runtime, gate: Gate) -> None:
+        self._runtime = runtime
+        self._gate = gate
+        self._start = time.monotonic()
+        self._numbers = itertools.count(1)
+        self._sockets: set[web.WebSocketResponse[bool]] = set()
+        self.routes: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+            ("GET", "/health"): self._health,
+            ("GET", "/"): self._welcome,
+        }
+        self.web = web.Application()
+        self.web.router.add_route("*", "/{path:.*}", self._handle)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        facts = _facts(request)
+        verdict = self._gate.check(facts)
+        if not verdict.allowed:
+            return _refused(verdict, facts)
+        if facts.upgrade:
+            return await self._connect(request)
+        route = self.routes.get((request.method, request.path))
+        return (
+            await route(request)
+            if route is not None
+            else _problem(404, "not-found", "There is nothing here.")
+        )
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        stats = self._runtime.stats()
+        return web.json_response(
+            {
+                "status": "ok",
+                "uptime": round(time.monotonic() - self._start, 3),
+                "processes": {
+                    "totalSpawned": stats.total_spawned,
+                    "totalKilled": stats.total_killed,
+                    "active": stats.active,
+                },
+            }
+        )
+
+    async def _welcome(self, _request: web.Request) -> web.Response:
+        return _problem(
+            426,
+            "upgrade-required",
+            "This is an MHNOS runtime. Connect to it by WebSocket.",
+            {"Upgrade": "websocket"},
+        )
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        response: web.WebSocketResponse[bool] = web.WebSocketResponse(
+            protocols=(m.SUBPROTOCOL,),
+            heartbeat=HEARTBEAT_SECONDS,
+            compress=False,
+            max_msg_size=m.MAX_MESSAGE_BYTES,
+            decode_text=False,
+        )
+        if not response.can_prepare(request):
+            return _problem(400, "invalid-message", "This is not a WebSocket handshake.")
+        await response.prepare(request)
+        _keep_queue_short(request)
+        log = _log.bind(connection=next(self._numbers))
+        log.info("client connected", address=request.remote, newer=response.ws_protocol is not None)
+        self._sockets.add(response)
+        try:
+            await Connection(self._runtime, response, requests.handle, log).run(self._hello())
+        finally:
+            self._sockets.discard(response)
+            log.info("client left", code=response.close_code)
+        return response
+
+    def _hello(self) -> m.Connected:
+        settings = self._runtime.settings
+        return m.Connected(
+            m.ServerConfig("/workspace", settings.sandbox, settings.allow_openclaw),
+            server_id=self._runtime.server_id,
+            server_version=__version__,
+            protocol=m.PROTOCOL,
+            features=FEATURES,
+            limits=m.Limits(
+                max_message_bytes=m.MAX_MESSAGE_BYTES,
+                max_input_bytes=frames.MAX_INPUT_PAYLOAD_BYTES,
+                max_processes=settings.max_processes,
+                retention_bytes=settings.retention_bytes,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Tell all clients that the server goes; they may come back to the next one."""
+        goodbyes = [response.close(code=WSCloseCode.GOING_AWAY) for response in list(self._sockets)]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), 1)
+
+
+def _facts(request: web.Request) -> RequestFacts:
+    transport = request.transport
+    local = transport.get_extra_info("sockname") if transport is not None else None
+    protocols = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
+    return RequestFacts(
+        remote_address=request.remote or "",
+        hosts=tuple(request.headers.getall(hdrs.HOST, ())),
+        origins=tuple(request.headers.getall(hdrs.ORIGIN, ())),
+        authorizations=tuple(request.headers.getall(hdrs.AUTHORIZATION, ())),
+        query_tokens=tuple(request.query.getall("token", ())),
+        subprotocols=tuple(item.strip() for item in protocols.split(",") if item.strip()),
+        local_address=local[0] if isinstance(local, tuple) else "",
+        scheme="https" if transport is not None and transport.get_extra_info("sslcontext") else "http",
+        method=request.method,
+        path=request.path,
+        upgrade=request.headers.get(hdrs.UPGRADE, "").lower() == "websocket",
+    )
+
+
+def _refused(verdict: Verdict, facts: RequestFacts) -> web.Response:
+    if verdict.report:
+        _log.warning(
+            "request refused", address=facts.remote_address, code=verdict.code, unreported=verdict.unreported
+        )
+    headers = {"Retry-After": str(verdict.retry_after_s)} if verdict.retry_after_s else {}
+    if verdict.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _problem(verdict.status, verdict.code, verdict.text, headers, verdict.hint)
+
+
+def _problem(
+    status: int, code: str, text: str, headers: dict[str, str] | None = None, hint: str = ""
+) -> web.Response:
+    body = {"error": text, "code": code, **({"hint": hint} if hint else {})}
+    return web.json_response(body, status=status, headers=headers)
+
+
+def _keep_queue_short(request: web.Request) -> None:
+    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -1,0 +1,176 @@
+"""One client: what it has attached, what it types, and its answers in order. Knows messages and one
+socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from mhnos_runtime.errors import InvalidRequest, MhnosError
+from mhnos_runtime.observe.logs import Log
+from mhnos_runtime.process.table import Process
+from mhnos_runtime.server.replies import Replies, Reply
+from mhnos_runtime.server.runtime import Runtime
+from mhnos_runtime.server.sender import Sender
+from mhnos_runtime.server.viewer import Viewer
+from mhnos_runtime.wire import encode, frames, text
+from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.faults import error_message
+from mhnos_runtime.wire.parse import WireError, parse_request
+
+Handler = Callable[["Connection", m.Request], Awaitable[None]]
+
+
+class Typing:
+    """What one client types into one process by `write`: halves of characters and line ends between two of
+    them."""
+
+    def __init__(self, process: Process) -> None:
+        self._joiner = text.SurrogateJoiner()
+        self._lines = text.PipeInput() if process.size is None else None
+
+    def feed(self, data: str) -> bytes:
+        joined = self._joiner.feed(data)
+        return joined if self._lines is None else self._lines.feed(joined)
+
+
+class Connection:
+    """Reads requests and has them answered by `handle` until the client leaves."""
+
+    def __init__(
+        self, runtime: Runtime, socket: web.WebSocketResponse[bool], handle: Handler, log: Log
+    ) -> None:
+        self.runtime = runtime
+        self.newer = socket.ws_protocol == m.SUBPROTOCOL
+        self.viewers: dict[int, Viewer] = {}
+        self.typing: dict[int, Typing] = {}
+        self.log = log
+        self._socket = socket
+        self._handle = handle
+        self._sender = Sender(socket, self._finished)
+        self._replies = Replies(self._sender.answer)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, hello: m.Connected) -> None:
+        """Serve the client. Returns when the connection is closed, however that happened."""
+        self._sender.answer(encode.encode(hello))
+        sending = asyncio.create_task(self._sender.run())
+        try:
+            await self._receive()
+        finally:
+            for task in (*self._tasks, sending):
+                task.cancel()
+            self._leave_all()
+            await asyncio.gather(*self._tasks, sending, return_exceptions=True)
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message.type is WSMsgType.BINARY:
+                self._take_input(message.data)
+            elif message.type is WSMsgType.TEXT:
+                request = self._parse(message.data)
+                if request is not None:
+                    await self._handle(self, request)
+            else:
+                self.log.debug("connection ends", reason=message.type.name)
+                return
+            await self._sender.room()
+            await self._replies.room()
+
+    def _parse(self, data: bytes) -> m.Request | None:
+        try:
+            return parse_request(data)
+        except WireError as error:
+            self.begin().set(encode.encode(error_message(error)))
+            return None
+
+    # Answers
+
+    def begin(self) -> Reply:
+        return self._replies.begin()
+
+    def answer(self, message: m.Message, reply: Reply | None = None) -> None:
+        """Answer a request; clients of 1.0 get some answers twice, see wire.encode."""
+        data = encode.encode(message)
+        twice = (
+            not self.newer and isinstance(message, encode.ANSWERED_TWICE) and message.id is not msgspec.UNSET
+        )
+        (reply or self.begin()).set(*((data, encode.as_status(data)) if twice else (data,)))
+
+    def fail(
+        self, error: MhnosError, request: m.Message, reply: Reply | None = None, pid: int | None = None
+    ) -> None:
+        self.answer(error_message(error, request.id, pid=pid), reply)
+
+    def later(self, work: Awaitable[m.Message], request: m.Message) -> None:
+        """Answer when the work is done, without keeping the next requests waiting."""
+        task = asyncio.create_task(self._finish(work, request, self.begin()))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
+        try:
+            self.answer(await work, reply)
+        except MhnosError as error:
+            self.fail(error, request, reply)
+
+    # Watching
+
+    def watch(self, process: Process, start: int) -> Viewer:
+        """Follow a process from an offset. A viewer that was there before goes once the new one has its
+        place."""
+        viewer = Viewer(process, start, self.newer, self._sender.ready, self.runtime.moved)
+        self.runtime.enter(process, viewer.place, viewer.wake)
+        self.unwatch(process.pid)
+        self.viewers[process.pid] = viewer
+        return viewer
+
+    def unwatch(self, pid: int, vanished: bool = False) -> None:
+        viewer = self.viewers.pop(pid, None)
+        if viewer is not None:
+            self.runtime.leave(viewer.process, viewer.place, vanished)
+            viewer.drop()
+
+    def follow(self, viewer: Viewer) -> None:
+        self._sender.ready(viewer)
+
+    def _finished(self, viewer: Viewer) -> None:
+        if self.viewers.get(viewer.process.pid) is viewer:
+            self.unwatch(viewer.process.pid)
+            self.typing.pop(viewer.process.pid, None)
+
+    def _leave_all(self) -> None:
+        """A close frame is a goodbye; a connection that just ends may come back for what it has missed."""
+        vanished = self._socket.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE)
+        for pid in list(self.viewers):
+            self.unwatch(pid, vanished)
+
+    # Input
+
+    def _take_input(self, data: bytes) -> None:
+        try:
+            frame = frames.unpack(data)
+            if not self.newer:
+                raise InvalidRequest(
+                    "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
+                )
+            if frame.kind != frames.INPUT:
+                raise InvalidRequest("a client sends no output", code="invalid-message")
+        except MhnosError as error:
+            self.answer(error_message(error))
+            return
+        self.input(frame.pid, frame.payload)
+
+    def input(self, pid: int, data: bytes | memoryview) -> None:
+        """Pass on what was typed; a pid that is not there is ignored, as in protocol 1.0."""
+        process = self.runtime.table.get(pid)
+        if process is None:
+            return
+        try:
+            self.runtime.write(process, data)
+        except MhnosError as error:
+            self.answer(error_message(error, pid=pid))

@@ -1,0 +1,135 @@
+"""The server's end of the control channel. Knows the supervisor's messages; not what a client asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Protocol
+
+from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected, Message
+from mhnos_runtime.errors import MhnosError, Unavailable
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+
+
+class Listener(Protocol):
+    """Who is told what the supervisor says. Descriptors are handed over: the log's, then the input's if
+    any."""
+
+    def on_hello(self, hello: dict[str, Any]) -> None: ...
+
+    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> object: ...
+
+    def on_ready(self) -> None: ...
+
+    def on_output(self, pid: int) -> None: ...
+
+    def on_exit(self, pid: int, exit_record: ExitRecord) -> None: ...
+
+    def on_supervisor_gone(self) -> None: ...
+
+
+class SupervisorLink:
+    """Sends requests, matches answers, and passes on what comes unasked."""
+
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._listener = listener
+        self._spawning: dict[int, asyncio.Future[int]] = {}
+        self._last_request = 0
+        self._writing = False
+        loop.add_reader(channel.fileno(), self._readable)
+
+    async def spawn(self, plan: LaunchPlan, cwd_fd: int) -> int:
+        """Start a program; return its pid, of which the listener has been told. Raises what the supervisor
+        says."""
+        self._last_request += 1
+        number = self._last_request
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._spawning[number] = answer
+        try:
+            self._send({"do": "spawn", "request": number, "plan": plan.to_dict()}, [cwd_fd])
+            return await answer
+        finally:
+            del self._spawning[number]
+
+    def kill(self, pid: int, number: int, reason: str, escalate: bool) -> None:
+        self._send({"do": "kill", "pid": pid, "signal": number, "reason": reason, "escalate": escalate})
+
+    def close_stdin(self, pid: int) -> None:
+        self._send({"do": "close_stdin", "pid": pid})
+
+    def size(self, pid: int, columns: int, rows: int) -> None:
+        self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
+
+    def forget(self, pid: int) -> None:
+        self._send({"do": "forget", "pid": pid})
+
+    def moved(self, pid: int) -> None:
+        """A viewer that held the process up has moved on."""
+        self._guard(lambda: self._channel.notify(MOVED, pid))
+
+    def _send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        self._guard(lambda: self._channel.send(body, descriptors))
+
+    def _guard(self, action: Any) -> None:
+        try:
+            action()
+        except Disconnected:
+            self._gone()
+            return
+        if bool(self._channel.pending) != self._writing:
+            self._writing = not self._writing
+            if self._writing:
+                self._loop.add_writer(self._channel.fileno(), lambda: self._guard(self._channel.flush))
+            else:
+                self._loop.remove_writer(self._channel.fileno())
+
+    def _readable(self) -> None:
+        try:
+            for message in self._channel.receive():
+                if message.kind == OUTPUT:
+                    self._listener.on_output(message.pid)
+                else:
+                    self._on_event(message)
+        except Disconnected:
+            self._gone()
+
+    def _on_event(self, message: Message) -> None:
+        body = message.body
+        match body["event"]:
+            case "spawned" | "restored":
+                record = ProcessRecord.from_dict(body["record"])
+                self._listener.on_process(record, message.descriptors)
+                self._answer(body.get("request"), record.pid)
+            case "refused":
+                self._answer(body["request"], _error(body))
+            case "exited":
+                self._listener.on_exit(body["pid"], ExitRecord.from_dict(body["exit"]))
+            case "hello":
+                self._listener.on_hello(body)
+            case "ready":
+                self._listener.on_ready()
+            case _:
+                for fd in message.descriptors:
+                    os.close(fd)
+
+    def _answer(self, number: int | None, result: int | MhnosError) -> None:
+        waiting = self._spawning.get(number) if number is not None else None
+        if waiting is None or waiting.done():
+            return
+        if isinstance(result, MhnosError):
+            waiting.set_exception(result)
+        else:
+            waiting.set_result(result)
+
+    def _gone(self) -> None:
+        self._loop.remove_reader(self._channel.fileno())
+        for waiting in self._spawning.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable("the runtime is stopping"))
+        self._listener.on_supervisor_gone()
+
+
+def _error(body: dict[str, Any]) -> MhnosError:
+    return MhnosError(body["message"], code=body["code"], hint=body["hint"], retry=body["retry"])

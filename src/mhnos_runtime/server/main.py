@@ -1,0 +1,109 @@
+"""The composition root: from the supervisor's first words to a listening server, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+import sys
+import time
+from typing import Any
+
+from aiohttp import web
+
+from mhnos_runtime.channel import Channel
+from mhnos_runtime.config import Settings
+from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.observe import logs
+from mhnos_runtime.server.app import App
+from mhnos_runtime.server.auth import Gate
+from mhnos_runtime.server.link import SupervisorLink
+from mhnos_runtime.server.runtime import Runtime
+from mhnos_runtime.server.token import TokenStore, token_path
+
+#: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
+_SWITCH_SECONDS = 0.0005
+
+
+class Server:
+    """One life of the server. Is the listener of the supervisor link, and passes on to the runtime."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._runtime: Runtime
+        self._listeners: list[int] = []
+        self._ready = self._loop.create_future()
+        self._stop = asyncio.Event()
+        self._link = SupervisorLink(channel, self._loop, self)
+
+    # What the supervisor says
+
+    def on_hello(self, hello: dict[str, Any]) -> None:
+        settings = Settings.from_json(hello["settings"])
+        logs.setup(settings.log_level, settings.log_format)
+        # It logs the subprotocols that a client offers, of which one may be the token.
+        logging.getLogger("aiohttp.websocket").disabled = True
+        self._listeners = hello["listeners"]
+        self._runtime = Runtime(self._loop, settings, hello)
+        self._runtime.link = self._link
+
+    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> None:
+        self._runtime.on_process(record, descriptors)
+
+    def on_ready(self) -> None:
+        self._runtime.on_restored()
+        self._ready.set_result(None)
+
+    def on_output(self, pid: int) -> None:
+        self._runtime.on_output(pid)
+
+    def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
+        self._runtime.on_exit(pid, exit_record)
+
+    def on_supervisor_gone(self) -> None:
+        self._stop.set()
+
+    # Its life
+
+    async def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        await self._ready
+        sockets = [socket.socket(fileno=fd) for fd in self._listeners]
+        app = App(self._runtime, self._gate(sockets))
+        runner = web.AppRunner(app.web, access_log=None, handle_signals=False, shutdown_timeout=1)
+        await runner.setup()
+        for sock in sockets:
+            await web.SockSite(runner, sock, ssl_context=_tls(self._runtime.settings)).start()
+        logs.get("server").info("serving", processes=self._runtime.table.active)
+        await self._stop.wait()
+        await app.close()
+        await runner.cleanup()
+        self._runtime.close()
+
+    def _gate(self, sockets: list[socket.socket]) -> Gate:
+        settings = self._runtime.settings
+        port = sockets[0].getsockname()[1]
+        return Gate(settings, port, TokenStore(token_path(settings.state_dir)), time.monotonic)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
+
+
+def main() -> None:
+    """Serve with the control channel whose descriptor is the only argument."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        sock.set_inheritable(False)
+        asyncio.run(_run(Channel(sock)))
+
+
+async def _run(channel: Channel) -> None:
+    await Server(channel).run()

@@ -1,0 +1,272 @@
+"""What each request does. One function a request; knows the runtime and one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from mhnos_runtime import proc
+from mhnos_runtime.errors import InvalidRequest, MhnosError
+from mhnos_runtime.files import transfer
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.process.table import Process
+from mhnos_runtime.server.connection import Connection, Typing
+from mhnos_runtime.server.runtime import signal_number
+from mhnos_runtime.server.viewer import Viewer
+from mhnos_runtime.wire import content
+from mhnos_runtime.wire import messages as m
+
+#: Signals that mean "end": they are followed by stronger ones until nothing is left.
+ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
+
+#: Content of all files in one pull. As an array of numbers it is up to four times as long, twice for 1.0.
+MAX_PULL_BYTES = 32 << 20
+
+
+async def handle(connection: Connection, request: m.Request) -> None:
+    """Do what a request asks and see to its answer. Raises nothing: what goes wrong is answered."""
+    try:
+        result = HANDLERS[type(request)](connection, request)
+        if isinstance(result, m.Message):
+            connection.answer(result)
+        elif result is not None:
+            await result
+    except MhnosError as error:
+        connection.fail(error, request, pid=getattr(request, "pid", None))
+
+
+async def spawn(connection: Connection, request: m.Spawn) -> None:
+    process = await connection.runtime.spawn(request)
+    connection.answer(m.Spawned(process.pid, id=request.id))
+    if request.attach:
+        connection.follow(connection.watch(process, 0))
+    else:
+        connection.runtime.linger(process)
+
+
+def attach(connection: Connection, request: m.Attach) -> None:
+    process = connection.runtime.table.find(request.pid)
+    viewer = connection.watch(process, _start(process, request))
+    reply = connection.begin()
+    viewer.on_replayed = lambda viewer: connection.answer(_attached(viewer, request), reply)
+    connection.follow(viewer)
+
+
+def _start(process: Process, request: m.Attach) -> int:
+    log = process.log
+    if request.tail is not None:
+        return max(log.tail, log.head - request.tail)
+    if request.from_ == "end":
+        return log.head
+    if isinstance(request.from_, int):
+        if request.from_ > log.head:
+            raise InvalidRequest(f"from: {request.from_} is beyond the end of the output ({log.head})")
+        return request.from_
+    return log.tail
+
+
+def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
+    process = viewer.process
+    return m.Attached(
+        pid=process.pid,
+        status=process.state.value,
+        from_=viewer.start,
+        next=viewer.replay_end,
+        process=describe(process),
+        id=request.id,
+    )
+
+
+def detach(connection: Connection, request: m.Detach) -> m.Detached:
+    connection.unwatch(request.pid)
+    return m.Detached(request.pid, id=request.id)
+
+
+def write(connection: Connection, request: m.Write) -> None:
+    process = connection.runtime.table.get(request.pid)
+    if process is None:
+        return
+    typing = connection.typing.get(request.pid)
+    if typing is None:
+        typing = connection.typing[request.pid] = Typing(process)
+    try:
+        connection.runtime.write(process, typing.feed(request.data))
+    except MhnosError:
+        connection.typing.pop(request.pid, None)
+        raise
+
+
+def close_stdin(connection: Connection, request: m.CloseStdin) -> m.StdinClosed:
+    connection.runtime.close_stdin(connection.runtime.table.find(request.pid))
+    return m.StdinClosed(request.pid, id=request.id)
+
+
+def resize(connection: Connection, request: m.Resize) -> None:
+    process = connection.runtime.table.get(request.pid)
+    if process is not None:
+        connection.runtime.resize(process, request.cols, request.rows)
+
+
+def kill(connection: Connection, request: m.Kill) -> m.Message | None:
+    number = signal_number(request.signal)
+    process = connection.runtime.table.get(request.pid)
+    if process is None:
+        return m.Killed(request.pid, id=request.id)
+    name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
+    escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
+    connection.later(_kill(connection, process, number, escalate, request), request)
+    return None
+
+
+async def _kill(
+    connection: Connection, process: Process, number: int, escalate: bool, request: m.Kill
+) -> m.Message:
+    """The exit comes before the answer: clients of 1.0 forget the pid with it."""
+    await connection.runtime.kill(process, number, escalate)
+    while escalate and (viewer := connection.viewers.get(process.pid)) is not None:
+        await viewer.gone.wait()
+    return m.Killed(process.pid, id=request.id)
+
+
+def list_(connection: Connection, request: m.List) -> m.ProcessList:
+    runtime = connection.runtime
+    shown = [describe(process) for process in runtime.table if request.all or process.exit is None]
+    return m.ProcessList(shown, runtime.stats(), id=request.id)
+
+
+def describe(process: Process) -> m.ProcessInfo:
+    """A process as clients see it."""
+    meta, record = process.meta, process.exit
+    return m.ProcessInfo(
+        pid=process.pid,
+        type=meta["kind"],
+        command=meta["command"],
+        args=meta["args"],
+        start_time=process.record.start_time_ms,
+        status=process.state.value,
+        name=meta["name"],
+        cwd=meta["cwd"],
+        pty=None if process.size is None else m.PtySize(*process.size),
+        os_pid=process.record.os_pid if record is None else None,
+        first_offset=process.log.tail,
+        next_offset=process.log.head,
+        viewers=process.viewers,
+        sandbox=meta["sandbox"],
+        exit=None
+        if record is None
+        else m.ExitInfo(
+            code=record.code,
+            signal=record.signal,
+            reason=record.reason,  # type: ignore[arg-type]  # the supervisor's reasons are the wire's
+            evidence=record.evidence,
+            runtime_ms=record.runtime_ms,
+            cpu_ms=record.cpu_ms,
+            max_rss_bytes=record.max_rss_bytes,
+            bytes=record.bytes,
+            end_time=record.end_time_ms,
+        ),
+    )
+
+
+def status(connection: Connection, request: m.Status) -> m.StatusAnswer:
+    settings = connection.runtime.settings
+    config = m.ServerConfig(
+        "/workspace", settings.sandbox, settings.allow_openclaw, max_processes=settings.max_processes
+    )
+    return m.StatusAnswer(config, connection.runtime.stats(), id=request.id)
+
+
+def ping(_connection: Connection, request: m.Ping) -> m.Pong:
+    return m.Pong(time.time_ns() // 1_000_000, id=request.id)
+
+
+def stats(connection: Connection, request: m.Stats) -> m.ProcessStats:
+    table = connection.runtime.table
+    processes = list(table) if request.pid is None else [table.find(request.pid)]
+    rows = [_usage(process) for process in processes if process.exit is None]
+    return m.ProcessStats(rows, id=request.id)
+
+
+def _usage(process: Process) -> m.ProcessUsage:
+    used = proc.usage(process.record.os_pid)
+    if used is None:
+        return m.ProcessUsage(process.pid, None, None, None)
+    return m.ProcessUsage(process.pid, used.cpu_ms, used.rss_bytes, used.tasks)
+
+
+def ack(connection: Connection, request: m.Ack) -> None:
+    viewer = connection.viewers.get(request.pid)
+    if viewer is not None:
+        viewer.acknowledge(request.offset)
+
+
+def fsync(connection: Connection, request: m.Fsync) -> m.Message | Awaitable[None]:
+    if request.operation not in ("push", "pull"):
+        return m.FsyncResult(
+            request.operation, "error", error=f"Unknown operation: {request.operation}", id=request.id
+        )
+    work = functools.partial(
+        _push if request.operation == "push" else _pull, connection.runtime.workspace, request
+    )
+    return _fsync(connection, request, work)
+
+
+async def _fsync(connection: Connection, request: m.Fsync, work: Callable[[], m.FsyncResult]) -> None:
+    """In a thread, since disks wait; one at a time for each connection, so that its files come in order."""
+    reply = connection.begin()
+    try:
+        connection.answer(await asyncio.to_thread(work), reply)
+    except MhnosError as error:
+        connection.answer(
+            m.FsyncResult(request.operation, "error", error=error.message, id=request.id), reply
+        )
+
+
+def _push(workspace: Workspace, request: m.Fsync) -> m.FsyncResult:
+    done = transfer.push(workspace, map(_entry, request.files))
+    failures = [m.FileFailure(path, error) for path, error in done.errors]
+    return m.FsyncResult(
+        "push", "success", results=m.PushResults(done.synced, done.failed, failures), id=request.id
+    )
+
+
+def _entry(file: m.FileEntry) -> transfer.PushEntry:
+    kind: Any = file.kind
+    return transfer.PushEntry(file.path, kind, content.content_chunks(file.content), file.mtime)
+
+
+def _pull(workspace: Workspace, request: m.Fsync) -> m.FsyncResult:
+    files = [
+        m.FileEntry(
+            path=item.path,
+            kind=item.kind,
+            content=content.numbers(b"".join(item.chunks())) if item.kind == "file" else msgspec.UNSET,
+            mtime=item.mtime_ms,
+        )
+        for item in transfer.pull(workspace, max_bytes=MAX_PULL_BYTES)
+    ]
+    return m.FsyncResult("pull", "success", files=files, id=request.id)
+
+
+Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
+
+HANDLERS: dict[type[m.Message], Handler] = {
+    m.Spawn: spawn,
+    m.Attach: attach,
+    m.Detach: detach,
+    m.Write: write,
+    m.CloseStdin: close_stdin,
+    m.Resize: resize,
+    m.Kill: kill,
+    m.List: list_,
+    m.Status: status,
+    m.Ping: ping,
+    m.Stats: stats,
+    m.Ack: ack,
+    m.Fsync: fsync,
+}

@@ -1,0 +1,316 @@
+"""What all connections share: the table of processes, the workspace, the link to the supervisor.
+
+Knows processes and policy; not frames, and not who is connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import termios
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mhnos_runtime.config import Settings
+from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.output import NO_HOLD, LogReader
+from mhnos_runtime.process import kinds, plan
+from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.state import Event
+from mhnos_runtime.process.table import Place, Process, ProcessTable
+from mhnos_runtime.server.link import SupervisorLink
+from mhnos_runtime.wire import messages as m
+
+#: What a terminal takes for the end of its input (termios(3), VEOF).
+_END_OF_FILE = b"\x04"
+DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
+
+
+class Runtime:
+    """Serves requests about processes. Is the listener of the supervisor link."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, hello: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.server_id: str = hello["server_id"]
+        self.workspace = Workspace(settings.workspace)
+        self.table = ProcessTable(
+            settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000)
+        )
+        self.table.total_spawned = hello["spawned"]
+        self.link: SupervisorLink
+        self._loop = loop
+        self._kinds = kinds.all_kinds(settings.kinds)
+        path = os.environ.get("PATH") or plan.DEFAULT_PATH
+        self._host = plan.Host(
+            path,
+            hello["node"],
+            hello["no_node"],
+            os.environ,
+            lambda name, path: shutil.which(name, path=path),
+        )
+        self._policy = plan.Policy(
+            home=str(settings.workspace),
+            max_memory_bytes=settings.max_memory,
+            retention_bytes=settings.retention_bytes,
+            stall_ms=round(settings.stall_seconds * 1000),
+            kill_grace_ms=round(settings.kill_grace_seconds * 1000),
+        )
+        self._ended: dict[int, asyncio.Future[None]] = {}
+        self._lingering: dict[int, asyncio.TimerHandle] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        for process in self.table:
+            process.close()
+        self.workspace.close()
+
+    # What the supervisor says
+
+    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> None:
+        log = LogReader(descriptors[0])
+        queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
+        process = Process(record, log, queue)
+        self.table.add(process)
+        if process.exit is None:
+            self._ended[process.pid] = self._loop.create_future()
+
+    def on_restored(self) -> None:
+        """The table is as the last server left it; clients will come back, or their places lapse."""
+        for process in self.table:
+            if process.log.hold != NO_HOLD:
+                self._keep_place(process, Place(process.log.hold, vanished=True))
+            self.linger(process)
+        self.expire()
+
+    def on_output(self, pid: int) -> None:
+        process = self.table.get(pid)
+        if process is not None:
+            process.wake()
+
+    def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
+        process = self.table.find(pid)
+        process.end(exit_record)
+        self._ended.pop(pid).set_result(None)
+        process.wake()
+        self.expire()
+
+    # Starting
+
+    async def spawn(self, request: m.Spawn) -> Process:
+        """Start what a client asks for. Raises MhnosError with a code for whatever is wrong."""
+        kind = self._kind(request.process_type)
+        cwd, notice = self._directory(kind, request)
+        self.table.reserve()
+        try:
+            launch = plan.plan(
+                kind,
+                plan.Request(
+                    command=self._command(kind, request.command, cwd),
+                    args=tuple(request.args),
+                    env=request.options.env or {},
+                    pty=_terminal(kind, request.pty),
+                    timeout_ms=_timeout_ms(request.options.timeout),
+                    notice=notice,
+                ),
+                self._policy,
+                self._host,
+                self._meta(request, cwd),
+            )
+            directory = self.workspace.open_dir(cwd)
+            try:
+                pid = await self.link.spawn(launch, directory)
+            finally:
+                os.close(directory)
+        finally:
+            self.table.release()
+        self.table.total_spawned += 1
+        return self.table.find(pid)
+
+    def _kind(self, name: str) -> kinds.Kind:
+        if name == "openclaw" and not self.settings.allow_openclaw:
+            raise Refused("OpenClaw is not enabled in this runtime", code="kind-disabled")
+        if name in kinds.NOT_YET:
+            raise Refused(
+                f"{name} is not available in this version of the runtime",
+                code="kind-disabled",
+                hint=f"use one of {', '.join(self._kinds)}",
+            )
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise InvalidRequest(
+                f"Unknown process type: {name}",
+                code="unknown-kind",
+                hint=f"use one of {', '.join(self._kinds)}",
+            )
+        return kind
+
+    def _directory(self, kind: kinds.Kind, request: m.Spawn) -> tuple[str, str]:
+        """The working directory as a workspace path, and what to tell the user about it."""
+        cwd = self.workspace.normalise(request.options.cwd or "/")
+        try:
+            os.close(self.workspace.open_dir(cwd))
+        except NotFound:
+            if kind.command != "shell":
+                raise
+            return "/", f"mhnos: {cwd} does not exist; starting in /"
+        return cwd, ""
+
+    def _command(self, kind: kinds.Kind, command: str, cwd: str) -> str:
+        """A script's path as the host knows it; relative ones stay as they are once they are known to be
+        inside."""
+        if kind.command != "script" or not command or command.startswith("-"):
+            return command
+        real = self.workspace.real_path(command, cwd)
+        return real if command.startswith("/") else command
+
+    def _meta(self, request: m.Spawn, cwd: str) -> dict[str, object]:
+        return {
+            "kind": request.process_type,
+            "command": request.command,
+            "args": request.args,
+            "name": request.name,
+            "cwd": cwd,
+            "linger_ms": request.linger_ms,
+            "sandbox": self.settings.sandbox,
+        }
+
+    # Ending
+
+    async def kill(self, process: Process, number: int, escalate: bool) -> None:
+        """Send a signal; with escalate, return when nothing of the process is left."""
+        process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
+        self.link.kill(process.pid, number, "killed", escalate)
+        ended = self._ended.get(process.pid)
+        if escalate and ended is not None:
+            await asyncio.shield(ended)
+
+    def linger(self, process: Process) -> None:
+        """Nobody may be watching any more: end the process if it was asked for, after the time it was
+        given."""
+        linger_ms = process.meta["linger_ms"]
+        if linger_ms is None or process.viewers or process.exit is not None:
+            return
+        self._stop_lingering(process.pid)
+        self._lingering[process.pid] = self._loop.call_later(linger_ms / 1000, self._end_idle, process)
+
+    def _end_idle(self, process: Process) -> None:
+        self._lingering.pop(process.pid, None)
+        if process.exit is None and not process.viewers:
+            process.happen(Event.END_REQUESTED)
+            self.link.kill(process.pid, signal.SIGTERM, "idle", escalate=True)
+
+    def _stop_lingering(self, pid: int) -> None:
+        timer = self._lingering.pop(pid, None)
+        if timer is not None:
+            timer.cancel()
+
+    def expire(self) -> None:
+        """Forget what is kept no longer, and come back when there will be something more."""
+        for process in self.table.expire(_now_ms()):
+            process.close()
+            self.link.forget(process.pid)
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        due_ms = self.table.next_expiry_ms()
+        if due_ms is not None:
+            self._expiry = self._loop.call_later(max(0.0, (due_ms - _now_ms()) / 1000) + 0.01, self.expire)
+
+    # Watching
+
+    def enter(self, process: Process, place: Place, wake: Callable[[], None]) -> None:
+        """Someone begins to read. Takes over the place of one who vanished at or before the same offset."""
+        self._stop_lingering(process.pid)
+        before = [p for p in process.places if p.vanished and p.offset <= place.offset]
+        if before:
+            del process.places[max(before, key=lambda p: p.offset)]
+        process.places[place] = wake
+        self.moved(process)
+
+    def leave(self, process: Process, place: Place, vanished: bool) -> None:
+        """Someone stops reading; one who vanished keeps the place for as long as a stall may last."""
+        process.places.pop(place, None)
+        if vanished and process.exit is None:
+            self._keep_place(process, Place(place.offset, vanished=True))
+        self.moved(process)
+        self.linger(process)
+        if process.exit is not None:
+            self.expire()
+
+    def moved(self, process: Process) -> None:
+        """A place has moved: let the process write on if it waited for that."""
+        if process.hold():
+            self.link.moved(process.pid)
+
+    def _keep_place(self, process: Process, place: Place) -> None:
+        process.places[place] = lambda: None
+        self._loop.call_later(self.settings.stall_seconds, self._let_go, process, place)
+
+    def _let_go(self, process: Process, place: Place) -> None:
+        if process.places.pop(place, None) is not None and self.table.get(process.pid) is process:
+            self.moved(process)
+
+    # Input
+
+    def write(self, process: Process, data: bytes | memoryview) -> None:
+        """Raises NotNow (input-closed) and LimitReached (input-full)."""
+        process.happen(Event.INPUT)
+        if process.input is None:
+            raise NotFound("the process's standard input is closed", code="input-closed")
+        process.input.write(data)
+
+    def close_stdin(self, process: Process) -> None:
+        """End a pipe's input after what was written; on a terminal, type the end-of-file character."""
+        if process.exit is not None or process.input is None or process.input.closed:
+            return
+        if process.size is not None:
+            process.input.write(_END_OF_FILE)
+        else:
+            process.input.close_after_writing(lambda: self.link.close_stdin(process.pid))
+
+    def resize(self, process: Process, columns: int, rows: int) -> None:
+        """Ignored for a process on pipes and for one that has ended."""
+        if process.size is None or process.input is None or process.input.closed:
+            return
+        process.happen(Event.RESIZED)
+        termios.tcsetwinsize(process.input.fd, (rows, columns))
+        process.size = (columns, rows)
+        self.link.size(process.pid, columns, rows)
+
+    # Telling
+
+    def stats(self) -> m.ServerStats:
+        active = self.table.active
+        return m.ServerStats(self.table.total_spawned, self.table.total_spawned - active, active)
+
+
+def _terminal(kind: kinds.Kind, asked: m.PtySize | bool | None) -> tuple[int, int] | None:
+    if isinstance(asked, m.PtySize):
+        return asked.cols, asked.rows
+    return DEFAULT_SIZE if (kind.pty if asked is None else asked) else None
+
+
+def _timeout_ms(asked: float | None) -> int:
+    if asked is not None and not asked <= plan.MAX_TIMEOUT_MS:
+        raise InvalidRequest(f"options.timeout: at most {plan.MAX_TIMEOUT_MS} ms, 0 for none")
+    return round(asked or 0)
+
+
+def signal_number(name: str) -> int:
+    """A signal by name, with or without SIG, or by number. Raises InvalidRequest with the text of protocol
+    1.0."""
+    try:
+        if name.isdigit():
+            return signal.Signals(int(name)).value
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+    except (KeyError, ValueError):
+        raise InvalidRequest(f"Unknown signal: {name}", code="unknown-signal") from None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,207 @@
+"""One client's view of one process: a cursor, and how what it finds becomes frames.
+
+Replay, live output, gaps and the exit are one ordered stream. Knows no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from mhnos_runtime.launch import STDERR, STDOUT
+from mhnos_runtime.output import Chunk, Cursor, Gap
+from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.process.table import Place, Process
+from mhnos_runtime.wire import encode, frames, text
+from mhnos_runtime.wire import messages as m
+
+_NAMES: dict[int, m.Stream] = {STDOUT: "stdout", STDERR: "stderr"}
+_KINDS = {STDOUT: frames.STDOUT, STDERR: frames.STDERR}
+
+
+class Frame(NamedTuple):
+    """What goes into one WebSocket message."""
+
+    data: bytes
+    binary: bool
+
+
+class Encoding(Protocol):
+    """How output becomes frames for one viewer."""
+
+    def chunk(self, chunk: Chunk, replay: bool) -> Frame | None: ...
+
+    def rest(self, offset: int, /) -> list[Frame]:
+        """What incomplete characters leave, once there is nothing more or something is missing."""
+
+
+class BinaryEncoding:
+    """Raw bytes behind a fixed header; viewers that stand beside each other share the frame."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def chunk(self, chunk: Chunk, replay: bool) -> Frame:
+        if replay:
+            return Frame(self._header(chunk, frames.REPLAY) + chunk.data, True)
+        if chunk.frame is None:
+            chunk.frame = self._header(chunk, 0) + chunk.data
+        return Frame(chunk.frame, True)
+
+    def rest(self, _offset: int, /) -> list[Frame]:
+        return []
+
+    def _header(self, chunk: Chunk, flags: int) -> bytes:
+        return frames.pack_header(_KINDS[chunk.stream], flags, self._pid, chunk.offset)
+
+
+class TextEncoding:
+    """Text as in protocol 1.0: a character that is split between chunks appears in the one that completes
+    it."""
+
+    def __init__(self, process: Process, offset: int) -> None:
+        self._pid = process.pid
+        self._decoder = text.TextDecoder()
+        for stream, name in _NAMES.items():
+            self._decoder.restore(name, process.log.before(offset, stream, text.CARRY_BYTES))
+
+    def chunk(self, chunk: Chunk, replay: bool) -> Frame | None:
+        name = _NAMES[chunk.stream]
+        characters = self._decoder.feed(name, chunk.data)
+        if not characters:
+            return None
+        time_ms = chunk.time_ms if replay else None
+        return Frame(
+            encode.output_text(name, self._pid, characters, chunk.offset, chunk.next, time_ms), False
+        )
+
+    def rest(self, offset: int, /) -> list[Frame]:
+        left = [(name, self._decoder.flush(name)) for name in _NAMES.values()]
+        return [
+            Frame(encode.output_text(name, self._pid, text_, offset, offset), False)
+            for name, text_ in left
+            if text_
+        ]
+
+
+class Viewer:
+    """Hands out one frame at a time. `wake` is called when there is something to hand out again.
+
+    gone is set when it is no longer anybody's.
+    on_replayed is called once, when all that was there at the beginning has been handed out. finished: the
+    exit has been handed out, and nothing will follow.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        start: int,
+        binary: bool,
+        wake: Callable[[Viewer], None],
+        moved: Callable[[Process], None],
+    ) -> None:
+        self.process = process
+        self.start = max(start, process.log.tail)
+        self.place = Place(start)
+        self.replay_end = process.log.head
+        self.acknowledges = False
+        self.on_replayed: Callable[[Viewer], None] | None = None
+        self.queued = False
+        self.finished = False
+        self.gone = asyncio.Event()
+        self._pending: deque[Frame] = deque()
+        self._cursor = Cursor(process.log, start)
+        self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
+        self._wake = wake
+        self._moved = moved
+
+    def wake(self) -> None:
+        self._wake(self)
+
+    def acknowledge(self, offset: int) -> None:
+        """The client has used everything below `offset`, and from now on its place is what it has used."""
+        self.acknowledges = True
+        self._move(min(offset, self._cursor.offset))
+
+    def drop(self) -> None:
+        """Hand out nothing more. An attach that is still under way is over."""
+        self.finished = True
+        self._pending.clear()
+        self._replayed()
+        self.gone.set()
+
+    def next_frame(self) -> Frame | None:
+        """The next frame, or None when the viewer sleeps until it is woken, or has finished."""
+        while True:
+            if self._pending:
+                return self._pending.popleft()
+            if self.finished:
+                return None
+            limit = self._limit()
+            if limit <= 0:
+                self._replayed()
+                continue
+            item = self._cursor.take(limit)
+            if item is not None:
+                self._take(item)
+            elif self._sleeps():
+                return None
+
+    def _limit(self) -> int:
+        """A replay ends exactly where it was said to."""
+        if self.on_replayed is None:
+            return BURST_BYTES
+        return min(BURST_BYTES, self.replay_end - self._cursor.offset)
+
+    def _take(self, item: Chunk | Gap) -> None:
+        if isinstance(item, Gap):
+            self._pending.extend(self._encoding.rest(item.from_))
+            self._pending.append(Frame(encode.encode(m.Gap(self.process.pid, item.from_, item.to)), False))
+            self._move(item.to)
+            return
+        frame = self._encoding.chunk(item, self.on_replayed is not None)
+        if frame is not None:
+            self._pending.append(frame)
+        if not self.acknowledges:
+            self._move(item.next)
+
+    def _move(self, offset: int) -> None:
+        before, self.place.offset = self.place.offset, max(self.place.offset, offset)
+        # Only the slowest place is waited for: unless it was this one, nothing changes.
+        if before <= self.process.log.hold:
+            self._moved(self.process)
+
+    def _replayed(self) -> None:
+        done, self.on_replayed = self.on_replayed, None
+        if done is not None:
+            done(self)
+
+    def _sleeps(self) -> bool:
+        log, offset = self.process.log, self._cursor.offset
+        if log.head > offset:
+            return False
+        if self.process.exit is None:
+            return log.park(offset)
+        self._pending.extend(self._encoding.rest(offset))
+        self._pending.append(Frame(encode.encode(_exit(self.process)), False))
+        self.finished = True
+        return False
+
+
+def _exit(process: Process) -> m.Exit:
+    record = process.exit
+    if record is None:
+        raise RuntimeError("an exit message before the exit")
+    return m.Exit(
+        pid=process.pid,
+        code=record.code,
+        signal=record.signal,
+        runtime=record.runtime_ms,
+        reason=record.reason,  # type: ignore[arg-type]  # the supervisor's reasons are the wire's
+        cpu_ms=record.cpu_ms,
+        max_rss_bytes=record.max_rss_bytes,
+        bytes=record.bytes,
+        evidence=record.evidence,
+    )

@@ -1,0 +1,2 @@
+"""The parent of all processes: forks, captures output, reaps, and restarts the server. Standard library
+only."""

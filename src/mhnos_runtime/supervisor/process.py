@@ -1,0 +1,315 @@
+"""One process from its fork to its exit record: capture, flow control, escalation. Knows no server and no
+client."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mhnos_runtime.errors import LimitReached, MhnosError
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor import child as child_module
+from mhnos_runtime.supervisor import tree
+from mhnos_runtime.supervisor.loop import Loop, Timer
+
+#: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
+PROGRESS_BYTES = 64 * 1024
+
+#: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
+DRAIN_SECONDS = 1.0
+
+#: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
+_PROBABLY_MORE_BYTES = 1024
+
+
+class Process:
+    """A started program.
+
+    on_started is told the error or None, on_output that a waiting reader has to be woken, and on_ended that
+    the exit record is there, after the last byte is in the log.
+    """
+
+    on_started: Callable[[MhnosError | None], None]
+    on_output: Callable[[], None]
+    on_ended: Callable[[], None]
+
+    def __init__(self, loop: Loop, pid: int, plan: LaunchPlan, cwd_fd: int, log_path: Path) -> None:
+        """Allocate the log and fork. Raises LimitReached when disk, descriptors or tasks run out."""
+        self._loop = loop
+        self._plan = plan
+        self._log_path = log_path
+        self.log = _create_log(log_path, plan.retention_bytes)
+        self._least_kib = _own_memory_kib()
+        try:
+            child = child_module.start(plan, cwd_fd)
+        except BaseException:
+            self._discard_log()
+            raise
+        self.pid = pid
+        self.os_pid = child.os_pid
+        self.input_fd = child.input_fd
+        self.size = plan.pty
+        self.meta = plan.meta
+        self.exit: ExitRecord | None = None
+        self.started = False
+        self.main_status: int | None = None
+        self._tree_gone = False
+        self._usage: resource.struct_rusage | None = None
+        self._sources = child.sources
+        self._verdict_fd = child.verdict_fd
+        self._start = time.monotonic()
+        self._start_time_ms = time.time_ns() // 1_000_000
+        self._end = 0.0
+        self._timers: list[Timer] = []
+        self._stall_timer: Timer | None = None
+        self._progress: tuple[int, float] | None = None
+        self._end_reason = ""
+        self._last_signal = ""
+        loop.watch(self._verdict_fd, self._on_verdict)
+        for fd, stream in self._sources.items():
+            self._watch_source(fd, stream)
+
+    def record(self) -> ProcessRecord:
+        return ProcessRecord(
+            pid=self.pid,
+            os_pid=self.os_pid,
+            start_time_ms=self._start_time_ms,
+            pty=self.size,
+            meta=self.meta,
+            stdin_open=self.input_fd >= 0,
+            exit=self.exit,
+        )
+
+    # Start
+
+    def _on_verdict(self) -> None:
+        report = os.read(self._verdict_fd, 512)
+        self._loop.unwatch(self._verdict_fd)
+        os.close(self._verdict_fd)
+        self._verdict_fd = -1
+        self.started = not report
+        if report:
+            self.on_started(child_module.why_not(report, self._plan.argv[0]))
+            return
+        if self._plan.timeout_ms:
+            self._after_ms(self._plan.timeout_ms, lambda: self.end(signal.SIGTERM, "timeout"))
+        self.on_started(None)
+
+    # Capture
+
+    def _watch_source(self, fd: int, stream: int) -> None:
+        self._loop.watch(fd, lambda: self._capture(fd, stream))
+
+    def _capture(self, fd: int, stream: int) -> None:
+        """Read into the log until there is nothing more, or for one burst, so that all processes get their
+        turn."""
+        log = self.log
+        room = log.room()
+        if not room:
+            self._block()
+            return
+        now_ms = time.time_ns() // 1_000_000
+        total = 0
+        open_ = True
+        for view in log.reserve(room):
+            while view and open_:
+                try:
+                    count = os.readv(fd, (view,))
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    count = 0
+                if not count:
+                    open_ = False
+                    break
+                log.advance(count, stream, now_ms)
+                total += count
+                view = view[count:]
+                if count < _PROBABLY_MORE_BYTES:
+                    break
+            if view:
+                break
+        if total and log.publish():
+            self.on_output()
+        if not open_:
+            self._close_source(fd)
+
+    def _close_source(self, fd: int) -> None:
+        self._loop.unwatch(fd)
+        del self._sources[fd]
+        if fd == self.input_fd:
+            self.input_fd = -1
+        os.close(fd)
+        self.check_ended()
+
+    # Flow control
+
+    def _block(self) -> None:
+        """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""
+        if not self.log.block():
+            return
+        now = time.monotonic()
+        hold = self.log.hold
+        if self._progress is None or hold >= self._progress[0] + PROGRESS_BYTES:
+            self._progress = (hold, now)
+        for fd in self._sources:
+            self._loop.unwatch(fd)
+        wait = self._progress[1] + self._plan.stall_ms / 1000 - now
+        self._stall_timer = self._loop.after(max(0.0, wait), self._override)
+
+    def _override(self) -> None:
+        self.log.override()
+        self._progress = None
+        self.resume()
+
+    def resume(self) -> None:
+        """Read on if there is room again; called when a viewer has moved on."""
+        if self._stall_timer is None or not self.log.room():
+            return
+        self._stall_timer.cancel()
+        self._stall_timer = None
+        self.log.unblock()
+        for fd, stream in self._sources.items():
+            self._watch_source(fd, stream)
+
+    # Input
+
+    def close_stdin(self) -> None:
+        """Close a pipe's write end. A terminal's input cannot be closed: its end of file is a character."""
+        if self.input_fd >= 0 and self.size is None:
+            os.close(self.input_fd)
+            self.input_fd = -1
+
+    # End
+
+    def end(self, number: int, reason: str, escalate: bool = True) -> None:
+        """Send a signal to the process's group and the terminal's foreground group.
+
+        With escalate, what the launch plan says follows until the whole tree is gone, and the exit record
+        gives `reason`, where an earlier reason did not come first.
+        """
+        if self.main_status is not None:
+            return
+        self._last_signal = signal.Signals(number).name
+        if escalate and not self._end_reason:
+            self._end_reason = reason
+            for delay_ms, step in self._plan.escalation:
+                self._after_ms(delay_ms, lambda step=step: self._signal(step))  # type: ignore[misc]
+        self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if self.main_status is not None:
+            return
+        if number == signal.SIGKILL:
+            tree.kill([self.os_pid])
+            return
+        groups = {self.os_pid, self._foreground_group()}
+        for group in groups - {0}:
+            with contextlib.suppress(OSError):
+                os.killpg(group, number)
+                if self._end_reason:
+                    os.killpg(group, signal.SIGCONT)
+
+    def _foreground_group(self) -> int:
+        if self.size is None or self.input_fd < 0:
+            return 0
+        with contextlib.suppress(OSError):
+            return os.tcgetpgrp(self.input_fd)
+        return 0
+
+    def _after_ms(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        self._timers.append(self._loop.after(delay_ms / 1000, callback))
+
+    def main_exited(self, status: int, usage: resource.struct_rusage) -> None:
+        """Take the wait status of the main process; the rest of its tree is the supervisor's to end."""
+        self.main_status = status
+        self._usage = usage
+        self._end = time.monotonic()
+        for timer in self._timers:
+            timer.cancel()
+
+    def set_tree_gone(self) -> None:
+        """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
+        if not self._tree_gone:
+            self._tree_gone = True
+            self._loop.after(DRAIN_SECONDS, self._stop_draining)
+        self.check_ended()
+
+    def _stop_draining(self) -> None:
+        if self._stall_timer is not None:
+            self._loop.after(DRAIN_SECONDS, self._stop_draining)
+            return
+        for fd in list(self._sources):
+            self._close_source(fd)
+
+    def check_ended(self) -> None:
+        if self.exit is None and self._tree_gone and not self._sources:
+            self.exit = self._exit_record()
+            self.close_stdin()
+            self.on_ended()
+
+    def _exit_record(self) -> ExitRecord:
+        if self.main_status is None or self._usage is None:
+            raise RuntimeError("an exit record before the exit")
+        code = os.waitstatus_to_exitcode(self.main_status)
+        killed_by = signal.Signals(-code).name if code < 0 else None
+        evidence = f"wait status {self.main_status:#06x}"
+        if self._last_signal:
+            evidence += f", after {self._last_signal} was sent ({self._end_reason or 'request'})"
+        return ExitRecord(
+            code=code if code >= 0 else None,
+            signal=killed_by,
+            reason=self._end_reason or ("exit" if code >= 0 else "signal"),
+            evidence=evidence,
+            runtime_ms=round((self._end - self._start) * 1000),
+            cpu_ms=round((self._usage.ru_utime + self._usage.ru_stime) * 1000),
+            max_rss_bytes=_peak_memory(self._usage, self._least_kib),
+            bytes=self.log.head,
+            end_time_ms=time.time_ns() // 1_000_000,
+        )
+
+    def close(self) -> None:
+        """Give back all descriptors and the log; the process must have ended, or never have started."""
+        for fd in list(self._sources):
+            self._loop.unwatch(fd)
+            os.close(fd)
+            if fd == self.input_fd:
+                self.input_fd = -1
+        self._sources.clear()
+        self.close_stdin()
+        self._discard_log()
+
+    def _discard_log(self) -> None:
+        self.log.close()
+        self._log_path.unlink(missing_ok=True)
+
+
+def _create_log(path: Path, retention_bytes: int) -> LogWriter:
+    try:
+        return LogWriter.create(path, retention_bytes)
+    except OSError as error:
+        raise LimitReached(
+            f"no room for the output log: {error.strerror}",
+            code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
+            hint=f"free some space below {path.parent}, or lower the retention",
+        ) from error
+
+
+def _peak_memory(usage: resource.struct_rusage, least_kib: int) -> int | None:
+    """Peak memory, bytes; None where the kernel's figure may be that of the supervisor, which the child was a
+    copy of before exec (getrusage(2): the figure is kept across execve)."""
+    return usage.ru_maxrss * 1024 if usage.ru_maxrss > least_kib else None
+
+
+def _own_memory_kib() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024

@@ -1,0 +1,41 @@
+"""How to end a process and all of its descendants. Knows signals only.
+
+Every main process is a subreaper, so that what it or its children abandon stays below it; when it has ended,
+what is left becomes a child of the supervisor, which ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+
+from mhnos_runtime.proc import descendants
+
+#: Rounds of looking for new descendants while they are being stopped; a fork bomb needs a few.
+_ROUNDS = 50
+
+
+def send(os_pids: Iterable[int], number: int) -> None:
+    """Send a signal to each; those that are gone or belong to another user are passed over."""
+    for os_pid in os_pids:
+        with contextlib.suppress(OSError):
+            os.kill(os_pid, number)
+
+
+def kill(roots: Iterable[int]) -> None:
+    """Kill the roots and all below them, so that none escapes by forking meanwhile.
+
+    Each is stopped before its children are listed: a stopped process neither forks nor reaps, so the list
+    stays true and no pid in it can be taken by a stranger.
+    """
+    roots = list(roots)
+    stopped: set[int] = set()
+    for _ in range(_ROUNDS):
+        new = [os_pid for os_pid in descendants(roots) if os_pid not in stopped]
+        if not new:
+            break
+        send(new, signal.SIGSTOP)
+        stopped.update(new)
+    send(stopped, signal.SIGKILL)

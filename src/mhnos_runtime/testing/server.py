@@ -1,0 +1,123 @@
+"""A real supervisor and server on a free port, with a workspace and state of their own. Knows the command
+line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 20.0
+
+
+class TestServer:
+    """An async context manager around `mhnos-runtime serve --port 0`.
+
+    url: "http://127.0.0.1:PORT". token: as in the state directory. workspace, state_dir: below `directory`,
+    which is a temporary one when none is given. pid: the supervisor's. Extra flags and variables are passed
+    on.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self, directory: Path | None = None, *flags: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._flags = flags
+        self._environment = dict(environment or {})
+        self._temporary = tempfile.TemporaryDirectory() if directory is None else None
+        root = Path(self._temporary.name) if self._temporary is not None else directory
+        if root is None:
+            raise ValueError("no directory")
+        self.workspace = root / "workspace"
+        self.state_dir = root / "state"
+        self.log = root / "server.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self.url = ""
+
+    @property
+    def token(self) -> str:
+        return (self.state_dir / "token").read_text().strip()
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the server has not been started")
+        return self._process.pid
+
+    def server_pid(self) -> int:
+        """The OS pid of the server process, a child of the supervisor; 0 while there is none."""
+        for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"mhnos_runtime.server" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        return 0
+
+    async def __aenter__(self) -> Self:
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mhnos_runtime",
+                "serve",
+                "--port",
+                "0",
+                *self._flags,
+                env=self._variables(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        try:
+            await asyncio.wait_for(self._started(), _START_SECONDS)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> int:
+        """End the runtime and everything that it started; return its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            code = await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            code = await self._process.wait()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        return code
+
+    def _variables(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MHNOS_")}
+        own = {"MHNOS_WORKSPACE": str(self.workspace), "MHNOS_STATE_DIR": str(self.state_dir)}
+        return {**kept, **own, **self._environment}
+
+    async def _started(self) -> None:
+        """Wait for the greeting, after which connection attempts are queued by the listening socket."""
+        process = self._process
+        if process is None or process.stdout is None:
+            raise RuntimeError("the server has not been started")
+        while line := await process.stdout.readline():
+            if b"mhnos-runtime run" in line:
+                break
+        else:
+            raise RuntimeError(f"the runtime did not start:\n{self.log.read_text()}")
+        self.url = json.loads((self.state_dir / "server.json").read_text())["url"]
