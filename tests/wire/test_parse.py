@@ -15,7 +15,7 @@ from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import messages
 from mhnos_runtime.wire.encode import encode
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import WireError, parse_message, parse_request
+from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_message, parse_request
 
 ID = Raw(b'{"b" : [1.0, "\\u0041"]}')  # to be echoed byte for byte, not as an equal value
 
@@ -235,10 +235,26 @@ def test_deep_nesting_is_refused(frame: str) -> None:
     assert refused(frame.encode()).message == "Invalid message format"
 
 
-def test_invalid_utf_8_is_refused_wherever_it_stands() -> None:
-    assert refused(b'{"type":"write","pid":1,"data":"\xff"}').message == "Invalid message format"
-    assert refused(b'{"type":"nope","x":"\xffud83d\\ud83d"}').message == "Invalid message format"
-    assert refused('{"type":"write","pid":1,"data":"\ud83d"}').message == "Invalid message format"
+def test_what_is_nested_some_hundred_levels_is_fine() -> None:
+    nested = b"[" * 300 + b"]" * 300
+    assert parse_request(b'{"type":"ping","id":' + nested + b',"x":' + nested + b"}").id == Raw(nested)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"type":"write","pid":1,"data":"\xff"}',
+        b'{"type":"ping","unknown":"\xff"}',
+        b'{"type":"nope","x":"\xffud83d\\ud83d"}',
+        b"\xff",
+        '{"type":"write","pid":1,"data":"\ud83d"}',
+    ],
+)
+def test_invalid_utf_8_is_told_apart_wherever_it_stands(frame: bytes | str) -> None:
+    """The connection is closed for it, so it must not depend on where the bytes stand."""
+    error = refused(frame)
+    assert isinstance(error, NotUtf8)
+    assert (error.message, error.code) == ("Invalid message format", "invalid-message")
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,15 @@ MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and sma
 DEFAULT_COLS = 100
 DEFAULT_ROWS = 30
 
+_CONTENT_SCHEMAS = [
+    {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
+    {"type": ["string", "null"]},
+]
 RequestId: TypeAlias = Raw | UnsetType
 Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Count: TypeAlias = Offset
+FileContent: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"anyOf": _CONTENT_SCHEMAS})]
 Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
@@ -61,11 +66,11 @@ class SpawnOptions(Part):
 
 
 class FileEntry(Part):
-    """`content`: an array of numbers 0..255 or a text, not decoded (see wire.content). `mtime`: epoch ms."""
+    """`content` is not decoded here, see wire.content. `mtime`: epoch ms."""
 
     path: str
     kind: str = msgspec.field(default_factory=lambda: "file")  # a factory: always sent
-    content: Raw | UnsetType = UNSET
+    content: FileContent | UnsetType = UNSET
     mtime: Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
 
 
@@ -94,7 +99,7 @@ class Limits(Part):
 
 
 class ExitInfo(Part):
-    """How a process ended, and how that is known. `end_time`: epoch ms; None: not known."""
+    """How a process ended, and how that is known. `end_time`: epoch ms. Nothing is invented."""
 
     code: int | None
     signal: str | None
@@ -128,7 +133,7 @@ class ProcessInfo(Part):
 
 
 class ProcessUsage(Part):
-    """`tasks`: processes and threads in the tree. None where the system does not say."""
+    """`tasks`: processes and threads in the tree. Null where the system does not say."""
 
     pid: int
     cpu_ms: int | None
@@ -151,9 +156,9 @@ class PushResults(Part):
 
 
 class Spawn(Message, tag="spawn"):
-    """`pty`: None is what the kind has by itself, False is pipes, True a terminal of the default size.
+    """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
 
-    `linger_ms`: end the process so many ms after its last client left; None keeps it.
+    `linger_ms`: end the process so many ms after its last client left; without it, keep it.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -197,7 +202,7 @@ class Resize(Message, tag="resize"):
 
 
 class Kill(Message, tag="kill"):
-    """`escalate`: None is True for TERM, KILL, HUP and QUIT, else False."""
+    """`escalate`: by default for SIGTERM, SIGKILL, SIGHUP and SIGQUIT, and for no other signal."""
 
     pid: Integer
     signal: str = "SIGTERM"

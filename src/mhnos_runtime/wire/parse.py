@@ -29,6 +29,10 @@ class WireError(MhnosError):
         self.request_id = request_id
 
 
+class NotUtf8(WireError):
+    """A text frame that is no UTF-8: RFC 6455, 8.1 has the connection closed with 1007."""
+
+
 class _Envelope(msgspec.Struct):
     """What is looked at in a frame that did not parse."""
 
@@ -48,11 +52,13 @@ _NOT_JSON = (ValueError, RecursionError)
 
 
 def parse_request(data: bytes | str) -> Request:
-    """The request in one text frame. Raises WireError, with the texts of protocol 1.0 where it has one."""
+    """The request in one text frame. Raises WireError, with the texts of 1.0 where it has one; NotUtf8."""
+    if isinstance(data, bytes):
+        _check_utf_8(data)
     try:
         request = _requests.decode(data)
     except _NOT_JSON:
-        request = _parse_slowly(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+        request = _parse_slowly(data if isinstance(data, bytes) else _utf_8(data))
     if request.id is not UNSET:
         _check_id(request.id)
     return request
@@ -71,10 +77,25 @@ def parse_message(data: bytes | str) -> ServerMessage:
         ) from None
 
 
+def _check_utf_8(data: bytes) -> None:
+    """msgspec does not check what it skips, and only marks may be other than UTF-8."""
+    try:
+        if not data.isascii():
+            data.decode()
+    except UnicodeDecodeError:
+        raise NotUtf8("Invalid message format") from None
+
+
+def _utf_8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise NotUtf8("Invalid message format") from None
+
+
 def _parse_slowly(data: bytes) -> Request:
     """For frames that failed: find out why, and accept lone surrogates, which msgspec does not."""
     try:
-        data.decode()  # msgspec does not check what it skips, and only marks may be other than UTF-8
         marked = surrogates.mark(data) if b"\\u" in data else data
         document = surrogates.replace(marked) if marked != data else data
         envelope = _envelope(marked)
