@@ -117,3 +117,9 @@ def test_state_dir_that_is_a_file(tmp_path: Path) -> None:
 def test_state_dir_that_cannot_be_made() -> None:
     with pytest.raises(ConfigError, match="state_dir /proc/none/state"):
         ensure_state_dir(Path("/proc/none/state"))
+
+
+def test_state_dir_without_permission(unprivileged: None) -> None:
+    with pytest.raises(ConfigError, match="state_dir /usr is not writable") as caught:
+        ensure_state_dir(Path("/usr"))
+    assert caught.value.hint == "chmod 700 /usr, or choose another folder"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -443,3 +445,20 @@ def test_reading_settings_opens_no_socket(env: dict[str, str], monkeypatch: pyte
     """A host name is not looked up: that could hang the start."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("looked up"))
     load({"host": "example.org"}, env)
+
+
+def test_only_the_standard_library_is_loaded() -> None:
+    """The starter of the supervisor reads settings, and is to be quick and small."""
+    script = (
+        "import sys; before = set(sys.modules); import mhnos_runtime.config;"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(names - set(sys.stdlib_module_names) - {'mhnos_runtime'})"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
+def test_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that no user has."""
+    monkeypatch.setattr("os.getuid", lambda: 987_654_321)
+    assert load({}, {"HOME": "relative"})[0].state_dir == Path("/.local/state/mhnos-runtime")

@@ -24,13 +24,8 @@ def store(state_dir: Path) -> TokenStore:
     return TokenStore(ensure_token(state_dir))
 
 
-def age(path: Path) -> None:
-    """Make a file so old that its times are trusted."""
-    os.utime(path, ns=(0, 0))
-
-
 def old_clock() -> int:
-    """A time at which every file is old."""
+    """A time at which every file is so old that its times are trusted."""
     return 1 << 62
 
 
