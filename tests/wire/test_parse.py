@@ -20,7 +20,7 @@ from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_message, parse_re
 ID = Raw(b'{"b" : [1.0, "\\u0041"]}')  # to be echoed byte for byte, not as an equal value
 
 
-def refused(data: bytes | str) -> WireError:
+def refused(data: bytes | bytearray | str) -> WireError:
     with pytest.raises(WireError) as caught:
         parse_request(data)
     return caught.value
@@ -178,6 +178,7 @@ def test_a_wrong_field_is_named_and_the_id_echoed(field: str, rest: str) -> None
 def test_every_request(expected: messages.Message, frame: str) -> None:
     assert parse_request(frame) == expected
     assert parse_request(frame.encode()) == expected
+    assert parse_request(bytearray(frame.encode())) == expected
     assert parse_request(encode(expected)) == expected
 
 
@@ -232,7 +233,7 @@ DEEP = 100_000
 )
 def test_deep_nesting_is_refused(frame: str) -> None:
     assert refused(frame).message == "Invalid message format"
-    assert refused(frame.encode()).message == "Invalid message format"
+    assert refused(bytearray(frame.encode())).message == "Invalid message format"
 
 
 def test_what_is_nested_some_hundred_levels_is_fine() -> None:
@@ -289,7 +290,7 @@ def test_any_text_of_javascript_arrives(data: str) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )

@@ -16,11 +16,8 @@ from mhnos_runtime.wire import messages, parse, schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "protocol.md").read_text(encoding="utf-8")
-EXAMPLES = [
-    line
-    for block in re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    for line in block.splitlines()
-]
+BLOCKS = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+EXAMPLES = [line for block in BLOCKS for line in block.splitlines()]
 
 
 def strict() -> dict[str, Any]:

@@ -51,14 +51,14 @@ _KNOWN_TYPES = {struct.__struct_config__.tag for struct in typing.get_args(Reque
 _NOT_JSON = (ValueError, RecursionError)
 
 
-def parse_request(data: bytes | str) -> Request:
+def parse_request(data: bytes | bytearray | str) -> Request:
     """The request in one text frame. Raises WireError, with the texts of 1.0 where it has one; NotUtf8."""
-    if isinstance(data, bytes):
+    if not isinstance(data, str):
         _check_utf_8(data)
     try:
         request = _requests.decode(data)
     except _NOT_JSON:
-        request = _parse_slowly(data if isinstance(data, bytes) else _utf_8(data))
+        request = _parse_slowly(_utf_8(data) if isinstance(data, str) else bytes(data))
     if request.id is not UNSET:
         _check_id(request.id)
     return request
@@ -77,7 +77,7 @@ def parse_message(data: bytes | str) -> ServerMessage:
         ) from None
 
 
-def _check_utf_8(data: bytes) -> None:
+def _check_utf_8(data: bytes | bytearray) -> None:
     """msgspec does not check what it skips, and only marks may be other than UTF-8."""
     try:
         if not data.isascii():

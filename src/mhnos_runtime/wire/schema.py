@@ -19,6 +19,9 @@ UNIONS = {"Request": Request, "Answer": Answer, "Event": Event}
 def schema() -> dict[str, Any]:
     """One document: `$defs` has a definition for each message and part, and the unions named in UNIONS."""
     unions, definitions = msgspec.json.schema_components(UNIONS.values(), ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        if "description" in definition:  # the indentation of a docstring depends on the version of Python
+            definition["description"] = " ".join(definition["description"].split())
     named = dict(zip(UNIONS, unions, strict=True))
     return {
         "$schema": DIALECT,
