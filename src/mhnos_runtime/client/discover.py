@@ -29,7 +29,9 @@ def default_state_dir(env: Mapping[str, str]) -> Path:
     if chosen := env.get("MHNOS_STATE_DIR"):
         return Path(chosen)
     home = env.get("HOME") or os.path.expanduser("~")
-    base = env.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    base = env.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):  # relative values are to be ignored, says the specification
+        base = os.path.join(home, ".local", "state")
     return Path(base) / "mhnos-runtime"
 
 

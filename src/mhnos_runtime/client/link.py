@@ -73,7 +73,7 @@ class Link:
             raise _refusal(url, error.status) from None
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectFailed(
-                f"cannot connect to {url}: {error}",
+                f"cannot connect to {url}: {_reason(error)}",
                 hint="is it running? `mhnos-runtime serve` starts one here",
             ) from error
 
@@ -129,6 +129,12 @@ async def _greeting(socket: aiohttp.ClientWebSocketResponse, url: str) -> m.Conn
         problem, retry = f"{url} did not greet as a runtime does", frame.type in _NORMAL_CLOSE
     await socket.close()
     raise ConnectFailed(problem, retry=retry)
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words where there are any: aiohttp's repeat the address."""
+    cause = getattr(error, "os_error", error)
+    return getattr(cause, "strerror", None) or str(error) or type(error).__name__
 
 
 def _refusal(url: str, status: int) -> ClientError:

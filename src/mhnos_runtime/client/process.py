@@ -105,6 +105,11 @@ class ClientProcess:
         """How it ended, once that is known."""
         return self._exit
 
+    @property
+    def consumed(self) -> int | None:
+        """The offset up to which `output` has handed everything out; None while that is not known."""
+        return self._inbox.consumed
+
     async def write(self, data: bytes | str) -> None:
         """Type into the process; returns when the server has taken everything, waits while its queue is full.
 

@@ -1,0 +1,79 @@
+"""`attach`: be at a process that runs already, as whoever started it is."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS
+from mhnos_runtime.cli.run import keys_option
+from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
+from mhnos_runtime.errors import MhnosError
+
+
+class Start(ParamType):
+    """Where in the output to start: "start", "end" or an offset in bytes."""
+
+    name = "start"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value in ("start", "end"):
+            return str(value)
+        if not str(value).isdigit():
+            self.fail(f"{value!r} is neither start nor end nor an offset in bytes", param, ctx)
+        return int(str(value))
+
+
+@click.command(short_help="Take a process's terminal over, or watch it.")
+@click.argument("pid", type=Pid())
+@click.option("--no-stdin", is_flag=True, help="Only watch.")
+@click.option(
+    "--from", "from_", type=Start(), default="start", show_default=True, help="start, end or an offset."
+)
+@click.option(
+    "--detach-keys",
+    default=DEFAULT_DETACH_KEYS,
+    show_default=True,
+    callback=keys_option,
+    help="Keys that leave.",
+)
+@target_options
+def attach(
+    url: str | None, token_file: str | None, pid: int, no_stdin: bool, from_: int | str, detach_keys: bytes
+) -> int:
+    """Show what process PID has written and writes, and send it what is typed; any number may be attached.
+
+    Leaving (Ctrl-P Ctrl-Q in a terminal) leaves the process alone, and so does the end of this command's
+    input. The exit code is the process's, as with `run`; 0 after leaving; 125 when the runtime failed.
+
+    \b
+    Examples:
+      mhnos-runtime attach 1000
+      mhnos-runtime attach --no-stdin --from end 1000
+    """
+    try:
+        return run_async(_attach(url, token_file, pid, no_stdin, from_, detach_keys))
+    except MhnosError as error:
+        say.error(error.message, error.hint)
+        return exits.RUNTIME_FAILED
+
+
+async def _attach(
+    url: str | None, token_file: str | None, pid: int, no_stdin: bool, from_: int | str, detach_keys: bytes
+) -> int:
+    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.wire.messages import PtySize
+
+    notices = Notices()
+    async with open_runtime(url, token_file, on_state=notices.connection) as runtime:
+        process = await runtime.attach(pid, from_=from_)  # type: ignore[arg-type]
+        has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
+        manner = Manner(
+            raw=has_terminal and not no_stdin and os.isatty(0) and process.exit is None,
+            feed=not no_stdin and process.exit is None,
+            detach_keys=detach_keys,
+            forward_interrupt=not no_stdin,
+        )
+        return await Session(runtime, process, manner, notices).run()

@@ -1,0 +1,153 @@
+"""`run`: start a process and stay with it, as a shell does with a program."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, parse_keys
+from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
+from mhnos_runtime.errors import MhnosError
+
+if TYPE_CHECKING:
+    from mhnos_runtime.client.types import PtySize
+
+# ms that a process of --rm outlives a client that vanished without a goodbye: enough to reconnect
+RM_LINGER_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line asks for."""
+
+    kind: str
+    command: str
+    args: tuple[str, ...]
+    interactive: bool
+    tty: bool
+    detach: bool
+    cwd: str | None
+    env: dict[str, str]
+    timeout_ms: int | None
+    remove: bool
+    name: str | None
+    detach_keys: bytes
+
+
+def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = (value.partition("=") for value in values)
+    return {name: text if equals else os.environ.get(name, "") for name, equals, text in pairs}
+
+
+def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
+    """The callback of --detach-keys."""
+    try:
+        return parse_keys(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+@click.command(
+    short_help="Start a process and stay with it.",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
+)
+@click.argument("kind", type=Kind())
+@click.argument("command", required=False, default="")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the process.")
+@click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
+@click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
+@click.option("--cwd", metavar="DIR", help="Folder of the workspace to start in.")
+@click.option(
+    "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
+)
+@click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
+@click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
+@click.option("--name", help="A name to show in lists.")
+@click.option(
+    "--detach-keys",
+    default=DEFAULT_DETACH_KEYS,
+    show_default=True,
+    callback=keys_option,
+    help="Keys that leave.",
+)
+@target_options
+def run(url: str | None, token_file: str | None, **options: object) -> int:
+    """Start a process of KIND (node, python, shell, or one that the server declares) and stay with it.
+
+    Options after KIND belong to the program. The exit code is the program's; 128+N when signal N ended it,
+    124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
+
+    Without -t, Ctrl-C goes to the process first; a second one ends it. The process outlives this command when
+    it is detached from, terminated or cut off, unless --rm is given: then it ends with this command, a few
+    seconds later where this command could not say goodbye.
+
+    \b
+    Examples:
+      mhnos-runtime run -it shell
+      mhnos-runtime run python app.py --verbose
+      mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
+      sort words.txt | mhnos-runtime run -i python count.py
+      mhnos-runtime run -d --name web node server.js
+    """
+    plan = Plan(**options)  # type: ignore[arg-type]
+    if plan.tty and plan.interactive and not plan.detach and not os.isatty(0):
+        say.error("the input device is not a TTY", "leave -t out to pipe input, or -i to give none")
+        return exits.FAILED
+    try:
+        return run_async(_run(plan, url, token_file))
+    except MhnosError as error:
+        say.error(error.message, error.hint)
+        return exits.RUNTIME_FAILED
+
+
+async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
+    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.client.errors import RequestFailed
+
+    notices = Notices()
+    async with open_runtime(url, token_file, on_state=notices.connection) as runtime:
+        try:
+            process = await runtime.spawn(
+                plan.kind,
+                plan.command,
+                args=plan.args,
+                cwd=plan.cwd,
+                env=plan.env,
+                timeout_ms=plan.timeout_ms,
+                pty=_pty(plan),
+                name=plan.name,
+                attach=not plan.detach,
+                linger_ms=RM_LINGER_MS if plan.remove else None,
+            )
+        except RequestFailed as error:
+            say.error(error.message, error.hint)
+            return exits.for_start_failure(error.code)
+        if plan.detach:
+            print(process.pid)
+            return exits.OK
+        if not plan.interactive and not plan.tty:
+            with suppress(RequestFailed):  # it may have ended already
+                await process.close_stdin()
+        manner = Manner(
+            raw=plan.tty and plan.interactive,
+            feed=plan.interactive,
+            detach_keys=plan.detach_keys,
+            close_at_end=not plan.tty,
+            end_on_leave=plan.remove,
+        )
+        return await Session(runtime, process, manner, notices).run()
+
+
+def _pty(plan: Plan) -> PtySize | Literal[False] | None:
+    """A terminal of this one's size; pipes; or, to be attached to later, what the kind has by itself."""
+    from mhnos_runtime.cli.terminal import size_of
+
+    if plan.tty:
+        return size_of(0)
+    return None if plan.detach else False

@@ -1,0 +1,305 @@
+"""One person (or pipe) at one process: output, input, signals, detaching, reconnecting.
+
+Knows a client's process and file descriptors 0 to 2; knows no command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.keys import DetachKeys
+from mhnos_runtime.cli.screen import Modes, QuestionFilter
+from mhnos_runtime.cli.terminal import RawMode, Sink, Source, size_of
+from mhnos_runtime.client.errors import ClientError, ConnectionLost, RequestFailed, RequestTimedOut
+from mhnos_runtime.client.process import ClientProcess
+from mhnos_runtime.client.runtime import ConnectionState, Runtime
+from mhnos_runtime.client.types import Gap, Output
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+CTRL_C = b"\x03"
+# chunks of keys that wait for a connection; more than a person types blindly
+KEY_CHUNKS = 64
+# bytes; from here on it is a paste, which a program may read slowly: it waits to be taken. Keys never wait.
+PASTE_BYTES = 512
+END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """raw: stdin is a terminal, and every key goes to the process. feed: stdin goes there at all.
+
+    close_at_end: the end of stdin is the end of the process's. forward_interrupt: Ctrl-C is for the process.
+    end_on_leave: whoever leaves ends the process.
+    """
+
+    raw: bool
+    feed: bool
+    detach_keys: bytes = b""
+    close_at_end: bool = False
+    forward_interrupt: bool = True
+    end_on_leave: bool = False
+
+
+class Notices:
+    """Lines for the person between the process's own. Made before the connection that it reports on."""
+
+    def __init__(self) -> None:
+        self.raw = False
+        self._sink: Sink | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def use(self, sink: Sink) -> None:
+        """From now on through the same thread as the process's stderr, which keeps the order."""
+        self._sink = sink
+
+    def say(self, text: str) -> None:
+        """One line in brackets. In raw mode it may meet a cursor anywhere in a line."""
+        line = f"\r\n[{text}]\r\n" if self.raw else f"[{text}]\n"
+        if self._sink is not None:
+            task = asyncio.ensure_future(self._sink.write(line.encode()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def connection(self, state: ConnectionState) -> None:
+        """For the client's `on_state`."""
+        self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
+
+
+class Session:
+    """Call `run` once, inside the runtime's context."""
+
+    def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, notices: Notices) -> None:
+        self._runtime = runtime
+        self._process = process
+        self._manner = manner
+        self._notices = notices
+        self._stdout, self._stderr = Sink(STDOUT), Sink(STDERR)
+        self._left: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._keys: asyncio.Queue[bytes] = asyncio.Queue(KEY_CHUNKS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._modes = Modes()
+        self._interrupts = 0
+        notices.use(self._stderr)
+
+    async def run(self) -> int:
+        """Until the process has ended or the person has left; returns this command's exit code.
+
+        Raises ClientError when the process or the connection is lost for good; BrokenPipeError when the
+        reader
+        of this command's output has gone.
+        """
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(RawMode(STDIN)) if self._manner.raw else None
+            self._notices.raw = raw is not None
+            stack.enter_context(self._signals(raw))
+            output = asyncio.create_task(self._show_output())
+            try:
+                self._begin_input()
+                ends: list[asyncio.Future[Any]] = [output, self._left]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                return await self._finish(output)
+            finally:
+                await _cancelled(output, *self._tasks)
+                self._notices.raw = False
+
+    # Output
+
+    async def _show_output(self) -> None:
+        questions = QuestionFilter() if self._manner.raw and self._process.attached_at else None
+        last = self._stdout
+        async for item in self._process.output():
+            if isinstance(item, Gap):
+                self._notices.say(gap_in_words(item))
+                continue
+            sink = self._stderr if item.stream == "stderr" else self._stdout
+            if sink is not last:
+                await last.flush()  # two threads write: the order between the streams is kept here
+                last = sink
+            data, questions = self._without_questions(item, questions)
+            self._modes.feed(data)
+            await sink.write(data)
+        await self._flush()
+
+    def _without_questions(
+        self, item: Output, questions: QuestionFilter | None
+    ) -> tuple[bytes, QuestionFilter | None]:
+        """Replayed questions to the terminal are taken out, up to where this command attached."""
+        if questions is None:
+            return item.data, None
+        old_bytes = max(0, (self._process.attached_at or 0) - item.offset)
+        shown = questions.feed(item.data[:old_bytes])
+        if old_bytes <= len(item.data):
+            return shown + questions.rest() + item.data[old_bytes:], None
+        return shown, questions
+
+    async def _flush(self) -> None:
+        await self._stdout.flush()
+        await self._stderr.flush()
+
+    async def _finish(self, output: asyncio.Task[None]) -> int:
+        if output.done():
+            output.result()
+            ended = await self._process.wait()
+            return exits.for_exit(ended)
+        if self._manner.raw:
+            await self._stdout.write(self._modes.undo())
+        if self._manner.end_on_leave:
+            await self._end_process()
+        else:
+            pid = self._process.pid
+            self._notices.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
+            await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(self._flush(), 1)
+        return self._left.result()
+
+    async def _end_process(self) -> None:
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._process.kill("SIGTERM")
+        except (ClientError, TimeoutError) as error:
+            say.error(f"process {self._process.pid} could not be ended: {error}")
+
+    # Input
+
+    def _begin_input(self) -> None:
+        if self._manner.feed:
+            self._start(self._read_keys() if self._manner.raw else self._pipe_stdin())
+        if self._manner.raw:
+            self._start(self._send_keys())
+            self._tell_size()
+
+    async def _read_keys(self) -> None:
+        """Looks for the detach keys also while there is no connection; then Ctrl-C leaves too."""
+        keys = DetachKeys(self._manner.detach_keys)
+        async for typed in chunks(STDIN):
+            passed, detach = keys.feed(typed)
+            if not self._runtime.connected:
+                if CTRL_C in passed:
+                    self._leave(exits.INTERRUPTED)
+                if not self._keys.full():
+                    self._keys.put_nowait(passed)
+            elif passed:
+                await self._keys.put(passed)
+            if detach:
+                self._leave(exits.OK)
+
+    async def _send_keys(self) -> None:
+        while True:
+            typed = await self._keys.get()
+            while not self._keys.empty() and len(typed) < PASTE_BYTES:
+                typed += self._keys.get_nowait()
+            try:
+                if len(typed) < PASTE_BYTES:
+                    await self._process.write_nowait(typed)
+                else:
+                    await self._process.write(typed)
+            except (ConnectionLost, RequestTimedOut):
+                self._notices.say("some keys were lost with the connection")
+            except RequestFailed:
+                pass  # the process has closed its input: its end, or its output, says why
+
+    async def _pipe_stdin(self) -> None:
+        try:
+            async for data in chunks(STDIN):
+                await self._process.write(data)
+            if self._manner.close_at_end:
+                await self._process.close_stdin()
+        except RequestFailed:
+            pass  # the process has closed its input, as `yes | head` does: not a failure of either
+        except (ConnectionLost, RequestTimedOut) as error:
+            self._notices.say(f"input stops here, since some of it may be lost: {error.message}")
+
+    # Signals
+
+    @contextlib.contextmanager
+    def _signals(self, raw: RawMode | None) -> Iterator[None]:
+        """Handlers for as long as the session lasts."""
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            number: lambda number=number: self._leave(exits.for_signal(number))  # type: ignore[misc]
+            for number in (signal.SIGTERM, signal.SIGHUP)
+        }
+        if raw is not None:
+            handlers[signal.SIGINT] = lambda: self._leave(exits.INTERRUPTED)
+            handlers[signal.SIGQUIT] = lambda: self._leave(exits.for_signal(signal.SIGQUIT))
+            handlers[signal.SIGWINCH] = self._tell_size
+            handlers[signal.SIGTSTP] = raw.stop_self
+            handlers[signal.SIGCONT] = lambda: self._continued(raw)
+        elif self._manner.forward_interrupt:
+            handlers[signal.SIGINT] = self._interrupt
+        loop = asyncio.get_running_loop()
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        """The first is the process's own, the second ends it, the third leaves."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._start(self._signal_process("SIGINT"))
+        elif self._interrupts == 2 and self._runtime.connected:
+            self._start(self._signal_process("SIGKILL"))
+        else:
+            self._leave(exits.INTERRUPTED)
+
+    async def _signal_process(self, name: str) -> None:
+        try:
+            await self._process.kill(name)
+        except ClientError as error:
+            self._notices.say(f"{name} could not be sent: {error.message}")
+
+    def _continued(self, raw: RawMode) -> None:
+        raw.enter()
+        self._tell_size()
+
+    def _tell_size(self) -> None:
+        size = size_of(STDIN)
+        self._start(self._process.resize(size.cols, size.rows))
+
+    # Helpers
+
+    def _leave(self, code: int) -> None:
+        if not self._left.done():
+            self._left.set_result(code)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def chunks(fd: int) -> AsyncIterator[bytes]:
+    """What can be read from a descriptor, until its end."""
+    source = Source(fd)
+    try:
+        while chunk := await source.read():
+            yield chunk
+    finally:
+        source.close()
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def gap_in_words(gap: Gap) -> str:
+    """What is missing, by its exact range."""
+    return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
+
+
+def stdin_is_terminal() -> bool:
+    """Whether keys can be read one by one."""
+    return os.isatty(STDIN)

@@ -1,0 +1,51 @@
+"""`write`: type into a process from a script."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mhnos_runtime.cli import exits
+from mhnos_runtime.cli.target import Pid, open_runtime, run_async, target_options
+
+
+@click.command(short_help="Type into a process.")
+@click.argument("pid", type=Pid())
+@click.argument("text")
+@click.option("--enter", is_flag=True, help="Press Enter after it.")
+@click.option("--close", is_flag=True, help="End the process's input after it.")
+@target_options
+def write(url: str | None, token_file: str | None, pid: int, text: str, enter: bool, close: bool) -> int:
+    """Type TEXT into process PID; `-` sends this command's own input, bytes as they are.
+
+    Waits while the process is slow to read; exits with 1 when its input is closed.
+
+    \b
+    Examples:
+      mhnos-runtime write --enter 1000 "make test"
+      mhnos-runtime write --close 1000 - < data.csv
+    """
+    return run_async(_write(url, token_file, pid, text, b"\r" if enter else b"", close))
+
+
+async def _write(
+    url: str | None, token_file: str | None, pid: int, text: str, enter: bytes, close: bool
+) -> int:
+    from mhnos_runtime.cli.session import chunks
+    from mhnos_runtime.client.errors import RequestFailed
+
+    async with open_runtime(url, token_file, reconnect=False) as runtime:
+        if pid not in {row.pid for row in await runtime.list()}:
+            raise RequestFailed(f"process {pid} does not run", hint="`mhnos-runtime ps` lists those that do")
+        process = runtime.handle(pid)
+        if text == "-":
+            async for data in chunks(sys.stdin.fileno()):
+                await process.write(data)
+        else:
+            await process.write(text.encode("utf-8", "surrogateescape"))
+        if enter:
+            await process.write(enter)
+        if close:
+            await process.close_stdin()
+    return exits.OK
