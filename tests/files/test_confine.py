@@ -9,9 +9,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -303,40 +301,6 @@ class TestOutside:
                 opened.open_file(f"/{fd}/canary", os.O_RDONLY)
         finally:
             os.close(fd)
-
-    def test_a_file_that_is_hard_to_see_as_deleted(self, workspace: Workspace, root: Path) -> None:
-        """The kernel shows a deleted file as `name (deleted)`, which may exist as well."""
-        (root / "a").write_bytes(b"old")
-        (root / "a (deleted)").write_bytes(b"decoy")
-        unlink_after_resolving(workspace, root / "a")
-        with pytest.raises(NotFound):
-            workspace.real_path("/a")
-
-    def test_a_file_moved_out_meanwhile_has_no_real_path(
-        self, workspace: Workspace, root: Path, outside: Path
-    ) -> None:
-        (root / "a").write_bytes(b"x")
-        after_resolving(workspace, lambda: (root / "a").rename(outside / "moved"))
-        with pytest.raises(Refused):
-            workspace.real_path("/a")
-        (outside / "moved").unlink()
-
-
-def after_resolving(workspace: Workspace, then: Callable[[], object]) -> None:
-    """Makes `then` happen between the walk and what the caller does with its result."""
-    plain = workspace.resolve
-
-    @contextmanager
-    def resolve(*args: Any, **options: Any) -> Any:
-        with plain(*args, **options) as place:
-            then()
-            yield place
-
-    workspace.resolve = resolve  # type: ignore[method-assign]
-
-
-def unlink_after_resolving(workspace: Workspace, path: Path) -> None:
-    after_resolving(workspace, path.unlink)
 
 
 class TestLinksInside:

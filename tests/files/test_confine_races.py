@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.errors import MhnosError, NotFound, Refused
+from mhnos_runtime.files.confine import Place, Workspace
 from mhnos_runtime.files.transfer import PushEntry, pull, push
 
 INSIDE = b"inside"
@@ -150,25 +152,112 @@ def test_a_folder_moved_out_in_the_middle_of_a_walk(workspace: Workspace, root: 
             good += read_or_refused(workspace, "/a/b/up")
 
 
-def test_the_exact_moment(
-    workspace: Workspace, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder is moved out after it was opened and before its link's `..` is taken: no luck needed."""
-    (root / "a/b").mkdir(parents=True)
-    (root / "a/canary").write_bytes(INSIDE)
-    (root / "a/b/up").symlink_to("../canary")
-    plain = os.readlink
+@pytest.fixture
+def after_resolving(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes something happen once, between a walk (after `skip` others) and what is done with its result."""
 
-    def readlink(path: bytes, *, dir_fd: int | None = None) -> bytes:
-        target = plain(path, dir_fd=dir_fd)
-        if target == b"../canary":
-            (root / "a/b").rename(outside / "b")
-        return target
+    def arrange(*changes: Callable[[], object], skip: int = 0) -> None:
+        todo, plain, walks = list(changes), workspace.resolve, itertools.count()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "readlink", readlink)
-        assert content(workspace, "/a/b/up") == INSIDE
-    (outside / "b").rename(root / "a/b")
+        @contextlib.contextmanager
+        def resolve(*args: Any, **options: Any) -> Iterator[Place]:
+            with plain(*args, **options) as place:
+                if next(walks) == skip:
+                    for change in todo:
+                        change()
+                yield place
+
+        monkeypatch.setattr(workspace, "resolve", resolve)
+
+    return arrange
+
+
+class TestTheExactMoment:
+    """The change comes just when it hurts most: no luck needed."""
+
+    def test_a_deleted_file_whose_description_exists(
+        self, workspace: Workspace, root: Path, after_resolving: Callable[..., None]
+    ) -> None:
+        """The kernel shows a deleted file as `name (deleted)`, which may exist as well."""
+        (root / "a").write_bytes(b"old")
+        (root / "a (deleted)").write_bytes(b"decoy")
+        after_resolving((root / "a").unlink)
+        with pytest.raises(NotFound):
+            workspace.real_path("/a")
+
+    def test_a_file_moved_out_has_no_real_path(
+        self, workspace: Workspace, root: Path, outside: Path, after_resolving: Callable[..., None]
+    ) -> None:
+        (root / "a").write_bytes(b"x")
+        after_resolving(lambda: (root / "a").rename(outside / "moved"))
+        with pytest.raises(Refused):
+            workspace.real_path("/a")
+        (outside / "moved").unlink()
+
+    @pytest.mark.parametrize("name", ["new", "canary"])
+    def test_a_link_where_a_file_is_to_be_made(
+        self, workspace: Workspace, root: Path, name: str, after_resolving: Callable[..., None]
+    ) -> None:
+        after_resolving(lambda: (root / "a").symlink_to(f"../ws-secret/{name}"))
+        with pytest.raises(Refused) as caught:
+            workspace.open_file("/a", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        assert caught.value.code == "outside-workspace"
+
+    @pytest.mark.parametrize("make", ["link", "fifo"])
+    def test_something_else_under_the_name_of_a_resolved_file(
+        self, workspace: Workspace, root: Path, make: str, after_resolving: Callable[..., None]
+    ) -> None:
+        (root / "a").write_bytes(INSIDE)
+        change = {
+            "link": lambda: (root / "a").symlink_to("../ws-secret/canary"),
+            "fifo": lambda: os.mkfifo(root / "a"),
+        }
+        after_resolving((root / "a").unlink, change[make])
+        assert content(workspace, "/a") == INSIDE
+
+    @pytest.mark.parametrize("existed", [True, False])
+    def test_a_push_onto_a_name_that_became_a_link(
+        self, workspace: Workspace, root: Path, existed: bool, after_resolving: Callable[..., None]
+    ) -> None:
+        """Opened writable or renamed through the link, the canary would change; its mode and date, too."""
+        if existed:
+            (root / "a").touch()
+        after_resolving(
+            lambda: (root / "a").unlink(missing_ok=True),
+            lambda: (root / "a").symlink_to("../ws-secret/canary"),
+        )
+        assert push(workspace, [PushEntry("/a", "file", [b"new"], 1.0)]).errors == []
+        assert (root / "a").read_bytes() == b"new"
+        assert not (root / "a").is_symlink()
+
+    def test_a_folder_that_became_a_link_before_it_is_dated(
+        self, workspace: Workspace, root: Path, outside: Path, after_resolving: Callable[..., None]
+    ) -> None:
+        before = outside.stat().st_mtime_ns
+        (root / "d").mkdir()
+        after_resolving((root / "d").rmdir, lambda: (root / "d").symlink_to("../ws-secret"), skip=1)
+        push(workspace, [PushEntry("/d", "directory", mtime_ms=1.0)])
+        assert outside.stat().st_mtime_ns == before
+
+    def test_a_folder_moved_out_before_its_dots_are_taken(
+        self, workspace: Workspace, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The folder is moved out after it was opened and before its link's `..` is taken: no luck needed."""
+        (root / "a/b").mkdir(parents=True)
+        (root / "a/canary").write_bytes(INSIDE)
+        (root / "a/b/up").symlink_to("../canary")
+        plain = os.readlink
+
+        def readlink(path: bytes, *, dir_fd: int | None = None) -> bytes:
+            target = plain(path, dir_fd=dir_fd)
+            if target == b"../canary":
+                (root / "a/b").rename(outside / "b")
+            return target
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "readlink", readlink)
+            assert content(workspace, "/a/b/up") == INSIDE
+        (outside / "b").rename(root / "a/b")
 
 
 def test_names_that_come_and_go_while_they_are_created(workspace: Workspace, root: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError
+from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.files.transfer import PARTIAL_PREFIX, PulledFile, PushEntry, pull, push
 
@@ -363,6 +366,28 @@ class TestPull:
         assert len(list(pull(workspace, max_bytes=1, max_entries=11))) == 11
         with pytest.raises(LimitReached, match="more than the 10 files"):
             list(pull(workspace, max_bytes=1, max_entries=10))
+
+    def test_a_hostile_depth_ends(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each path is walked from the top: 100,000 files 2,000 levels down would take an hour."""
+        monkeypatch.setattr(transfer, "MAX_PULL_STEPS", 1000)
+        workspace.make_dirs("d/" * 44)
+        assert len(pulled(workspace)) == 44
+        workspace.make_dirs("d/" * 45)
+        with pytest.raises(LimitReached, match="too deep"):
+            pulled(workspace)
+
+    @pytest.mark.skipif(not Path("/usr/bin/sleep").exists(), reason="needs a program to copy")
+    def test_a_running_program_is_replaced(self, workspace: Workspace, root: Path) -> None:
+        program = root / "program"
+        shutil.copy("/usr/bin/sleep", program)
+        with subprocess.Popen([program, "60"]) as running:
+            try:
+                result = push(workspace, [file("/program", b"new")])
+            finally:
+                running.kill()
+        assert result.errors == []
+        assert program.read_bytes() == b"new"
+        assert os.access(program, os.X_OK)
 
     def test_a_failing_disk_is_told_with_the_clients_path(
         self, workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch

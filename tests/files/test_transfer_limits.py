@@ -82,6 +82,43 @@ def test_a_file_larger_than_the_system_allows(root: Path) -> None:
     assert sorted(os.listdir(root)) == ["a", "b", "old"]
 
 
+NO_DESCRIPTORS = """
+import os, resource, sys
+from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.transfer import PushEntry, pull, push
+
+entry = PushEntry("/a/b/f", "file", [b"x"])
+seen = set()
+with Workspace(sys.argv[1]) as workspace:
+    for free in range(12):
+        first = len(os.listdir("/proc/self/fd")) - 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + free, 4096))
+        pushed = push(workspace, [entry])
+        try:
+            found = [b"".join(item.chunks()) for item in pull(workspace, max_bytes=100)]
+            assert found == [b"", b"", b"x"], found
+        except LimitReached as error:
+            found = error.code
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        assert len(os.listdir("/proc/self/fd")) - 1 == first
+        seen.add((pushed.synced, tuple(pushed.errors), str(found)))
+for line in sorted(seen):
+    print(*line)
+"""
+
+
+def test_out_of_descriptors_is_told_and_leaks_none(root: Path) -> None:
+    """A pull that left out what it could not open looked to a client as if all of it had been deleted."""
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/b/f").write_bytes(b"x")
+    told = "('/a/b/f', 'The runtime has too many open files: /a/b/f')"
+    lines = run_python(NO_DESCRIPTORS, str(root)).splitlines()
+    assert f"0 ({told},) unavailable" in lines
+    assert "1 () [b'', b'', b'x']" in lines
+    assert all(line.startswith((f"0 ({told},)", "1 ()")) for line in lines)
+
+
 @pytest.fixture
 def small_disk(root: Path) -> object:
     if (

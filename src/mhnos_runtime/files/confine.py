@@ -84,8 +84,9 @@ _EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
     errno.EFBIG: (LimitReached, "too-large", "Larger than a file may be"),
     errno.EWOULDBLOCK: (Unavailable, None, "In use by another program"),
     errno.EBUSY: (Unavailable, None, "In use by another program"),
-    errno.EMFILE: (Unavailable, None, "The runtime has too many open files"),
-    errno.ENFILE: (Unavailable, None, "The machine has too many open files"),
+    errno.EMFILE: (LimitReached, "unavailable", "The runtime has too many open files"),
+    errno.ENFILE: (LimitReached, "unavailable", "The machine has too many open files"),
+    errno.ENOMEM: (LimitReached, "unavailable", "The machine is out of memory"),
 }
 
 
@@ -225,10 +226,14 @@ class _Walk:
         self._here = self._leaf = -1
 
     def close(self) -> None:
-        for fd in (self._here, self._leaf):
-            if fd >= 0:
+        self._hold(-1, -1)
+
+    def _hold(self, here: int, leaf: int) -> None:
+        """Lets go of what the new pair has not; forgets it first, so that nothing is ever closed twice."""
+        old, (self._here, self._leaf) = (self._here, self._leaf), (here, leaf)
+        for fd in old:
+            if fd >= 0 and fd not in (here, leaf):
                 os.close(fd)
-        self._here = self._leaf = -1
 
     def run(self) -> Place:
         self._restart()
@@ -236,14 +241,13 @@ class _Walk:
             place = self._step(self._todo.pop())
             if place is not None:
                 return place
-        self._leaf, self._here = self._here, -1
+        self._hold(-1, self._here)
         return Place(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
 
     def _restart(self) -> None:
         self._todo += self._done[::-1]
         self._done.clear()
-        self.close()
-        self._here = os.dup(self._root_fd)
+        self._hold(os.dup(self._root_fd), -1)
 
     def _step(self, name: bytes) -> Place | None:
         if name == b"..":
@@ -290,8 +294,7 @@ class _Walk:
     def _expand(self) -> None:
         # The descriptor is of the link itself: what is read is what was looked at (readlinkat(2)).
         target = os.readlink(b"", dir_fd=self._leaf)
-        os.close(self._leaf)
-        self._leaf = -1
+        self._hold(self._here, -1)
         self._links += 1
         if self._links > MAX_LINKS:
             raise OSError(errno.ELOOP, "")
@@ -303,8 +306,7 @@ class _Walk:
         self._done.append(name)
         if not stat.S_ISDIR(mode):
             raise InvalidRequest(f"Not a directory: {shown(_spell(self._done))}")
-        os.close(self._here)
-        self._here, self._leaf = self._leaf, -1
+        self._hold(self._leaf, -1)
 
 
 def _parts(path: str, base: str) -> list[bytes]:

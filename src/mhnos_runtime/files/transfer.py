@@ -5,13 +5,14 @@ Blocking, and bounded by one chunk in memory. Must not know messages, sockets or
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +45,9 @@ CHUNK_BYTES = 256 * 1024
 
 MAX_PULL_ENTRIES = 100_000
 """Files and directories in one pull: some 50 MB of names and objects in the process that collects them."""
+
+MAX_PULL_STEPS = 5_000_000
+"""Components of all paths in one pull, each a call or two: some 30 s of a thread, for hostile trees only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,11 @@ def _replace(place: Place, entry: PushEntry, mtime_ns: int | None) -> None:
 def _writable(place: Place, path: str) -> os.stat_result:
     """What is there, if it may be written: a rename alone would replace a read-only file without asking."""
     require_regular(place, path)
-    os.close(reopen(place, os.O_WRONLY))
+    try:
+        os.close(reopen(place, os.O_WRONLY))
+    except OSError as error:
+        if error.errno != errno.ETXTBSY:  # A running program's file cannot be rewritten, but replaced.
+            raise
     return os.fstat(place.fd)
 
 
@@ -222,8 +230,9 @@ def pull(
     A link to a file inside comes as that file; no link to a directory is entered. What is neither file nor
     directory, leads outside, is unreadable, cannot be named in UTF-8 or vanishes meanwhile goes to
     `on_skip(path, reason)` instead. One descriptor is open at a time, however deep the tree.
-    Raises LimitReached with code too-large when the content of all files is over `max_bytes`, or there are
-    more than `max_entries`: before the item that is too much.
+    Raises LimitReached: with code too-large when the content of all files is over `max_bytes`, or there are
+    more than `max_entries` or too deep ones, before what is too much; with code unavailable when the runtime is
+    out of descriptors or memory, since a file that is left out for that looks deleted to who syncs.
     """
     budget = _Budget(max_bytes, max_entries)
     todo = _children(workspace, "/", budget, on_skip)
@@ -246,61 +255,68 @@ class _Budget:
 
     def __init__(self, max_bytes: int, max_entries: int) -> None:
         self._max_bytes, self._max_entries = max_bytes, max_entries
-        self._bytes = self._entries = 0
+        self._bytes = self._entries = self._steps = 0
 
     def take(self, size: int) -> None:
         self._bytes += size
         if self._bytes > self._max_bytes:
-            raise LimitReached(
-                f"The workspace holds at least {self._bytes} bytes; one pull carries {self._max_bytes}",
-                code="too-large",
-                hint="Remove what is not needed, or fetch single files.",
+            raise _too_large(
+                f"The workspace holds at least {self._bytes} bytes; one pull carries {self._max_bytes}"
             )
 
-    def list(self) -> None:
+    def list(self, folder: str) -> None:
         self._entries += 1
+        self._steps += folder.count("/") + 1
         if self._entries > self._max_entries:
-            raise LimitReached(
-                f"The workspace holds more than the {self._max_entries} files and directories of one pull",
-                code="too-large",
-                hint="Remove what is not needed, or fetch single files.",
+            raise _too_large(
+                f"The workspace holds more than the {self._max_entries} files and directories of one pull"
             )
+        if self._steps > MAX_PULL_STEPS:
+            raise _too_large("The workspace's folders are too many and too deep for one pull")
+
+
+def _too_large(message: str) -> LimitReached:
+    return LimitReached(message, code="too-large", hint="Remove what is not needed, or fetch single files.")
+
+
+@contextmanager
+def _skipping(path: str, on_skip: OnSkip) -> Iterator[None]:
+    """Reports what fails inside and goes on; but a bound that was met concerns all of the pull."""
+    try:
+        yield
+    except LimitReached:
+        raise
+    except MhnosError as error:
+        on_skip(shown(path), error.message)
 
 
 def _children(workspace: Workspace, path: str, budget: _Budget, on_skip: OnSkip) -> list[str]:
     """The paths in a directory, last one first, as a stack wants them."""
-    try:
-        listing = workspace.open_dir(path, follow=False, listing=True)
-    except MhnosError as error:
-        on_skip(shown(path), error.message)
-        return []
-    children = []
-    for name in sorted(_names(listing, path, budget, on_skip), reverse=True):
-        try:
+    names, children = list[str](), list[str]()
+    with _skipping(path, on_skip):
+        _list_names(workspace.open_dir(path, follow=False, listing=True), path, budget, names)
+    for name in sorted(names, reverse=True):
+        with _skipping(f"{path.rstrip('/')}/{name}", on_skip):
             children.append(normalise(name, path))
-        except MhnosError as error:
-            on_skip(shown(f"{path.rstrip('/')}/{name}"), error.message)
     return children
 
 
-def _names(listing: int, path: str, budget: _Budget, on_skip: OnSkip) -> list[str]:
-    """Owns and closes `listing`. What a failing disk still gave is returned."""
-    names = []
+def _list_names(listing: int, path: str, budget: _Budget, names: list[str]) -> None:
+    """Owns and closes `listing`. Adds to `names`, so that what a failing disk still gave is not lost."""
     try:
         with os.scandir(listing) as entries:
             for entry in entries:
                 if not entry.name.startswith(PARTIAL_PREFIX):
-                    budget.list()
+                    budget.list(path)
                     names.append(entry.name)
     except OSError as error:
-        on_skip(shown(path), explain(error, path).message)
+        raise explain(error, path) from error
     finally:
         os.close(listing)
-    return names
 
 
 def _open_item(workspace: Workspace, path: str, on_skip: OnSkip) -> PulledFile | None:
-    try:
+    with _skipping(path, on_skip):
         with workspace.resolve(path, follow=False) as place:
             if stat.S_ISDIR(place.mode):
                 return PulledFile(path, "directory", os.fstat(place.fd))
@@ -308,9 +324,7 @@ def _open_item(workspace: Workspace, path: str, on_skip: OnSkip) -> PulledFile |
                 return _pulled(path, reopen(place, os.O_RDONLY))
         # A link is followed here, to a regular file only; everything else is refused with its reason.
         return _pulled(path, workspace.open_file(path, os.O_RDONLY))
-    except MhnosError as error:
-        on_skip(shown(path), error.message)
-        return None
+    return None
 
 
 def _pulled(path: str, fd: int) -> PulledFile:
