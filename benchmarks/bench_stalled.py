@@ -30,12 +30,8 @@ def once(peer: Peer, count: int, row: dict[str, float]) -> None:
     with tempfile.TemporaryDirectory() as folder, peer.open([LOAD, "echo"]) as bystander:
         bystander.expect(b"!")
         pid_file = Path(folder, "pid")
-        with (
-            peer.open(
-                ["sh", "-c", f"echo $$ > {pid_file}; exec {LOAD} write tty {_ENDLESS_BYTES}"]
-            ) as stalled,
-            peer.view(stalled) as other,
-        ):
+        flood = f"echo $$ > {pid_file}; exec {LOAD} write tty {_ENDLESS_BYTES}"
+        with peer.open(["sh", "-c", flood]) as stalled, peer.view(stalled) as other:
             stalled.expect(b"!")
             before, drain = resident_bytes(peer.pids()), Drain([other])
             other.write(b"\n")

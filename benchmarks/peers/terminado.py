@@ -36,7 +36,7 @@ class TerminadoSession(Session):
 
 
 class Terminado(Peer):
-    name, label = "terminado", "terminado"
+    name = "terminado"
 
     def start(self) -> None:
         python = WORK / "venv" / "bin" / "python"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +24,11 @@ class ArgvManager(terminado.NamedTermManager):
             self.terminals[name] = terminal
             self.start_reading(terminal)
         return self.terminals[name]
+
+    def client_disconnected(self, websocket: Any) -> None:
+        """Ends a terminal with its last viewer: a flood that nobody sees would disturb what comes next."""
+        if websocket.terminal and not websocket.terminal.clients:
+            websocket.terminal.killpg(signal.SIGKILL)
 
 
 async def main() -> None:
