@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -231,14 +231,16 @@ def pull(
     directory, leads outside, is unreadable, cannot be named in UTF-8 or vanishes meanwhile goes to
     `on_skip(path, reason)` instead. One descriptor is open at a time, however deep the tree.
     Raises LimitReached: with code too-large when the content of all files is over `max_bytes`, or there are
-    more than `max_entries` or too deep ones, before what is too much; with code unavailable when the runtime is
-    out of descriptors or memory, since a file that is left out for that looks deleted to who syncs.
+    more than `max_entries` or too deep ones, before what is too much; with code unavailable when the runtime
+    is out of descriptors or memory, since a file that is left out for that looks deleted to who syncs.
     """
     budget = _Budget(max_bytes, max_entries)
     todo = _children(workspace, "/", budget, on_skip)
     while todo:
         path = todo.pop()
-        item = _open_item(workspace, path, on_skip)
+        item = None
+        with _Skipping(path, on_skip):
+            item = _open_item(workspace, path)
         if item is None:
             continue
         try:
@@ -279,24 +281,29 @@ def _too_large(message: str) -> LimitReached:
     return LimitReached(message, code="too-large", hint="Remove what is not needed, or fetch single files.")
 
 
-@contextmanager
-def _skipping(path: str, on_skip: OnSkip) -> Iterator[None]:
+class _Skipping:
     """Reports what fails inside and goes on; but a bound that was met concerns all of the pull."""
-    try:
-        yield
-    except LimitReached:
-        raise
-    except MhnosError as error:
-        on_skip(shown(path), error.message)
+
+    def __init__(self, path: str, on_skip: OnSkip) -> None:
+        self._path, self._on_skip = path, on_skip
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, MhnosError) or isinstance(error, LimitReached):
+            return False
+        self._on_skip(shown(self._path), error.message)
+        return True
 
 
 def _children(workspace: Workspace, path: str, budget: _Budget, on_skip: OnSkip) -> list[str]:
     """The paths in a directory, last one first, as a stack wants them."""
     names, children = list[str](), list[str]()
-    with _skipping(path, on_skip):
+    with _Skipping(path, on_skip):
         _list_names(workspace.open_dir(path, follow=False, listing=True), path, budget, names)
     for name in sorted(names, reverse=True):
-        with _skipping(f"{path.rstrip('/')}/{name}", on_skip):
+        with _Skipping(f"{path.rstrip('/')}/{name}", on_skip):
             children.append(normalise(name, path))
     return children
 
@@ -315,16 +322,14 @@ def _list_names(listing: int, path: str, budget: _Budget, names: list[str]) -> N
         os.close(listing)
 
 
-def _open_item(workspace: Workspace, path: str, on_skip: OnSkip) -> PulledFile | None:
-    with _skipping(path, on_skip):
-        with workspace.resolve(path, follow=False) as place:
-            if stat.S_ISDIR(place.mode):
-                return PulledFile(path, "directory", os.fstat(place.fd))
-            if stat.S_ISREG(place.mode):
-                return _pulled(path, reopen(place, os.O_RDONLY))
-        # A link is followed here, to a regular file only; everything else is refused with its reason.
-        return _pulled(path, workspace.open_file(path, os.O_RDONLY))
-    return None
+def _open_item(workspace: Workspace, path: str) -> PulledFile:
+    with workspace.resolve(path, follow=False) as place:
+        if stat.S_ISDIR(place.mode):
+            return PulledFile(path, "directory", os.fstat(place.fd))
+        if stat.S_ISREG(place.mode):
+            return _pulled(path, reopen(place, os.O_RDONLY))
+    # A link is followed here, to a regular file only; everything else is refused with its reason.
+    return _pulled(path, workspace.open_file(path, os.O_RDONLY))
 
 
 def _pulled(path: str, fd: int) -> PulledFile:
