@@ -17,6 +17,8 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     ("linecache.py", {"checkcache", "updatecache"}),
     # asyncio starts a program with a pipe whose other end closes at its exec.
     ("subprocess.py", {"_execute_child"}),
+    # A test that starts a server of its own waits for it anyway.
+    ("mhnos_runtime/testing/server.py", {"__aenter__", "stop", "_started", "token", "server_pid"}),
 ]
 
 
