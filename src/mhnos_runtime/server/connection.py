@@ -19,7 +19,7 @@ from mhnos_runtime.server.viewer import Viewer
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import WireError, parse_request
+from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
 
 Handler = Callable[["Connection", m.Request], Awaitable[None]]
 
@@ -72,21 +72,23 @@ class Connection:
             if message.type is WSMsgType.BINARY:
                 self._take_input(message.data)
             elif message.type is WSMsgType.TEXT:
-                request = self._parse(message.data)
-                if request is not None:
-                    await self._handle(self, request)
+                await self._take_request(message.data)
             else:
                 self.log.debug("connection ends", reason=message.type.name)
                 return
             await self._sender.room()
             await self._replies.room()
 
-    def _parse(self, data: bytes) -> m.Request | None:
+    async def _take_request(self, data: bytes) -> None:
         try:
-            return parse_request(data)
+            request = parse_request(data)
+        except NotUtf8:
+            # RFC 6455, 8.1. The WebSocket library is told not to decode, so it cannot see this.
+            await self._socket.close(code=WSCloseCode.INVALID_TEXT)
         except WireError as error:
             self.begin().set(encode.encode(error_message(error)))
-            return None
+        else:
+            await self._handle(self, request)
 
     # Answers
 
