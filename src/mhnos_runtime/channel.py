@@ -102,7 +102,7 @@ class Channel:
         for _ in range(_TURN):
             try:
                 data, descriptors, _flags, _address = socket.recv_fds(
-                    self._sock, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                    self._sock, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS
                 )
             except BlockingIOError:
                 return
@@ -110,6 +110,9 @@ class Channel:
                 raise Disconnected from error
             if not data:
                 raise Disconnected
+            for fd in descriptors:
+                # recv_fds takes flags and ignores them, MSG_CMSG_CLOEXEC too.
+                os.set_inheritable(fd, False)
             yield _parse(data, descriptors)
 
 

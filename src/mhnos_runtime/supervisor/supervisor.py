@@ -350,7 +350,12 @@ def _raise_descriptor_limit() -> None:
 
 
 def main() -> None:
-    """Run with the configuration that `serve` left in the descriptor named by the only argument."""
+    """Run with the configuration that `serve` left in the descriptor named by the first argument.
+
+    The others are descriptors that it keeps: the lock and the listening sockets."""
+    for fd in sys.argv[2:]:
+        # The lock and the listening sockets: a process that had them could serve in this server's place.
+        os.set_inheritable(int(fd), False)
     with open(int(sys.argv[1]), "rb") as file:
         data = json.load(file)
     Supervisor(Config(**{**data, "state_dir": Path(data["state_dir"])})).run()
