@@ -119,16 +119,18 @@ def kill(connection: Connection, request: m.Kill) -> m.Message | None:
         return m.Killed(request.pid, id=request.id)
     name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
     escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
-    connection.later(_kill(connection, process, number, escalate, request), request)
+    # At once: what is done later ends with the connection, and this client may leave without waiting.
+    connection.runtime.kill(process, number, escalate)
+    if not escalate:
+        return m.Killed(request.pid, id=request.id)
+    connection.later(_killed(connection, process, request), request)
     return None
 
 
-async def _kill(
-    connection: Connection, process: Process, number: int, escalate: bool, request: m.Kill
-) -> m.Message:
+async def _killed(connection: Connection, process: Process, request: m.Kill) -> m.Message:
     """The exit comes before the answer: clients of 1.0 forget the pid with it."""
-    await connection.runtime.kill(process, number, escalate)
-    while escalate and (viewer := connection.viewers.get(process.pid)) is not None:
+    await connection.runtime.ended(process)
+    while (viewer := connection.viewers.get(process.pid)) is not None:
         await viewer.gone.wait()
     return m.Killed(process.pid, id=request.id)
 

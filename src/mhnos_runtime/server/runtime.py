@@ -181,12 +181,15 @@ class Runtime:
 
     # Ending
 
-    async def kill(self, process: Process, number: int, escalate: bool) -> None:
-        """Send a signal; with escalate, return when nothing of the process is left."""
+    def kill(self, process: Process, number: int, escalate: bool) -> None:
+        """Send a signal; with escalate, stronger ones follow until nothing of the process is left."""
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
         self.link.kill(process.pid, number, "killed", escalate)
+
+    async def ended(self, process: Process) -> None:
+        """Return when nothing of the process is left."""
         ended = self._ended.get(process.pid)
-        if escalate and ended is not None:
+        if ended is not None:
             await asyncio.shield(ended)
 
     def linger(self, process: Process) -> None:
