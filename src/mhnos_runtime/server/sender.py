@@ -86,6 +86,10 @@ class Sender:
             frame = viewer.next_frame()
             if frame is not None:
                 self._ready.append(viewer)
+                if self._answers:
+                    # `attached` came up on the way: it stands between what is replayed and what is not.
+                    viewer.put_back(frame)
+                    continue
                 return frame
             viewer.queued = False
             if viewer.finished:

@@ -132,6 +132,10 @@ class Viewer:
         self._replayed()
         self.gone.set()
 
+    def put_back(self, frame: Frame) -> None:
+        """Hand this frame out again, before all others."""
+        self._pending.appendleft(frame)
+
     def next_frame(self) -> Frame | None:
         """The next frame, or None when the viewer sleeps until it is woken, or has finished."""
         while True:
