@@ -1,4 +1,4 @@
-"""A client of the wire alone: aiohttp's WebSocket and this file. Must not use the project's own client or parser."""
+"""A client of the wire alone: aiohttp and this file. Must not use the project's own client or parser."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Client:
         return await self.spawn("shell", command, **{"pty": False, **fields})
 
     async def text(self, pid: int, expected: str, start: int = 0) -> str:
-        """Read until what came from the process since message `start` contains `expected`; return all of it."""
+        """Read until what came from the process since message `start` contains `expected`; return it."""
         while expected not in (found := self.output(pid, start)):
             await self.next()
         return found
