@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +32,10 @@ for index in range(int(sys.argv[1])):
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[TestServer]:
-    async with TestServer() as running:
+async def server(tmp_path: Path) -> AsyncIterator[TestServer]:
+    # The Python of the tests is the one that processes find: a version manager's shim takes 100 ms to start one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    async with TestServer(tmp_path, environment={"PATH": path}) as running:
         for name, text in {"both": BOTH, "read": READ, "wait": WAIT, "count": COUNT}.items():
             (running.workspace / f"{name}.py").write_text(text)
         yield running
