@@ -6,6 +6,7 @@ Knows framing only; what the messages mean is known at its two ends. Neither end
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import socket
@@ -21,7 +22,7 @@ MOVED = b"M"
 
 _NOTICE = struct.Struct("=cI")
 _MAX_MESSAGE_BYTES = 1 << 18
-_MAX_DESCRIPTORS = 8
+_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 #: Messages taken in one turn, so that a busy peer cannot keep the loop from everything else.
 _TURN = 64
 
@@ -53,6 +54,8 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._buffer = bytearray(_MAX_MESSAGE_BYTES)
+        self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, list[int]]] = deque()
 
     @staticmethod
@@ -101,22 +104,28 @@ class Channel:
         """Yield what has arrived. Raises Disconnected at the end of the other side."""
         for _ in range(_TURN):
             try:
-                data, descriptors, _flags, _address = socket.recv_fds(
-                    self._sock, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS
+                size, ancillary, _flags, _address = self._sock.recvmsg_into(
+                    self._buffers, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
             except OSError as error:
                 raise Disconnected from error
-            if not data:
+            if not size:
                 raise Disconnected
-            for fd in descriptors:
-                # recv_fds takes flags and ignores them, MSG_CMSG_CLOEXEC too.
-                os.set_inheritable(fd, False)
-            yield _parse(data, descriptors)
+            yield _parse(self._buffer[:size], _descriptors(ancillary) if ancillary else [])
 
 
-def _parse(data: bytes, descriptors: list[int]) -> Message:
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """What came by SCM_RIGHTS (unix(7))."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+def _parse(data: bytearray, descriptors: list[int]) -> Message:
     if len(data) == _NOTICE.size:
         kind, pid = _NOTICE.unpack(data)
         return Message(kind, pid, {}, descriptors)

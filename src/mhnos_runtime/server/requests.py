@@ -28,16 +28,27 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 MAX_PULL_BYTES = 32 << 20
 
 
-async def handle(connection: Connection, request: m.Request) -> None:
-    """Do what a request asks and see to its answer. Raises nothing: what goes wrong is answered."""
+def handle(connection: Connection, request: m.Request) -> Awaitable[None] | None:
+    """Do what a request asks and see to its answer, or return what has to be awaited for that.
+
+    What goes wrong is answered.
+    """
     try:
         result = HANDLERS[type(request)](connection, request)
-        if isinstance(result, m.Message):
-            connection.answer(result)
-        elif result is not None:
-            await result
     except MhnosError as error:
         connection.fail(error, request, pid=getattr(request, "pid", None))
+        return None
+    if isinstance(result, m.Message):
+        connection.answer(result)
+        return None
+    return None if result is None else _awaited(connection, request, result)
+
+
+async def _awaited(connection: Connection, request: m.Request, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except MhnosError as error:
+        connection.fail(error, request)
 
 
 async def spawn(connection: Connection, request: m.Spawn) -> None:

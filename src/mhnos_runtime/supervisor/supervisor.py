@@ -3,6 +3,7 @@ network."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -91,6 +92,8 @@ class Supervisor:
             self._loop.on_signal(number, self._stop)
         self._loop.on_signal(signal.SIGHUP, self._restart_server)
         self._loop.on_signal(signal.SIGCHLD, self._reap)
+        # A fork copies what either side writes to later; what is there now is not looked at again.
+        gc.freeze()
         self._start_server()
         self._loop.run()
         self._loop.close()
