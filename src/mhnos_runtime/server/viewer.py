@@ -173,8 +173,8 @@ class Viewer:
 
     def _move(self, offset: int) -> None:
         before, self.place.offset = self.place.offset, max(self.place.offset, offset)
-        # Only the slowest place is waited for: unless it was this one, nothing changes.
-        if before <= self.process.log.hold:
+        # Only the slowest place is waited for: unless it was this one, or was passed by, nothing changes.
+        if before <= self.process.log.hold or self.process.passed_by:
             self._moved(self.process)
 
     def _replayed(self) -> None:

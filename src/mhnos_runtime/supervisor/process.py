@@ -22,6 +22,9 @@ from mhnos_runtime.supervisor.loop import Loop, Timer
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
 
+#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
+SERVER_ANSWER_SECONDS = 0.25
+
 #: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
 DRAIN_SECONDS = 1.0
 
@@ -164,11 +167,18 @@ class Process:
         for fd in self._sources:
             self._loop.unwatch(fd)
         wait = self._progress[1] + self._plan.stall_ms / 1000 - now
-        self._stall_timer = self._loop.after(max(0.0, wait), self._override)
+        self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
+
+    def _pass_by(self) -> None:
+        """The slowest viewer has had its time: the server is to say what the other ones need."""
+        self._progress = None
+        self.log.pass_by()
+        self.on_output()
+        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
 
     def _override(self) -> None:
+        """The server does not answer, and must not hold the process up."""
         self.log.override()
-        self._progress = None
         self.resume()
 
     def resume(self) -> None:
