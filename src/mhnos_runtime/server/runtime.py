@@ -89,8 +89,11 @@ class Runtime:
 
     def on_output(self, pid: int) -> None:
         process = self.table.get(pid)
-        if process is not None:
-            process.wake()
+        if process is None:
+            return
+        if process.passed_by:
+            self.moved(process)
+        process.wake()
 
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
         process = self.table.find(pid)
@@ -227,11 +230,15 @@ class Runtime:
     # Watching
 
     def enter(self, process: Process, place: Place, wake: Callable[[], None]) -> None:
-        """Someone begins to read. Takes over the place of one who vanished at or before the same offset."""
+        """Someone begins to read.
+
+        Takes over the nearest place of one who vanished, which is most likely its own: in front of it if the
+        client acknowledged what it had used, behind it if what was sent got lost on the way.
+        """
         self._stop_lingering(process.pid)
-        before = [p for p in process.places if p.vanished and p.offset <= place.offset]
-        if before:
-            del process.places[max(before, key=lambda p: p.offset)]
+        vanished = [p for p in process.places if p.vanished]
+        if vanished:
+            del process.places[min(vanished, key=lambda p: abs(p.offset - place.offset))]
         process.places[place] = wake
         self.moved(process)
 
