@@ -80,7 +80,9 @@ class Client:
 
     async def spawn(self, kind: str, command: str = "", *args: str, **fields: Any) -> int:
         """Start a process; return its pid."""
-        answer = await self.ask("spawn", processType=kind, command=command, args=list(args), **fields)
+        answer = await self.ask(
+            "spawn", **{"processType": kind, "command": command, "args": list(args), **fields}
+        )
         assert answer["type"] == "spawned", answer
         return int(answer["pid"])
 
@@ -118,7 +120,8 @@ class Client:
 
     def vanish(self) -> None:
         """Lose the connection as a network does: no close frame, no goodbye."""
-        transport = self.socket._response.connection.transport  # type: ignore[union-attr]  # there is no public way
+        # There is no public way to it.
+        transport = self.socket._response.connection.transport  # type: ignore[union-attr]
         assert transport is not None
         transport.abort()
 
