@@ -33,7 +33,7 @@ for index in range(int(sys.argv[1])):
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[TestServer]:
-    # The Python of the tests is the one that processes find: a version manager's shim takes 100 ms to start one.
+    # The Python of the tests is the one that processes find: a version manager's shim is slow to start.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     async with TestServer(tmp_path, environment={"PATH": path}) as running:
         for name, text in {"both": BOTH, "read": READ, "wait": WAIT, "count": COUNT}.items():
@@ -111,9 +111,10 @@ async def test_a_shell_in_a_terminal_with_two_viewers(server: TestServer) -> Non
             second.type(b"\x10\x11")
             assert await second.exit_code() == 0
             assert second.is_restored()
-        first.type(b"sleep 100\r")
-        await first.until(b"sleep 100")
+        first.type(b"sh -c 'echo asleep-$((1+2)); exec sleep 100'\r")
+        await first.until(b"asleep-3")
         first.type(b"\x03")
+        await first.until(b"^C")
         first.type(b"exit 7\r")
         assert await first.exit_code() == 7
         assert first.is_restored()

@@ -72,12 +72,12 @@ async def test_detach_keys_leave_the_process_and_undo_its_modes() -> None:
         await terminal.until(b"full screen")
         terminal.type(b"a\x10")
         await fake.until(lambda: fake.processes[1000].written == b"a\x10")
-        terminal.type(b"\x11")
+        terminal.type(b"b\x10\x11")
         assert await terminal.exit_code() == 0
         assert terminal.is_restored()
         await terminal.until(b"\x1b[?1049l")
         assert b"\x1b[?25h" in terminal.seen
-        assert fake.processes[1000].written == b"a\x10"
+        assert fake.processes[1000].written == b"a\x10b"
 
 
 async def test_a_lost_connection_is_told_and_goes_on_exactly() -> None:
