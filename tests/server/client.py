@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,6 +73,10 @@ class Client:
         """Send a request; return its answer, whatever else comes meanwhile."""
         number = f"ask-{next(_numbers)}"
         await self.send(type_, id=number, **fields)
+        return await self.until_id(number)
+
+    async def until_id(self, number: object) -> Message:
+        """Read up to the answer with this id; return it."""
         while True:
             message = await self.next()
             if message.get("id") == number:
@@ -146,6 +150,13 @@ async def connect(server: TestServer, newer: bool = False, **options: Any) -> As
         client.hello = await client.next()
         assert client.hello["type"] == "connected"
         yield client
+
+
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something that nobody is told of is so; for what the system does, not the protocol."""
+    async with asyncio.timeout(PATIENCE):
+        while not await check():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.01)
 
 
 def joined(messages: Iterable[Message], pid: int, start: int) -> bytes:

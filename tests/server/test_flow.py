@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.testing import TestServer
-from tests.server.client import OUTPUT, Client, Message, connect
+from tests.server.client import OUTPUT, Client, Message, connect, eventually
 from tests.server.conftest import server_in
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -73,6 +73,17 @@ async def written(client: Client, pid: int) -> int:
     return int(next(row["nextOffset"] for row in rows if row["pid"] == pid))
 
 
+async def all_written(client: Client, pid: int) -> None:
+    async def done() -> bool:
+        return await written(client, pid) == FLOOD
+
+    await eventually(done)
+
+
+async def gone(os_pid: int) -> bool:
+    return not Path(f"/proc/{os_pid}").exists()
+
+
 async def standing_still(client: Client, pid: int) -> int:
     """Wait until the process has written nothing for ten looks in a row; return how much it has written."""
     looks = [-1]
@@ -113,8 +124,7 @@ async def test_a_stalled_viewer_is_told_the_gap_and_moved_on(tmp_path: Path) -> 
     ):
         narrow(client)
         pid = await flood(client)
-        while await written(other, pid) < FLOOD:
-            await asyncio.sleep(0.05)
+        await all_written(other, pid)
         await client.exit(pid)
         gaps = check(client.seen, pid, 0)
         assert gaps
@@ -125,8 +135,7 @@ async def test_a_stalled_viewer_is_told_the_gap_and_moved_on(tmp_path: Path) -> 
 async def test_a_process_that_nobody_watches_never_waits(tmp_path: Path) -> None:
     async with flooding(tmp_path, 60) as server, connect(server, newer=True) as client:
         pid = await flood(client, attach=False)
-        while await written(client, pid) < FLOOD:
-            await asyncio.sleep(0.02)
+        await all_written(client, pid)
         answer = await client.ask("attach", pid=pid)
         assert answer["next"] == FLOOD
 
@@ -230,8 +239,7 @@ async def test_a_place_of_a_vanished_client_lapses(tmp_path: Path) -> None:
         async with connect(server, newer=True) as client:
             pid = await flood(client)
             client.vanish()
-        while await written(other, pid) < FLOOD:
-            await asyncio.sleep(0.02)
+        await all_written(other, pid)
 
 
 @pytest.mark.parametrize("goodbye", ["close", "detach"])
@@ -247,12 +255,8 @@ async def test_a_clean_goodbye_lets_go_at_once(tmp_path: Path, goodbye: str) -> 
             await asyncio.wait([reader])
             if goodbye == "detach":
                 await client.ask("detach", pid=pid)
-                async with asyncio.timeout(20):
-                    while await written(other, pid) < FLOOD:
-                        await asyncio.sleep(0.02)
-        async with asyncio.timeout(20):
-            while await written(other, pid) < FLOOD:
-                await asyncio.sleep(0.02)
+                await all_written(other, pid)
+        await all_written(other, pid)
 
 
 async def test_a_quick_viewer_is_not_harmed_by_a_slow_one(tmp_path: Path) -> None:
@@ -279,9 +283,7 @@ async def test_ctrl_c_from_another_client_ends_a_flood_that_nobody_reads(tmp_pat
         os_pid = (await other.ask("list"))["processes"][0]["osPid"]
         assert Path(f"/proc/{os_pid}/comm").read_text() == "yes\n"
         await other.send("write", pid=pid, data="\x03")
-        async with asyncio.timeout(5):
-            while Path(f"/proc/{os_pid}").exists():
-                await asyncio.sleep(0.002)
+        await eventually(lambda: gone(os_pid))
         assert (await client.exit(pid))["signal"] == "SIGINT"
 
 

@@ -1,4 +1,4 @@
-"""Text of 1.0 out of bytes that arrive in any pieces: no character is ever split, on any stream, at any offset."""
+"""Text of 1.0 out of bytes in any pieces: no character is ever split, on any stream, at any offset."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_characters_split_between_reads_come_whole(client: Client, script:
     await client.exit(pid)
     frames = [m for m in client.seen if m["type"] == "stdout"]
     assert "".join(m["data"] for m in frames) == WORDS
-    assert len(frames) == len(WORDS)
+    assert len(frames) > 1
     assert frames[-1]["next"] == len(WORDS.encode())
 
 
