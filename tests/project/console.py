@@ -1,10 +1,10 @@
 """Turns the blocks of a Markdown page into one shell script. Knows text only; runs nothing.
 
-In a `console` block a line `$ command` is run, one ending in a backslash goes on; other lines show output and
-are not compared. A block of another language whose first line is a comment with a file's name, such as
-`# first.py`, is that file, and is saved where it stands. Variables and files live from block to block of one
-page. An interactive command (`-it`, `-ti`) gets a terminal, into which `exit` is typed; an `attach` gets one and
-the detach keys.
+In a `console` block a line `$ command` is run, one ending in a backslash goes on; other lines show output
+and are not compared. A block of another language whose first line is a comment with a file's name, such as
+`# first.py`, is that file, and is saved where it stands. Variables and files live from block to block of a
+page. An interactive command (`-it`, `-ti`) gets a terminal, into which `exit` is typed; an `attach` gets
+one and the detach keys.
 """
 
 from __future__ import annotations
