@@ -147,9 +147,10 @@ class Viewer:
             if limit <= 0:
                 self._replayed()
                 continue
-            item = self._cursor.take(limit)
-            if item is not None:
-                self._take(item)
+            if self.process.log.head > self._cursor.offset:
+                item = self._cursor.take(limit)
+                if item is not None:
+                    self._take(item)
             elif self._sleeps():
                 return None
 
@@ -183,11 +184,9 @@ class Viewer:
             done(self)
 
     def _sleeps(self) -> bool:
-        log, offset = self.process.log, self._cursor.offset
-        if log.head > offset:
-            return False
+        offset = self._cursor.offset
         if self.process.exit is None:
-            return log.park(offset)
+            return self.process.log.park(offset)
         self._pending.extend(self._encoding.rest(offset))
         self._pending.append(Frame(encode.encode(_exit(self.process)), False))
         self.finished = True

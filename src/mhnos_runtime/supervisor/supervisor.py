@@ -175,14 +175,13 @@ class Supervisor:
         self._loop.after(pause, lambda: None if self._stopping else self._start_server())
 
     def _on_channel(self) -> None:
-        self._use_channel(self._take_messages)
+        self._use_channel(self._take_message)
 
-    def _take_messages(self, channel: Channel) -> None:
+    def _take_message(self, channel: Channel) -> None:
         channel.flush()
-        for message in channel.receive():
+        message = channel.receive()
+        if message is not None:
             self._on_message(message)
-            if self._channel is not channel:
-                return
 
     def _on_message(self, message: Message) -> None:
         try:
