@@ -196,11 +196,11 @@ class Connection:
 
     def _take_input(self, data: bytes) -> None:
         try:
-            frame = frames.unpack(data)
             if not self.newer:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )
+            frame = frames.unpack(data)
             if frame.kind != frames.INPUT:
                 raise InvalidRequest("a client sends no output", code="invalid-message")
         except MhnosError as error:
