@@ -96,7 +96,9 @@ class WebSocket(asyncio.Protocol):
             if not self._closing:
                 self.on_message(message.data, kind is WSMsgType.BINARY)
         elif kind is WSMsgType.PING:
-            self._write(WSMsgType.PONG, message.data)
+            # Who takes nothing gets no answers to keep for it; RFC 6455, 5.5.3 has the latest ping answered.
+            if self.writable:
+                self._write(WSMsgType.PONG, message.data)
         elif kind is WSMsgType.CLOSE:
             self._said_goodbye(message.data)
 
@@ -134,6 +136,9 @@ class WebSocket(asyncio.Protocol):
 
     def _beat(self) -> None:
         """Ask a silent client whether it is there; end the connection when it does not answer in time."""
+        if not self._transport.is_reading():
+            # It is this side that does not listen.
+            self._heard = self._loop.time()
         silent = self._loop.time() - self._heard
         if silent >= 2 * self._heartbeat_seconds:
             self._transport.abort()
