@@ -16,7 +16,7 @@ from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.connection import Connection, Typing
-from mhnos_runtime.server.runtime import signal_number
+from mhnos_runtime.server.runtime import Runtime, signal_number
 from mhnos_runtime.server.viewer import Viewer
 from mhnos_runtime.wire import content
 from mhnos_runtime.wire import messages as m
@@ -52,12 +52,27 @@ async def _awaited(connection: Connection, request: m.Request, work: Awaitable[N
 
 
 async def spawn(connection: Connection, request: m.Spawn) -> None:
-    process = await connection.runtime.spawn(request)
+    process = await _started(connection.runtime, request)
     connection.answer(m.Spawned(process.pid, id=request.id))
     if request.attach:
         connection.follow(connection.watch(process, 0))
     else:
         connection.runtime.linger(process)
+
+
+async def _started(runtime: Runtime, request: m.Spawn) -> Process:
+    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches it."""
+
+    def unwatched(starting: asyncio.Future[Process]) -> None:
+        if starting.exception() is None:
+            runtime.linger(starting.result())
+
+    starting = asyncio.ensure_future(runtime.spawn(request))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(unwatched)
+        raise
 
 
 def attach(connection: Connection, request: m.Attach) -> None:
