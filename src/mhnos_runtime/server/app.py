@@ -87,7 +87,7 @@ class App:
         )
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
-        response = web.WebSocketResponse(protocols=(m.SUBPROTOCOL,), compress=False)
+        response = _Handshake(protocols=(m.SUBPROTOCOL,), compress=False)
         if not response.can_prepare(request):
             return _problem(400, "invalid-message", "This is not a WebSocket handshake.")
         await response.prepare(request)
@@ -104,8 +104,7 @@ class App:
         finally:
             self._sockets.discard(connection)
             log.info("client left", code=connection.close_code)
-        # The transport is gone, and the HTTP side must not try to end the response on it.
-        raise ConnectionResetError
+        return response
 
     def _hello(self) -> m.Connected:
         settings = self._runtime.settings
@@ -130,6 +129,14 @@ class App:
         closed = [each.closed for each in self._sockets]
         if closed:
             await asyncio.wait(closed, timeout=GOODBYE_SECONDS)
+
+
+class _Handshake(web.WebSocketResponse[bool]):
+    """The handshake of a WebSocket; what follows it is not sent by the HTTP side."""
+
+    async def write_eof(self) -> None:  # type: ignore[override]
+        """Say that the connection is gone; any other error would be logged as a defect."""
+        raise ConnectionResetError
 
 
 def _facts(request: web.Request) -> RequestFacts:
