@@ -100,7 +100,7 @@ async def test_a_process_that_nobody_ever_watched_ends_too(client: Client) -> No
     pid = await client.run("exec sleep 60", lingerMs=20, attach=False)
 
     async def ended() -> bool:
-        return (await rows(client))[pid]["status"] == "exited"
+        return bool((await rows(client))[pid]["status"] == "exited")
 
     await eventually(ended)
 
@@ -112,6 +112,20 @@ async def test_a_client_that_vanishes_leaves_as_well(server: TestServer, client:
 
     async def ended() -> bool:
         return (await rows(client))[pid]["exit"] is not None
+
+    await eventually(ended)
+
+
+async def test_a_client_that_leaves_while_its_process_starts(server: TestServer, client: Client) -> None:
+    """The process is there and counted; nobody watches it, so that it ends if that was asked for."""
+    before = (await client.ask("list"))["stats"]
+    async with connect(server) as first:
+        await first.send("spawn", processType="shell", command="exec sleep 60", lingerMs=20)
+
+    async def ended() -> bool:
+        stats = (await client.ask("list"))["stats"]
+        grown = {name: stats[name] - before[name] for name in stats}
+        return grown == {"totalSpawned": 1, "totalKilled": 1, "active": 0}
 
     await eventually(ended)
 
