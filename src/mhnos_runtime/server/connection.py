@@ -187,8 +187,8 @@ class Connection:
             self.typing.pop(viewer.process.pid, None)
 
     def _leave_all(self) -> None:
-        """A close frame is a goodbye; a connection that just ends may come back for what it has missed."""
-        vanished = self._socket.close_code is None
+        """A client that closes lets go; one that was cut off or sent away may come back for what it missed."""
+        vanished = not self._socket.left
         for pid in list(self.viewers):
             self.unwatch(pid, vanished)
 
