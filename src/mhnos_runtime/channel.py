@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 OUTPUT = b"O"
 #: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
 MOVED = b"M"
+#: "My event loop turns": server to supervisor, once a second; pid is 0.
+ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
 _MAX_MESSAGE_BYTES = 1 << 18
@@ -25,8 +27,8 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 
 
 class Message(NamedTuple):
-    """One message. kind is OUTPUT or MOVED with pid, or b"" with body and descriptors (the receiver owns
-    them)."""
+    """One message. kind is one of the three above, with pid, or b"" with body and descriptors (the receiver
+    owns them)."""
 
     kind: bytes
     pid: int
@@ -100,8 +102,8 @@ class Channel:
     def receive(self) -> Message | None:
         """The next message that has arrived, or None. Raises Disconnected at the end of the other side.
 
-        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message costs
-        a second call to find that there is no other.
+        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message
+        costs a second call to find that there is no other.
         """
         try:
             size, ancillary, _flags, _address = self._sock.recvmsg_into(

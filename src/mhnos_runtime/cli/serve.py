@@ -48,14 +48,14 @@ def start(flags: dict[str, Any]) -> None:
         {
             "server": ["-m", "mhnos_runtime.server"],
             "listeners": [sock.fileno() for sock in listeners],
+            "lock_fd": lock_fd,
             "state_dir": str(settings.state_dir),
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
             "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
             "log_json": settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
-        },
-        [lock_fd, *(sock.fileno() for sock in listeners)],
+        }
     )
 
 
@@ -145,16 +145,14 @@ def _greet(settings: Settings, url: str, token_file: Path) -> None:
     click.echo("\n".join(lines))
 
 
-def _become_supervisor(supervisor_config: dict[str, Any], inherited: list[int]) -> None:
+def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
     fd = os.memfd_create("mhnos-runtime-config", 0)
     os.write(fd, json.dumps(supervisor_config).encode())
     os.lseek(fd, 0, os.SEEK_SET)
-    for each in inherited:
+    for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
         os.set_inheritable(each, True)
     sys.stdout.flush()
-    os.execv(
-        sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd), *map(str, inherited)]
-    )
+    os.execv(sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)])
 
 
 def _option(setting: Setting) -> click.Option:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any, Protocol
 
-from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 
@@ -36,7 +36,8 @@ class SupervisorLink:
         self._loop = loop
         self._listener = listener
         self._spawning: dict[int, asyncio.Future[int]] = {}
-        self._last_request = 0
+        # Of its own for each server: an answer to the one before must not be taken for one to this.
+        self._last_request = os.getpid() << 32
         self._writing = False
         loop.add_reader(channel.fileno(), self._readable)
 
@@ -64,6 +65,10 @@ class SupervisorLink:
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
+
+    def alive(self) -> None:
+        """The event loop turns."""
+        self._guard(lambda: self._channel.notify(ALIVE, 0))
 
     def moved(self, pid: int) -> None:
         """A viewer that held the process up has moved on."""

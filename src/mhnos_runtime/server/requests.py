@@ -61,7 +61,8 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
 
 
 async def _started(runtime: Runtime, request: m.Spawn) -> Process:
-    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches it."""
+    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches
+    it."""
 
     def unwatched(starting: asyncio.Future[Process]) -> None:
         if starting.exception() is None:

@@ -231,7 +231,8 @@ def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
     if os_pid == 0:
         try:
             _reset_signals()
-            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in order.
+            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in
+            # order.
             os.setpgid(0, 0)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in inherited:
