@@ -115,6 +115,17 @@ async def test_links_lead_nowhere(server: TestServer, client: Client) -> None:
     )
 
 
+async def test_a_pull_of_more_than_a_message_can_carry_is_refused(tmp_path: Path) -> None:
+    """Half of a workspace would look like deletions of the other half."""
+    async with server_in(tmp_path) as server, connect(server, newer=True) as client:
+        with (server.workspace / "large").open("wb") as file:
+            file.truncate(33 * MIB)
+        answer = await client.ask("fsync", operation="pull")
+        assert (answer["type"], answer["status"]) == ("fsyncResult", "error")
+        assert str(32 * MIB) in answer["error"]
+        assert "files" not in answer
+
+
 async def test_an_unknown_operation(client: Client) -> None:
     answer = await client.ask("fsync", operation="merge")
     assert (answer["type"], answer["status"]) == ("fsyncResult", "error")
