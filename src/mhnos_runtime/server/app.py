@@ -29,7 +29,22 @@ GOODBYE_SECONDS = 1.0
 UNSENT_BYTES = 128 * 1024
 _TCP_NOTSENT_LOWAT = 25
 
-FEATURES = ["binary", "offsets", "gaps", "ack", "close-stdin", "pty", "pipes", "linger", "stats", "tail"]
+FEATURES = [
+    "binary",
+    "offsets",
+    "gaps",
+    "ack",
+    "close-stdin",
+    "pty",
+    "pipes",
+    "linger",
+    "stats",
+    "tail",
+    "key",
+    "replay",
+    "repaint",
+    "numbered-input",
+]
 
 _log = logs.get("server")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
@@ -74,7 +75,7 @@ class SupervisorLink:
         """A viewer that held the process up has moved on."""
         self._guard(lambda: self._channel.notify(MOVED, pid))
 
-    def _send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    def _send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self._guard(lambda: self._channel.send(body, descriptors))
 
     def _guard(self, action: Any) -> None:

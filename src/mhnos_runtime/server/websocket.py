@@ -59,7 +59,7 @@ class WebSocket(asyncio.Protocol):
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
 
     def send(self, payload: bytes, binary: bool) -> None:
-        """Send one message. What the kernel does not take at once waits in the transport: look at `writable`."""
+        """Send one message. What the kernel does not take waits in the transport: look at `writable`."""
         if not self._closing:
             self._write(WSMsgType.BINARY if binary else WSMsgType.TEXT, payload)
 

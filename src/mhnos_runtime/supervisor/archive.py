@@ -31,6 +31,10 @@ class Ended:
         self._record = record
         self._archive = archive
 
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.log.fd]
+
     def record(self) -> ProcessRecord:
         return self._record
 

@@ -163,8 +163,12 @@ def _no_descriptors(error: OSError, pty: bool) -> MhnosError:
             code="no-pty",
             hint="end some terminals, or raise /proc/sys/kernel/pty/max",
         )
+    return none_left(f"no descriptors for another process: {error.strerror}")
+
+
+def none_left(message: str) -> LimitReached:
     return LimitReached(
-        f"no descriptors for another process: {error.strerror}",
+        message,
         code="start-failed",
         hint="end some processes, or raise the limit of open files (ulimit -n, LimitNOFILE)",
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mhnos_runtime.channel import ALIVE, Channel, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, Channel, Descriptors, Disconnected, Message
 from mhnos_runtime.supervisor import child, tree
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
@@ -20,6 +20,8 @@ from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop
 #: A server that lived shorter than this is started again only after a pause.
 SHORT_LIFE_SECONDS = 2.0
 MAX_RESTART_PAUSE_SECONDS = 5.0
+#: A server that could not be started for want of descriptors or tasks is tried again after so long.
+NONE_LEFT_SECONDS = 1.0
 #: How long a server may take to say goodbye to its clients.
 STOP_SECONDS = 3.0
 #: A server whose event loop has been silent for this long hangs. It speaks once a second; a large request may
@@ -57,10 +59,15 @@ class ServerKeeper:
         self._stopping = False
 
     def start(self) -> None:
-        ours, theirs = Channel.pair()
-        with theirs:
-            arguments = [*self._config.server, str(theirs.fileno())]
-            self.os_pid = child.start_server(arguments, theirs.fileno(), self._config.listeners)
+        try:
+            ours, theirs = Channel.pair()
+            with theirs:
+                arguments = [*self._config.server, str(theirs.fileno())]
+                self.os_pid = child.start_server(arguments, theirs.fileno(), self._config.listeners)
+        except OSError as error:
+            self._log.write("error", "no server can be started now", error=error.strerror)
+            self._loop.after(NONE_LEFT_SECONDS, self._start_again)
+            return
         self._started = time.monotonic()
         self._heard = 0.0
         self._channel = Channel(ours)
@@ -68,7 +75,7 @@ class ServerKeeper:
         self._watch_dog(self.os_pid)
         self._introduce()
 
-    def send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
         """Tell the server, if there is one; the next one is told everything anyway."""
         self._use(lambda channel: channel.send(body, descriptors))
 

@@ -163,6 +163,11 @@ class Process:
         for deadline in self._deadlines:
             self._set_timer(deadline)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """What a server needs: the log, and the input if it is open."""
+        return [self.log.fd] if self.input_fd < 0 else [self.log.fd, self.input_fd]
+
     def record(self) -> ProcessRecord:
         return ProcessRecord(
             pid=self.pid,

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mhnos_runtime import proc
 from mhnos_runtime.channel import MOVED, OUTPUT, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
@@ -22,16 +21,15 @@ from mhnos_runtime.supervisor import child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.keeper import ServerKeeper
+from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.process import Process
 
 FIRST_PID = 1000
 
-#: How long what a main process left behind may take to end by itself before it is killed.
-LEFTOVER_SECONDS = 1.0
-#: A tree that the kernel does not end within this time (an uninterruptible read) is given up, and said so.
-UNKILLABLE_SECONDS = 10.0
+#: How often what ended main processes left behind is looked at.
+LOOK_SECONDS = 0.1
 
 
 class Supervisor:
@@ -50,7 +48,7 @@ class Supervisor:
         self._next_pid = FIRST_PID
         self._spawned = 0
         self._ready_due = False
-        self._leftovers: dict[int, float] = {}
+        self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
         self._check_os_pid = 0
         self._handing_over = False
@@ -116,10 +114,8 @@ class Supervisor:
             self._server.send({"event": "ready"})
 
     def _send_process(self, event: str, process: Process | Ended, **more: Any) -> None:
-        descriptors = [process.log.fd]
-        if process.input_fd >= 0:
-            descriptors.append(process.input_fd)
-        self._server.send({"event": event, "record": process.record().to_dict(), **more}, descriptors)
+        body = {"event": event, "record": process.record().to_dict(), **more}
+        self._server.send(body, lambda: process.descriptors)
 
     # What a server may ask
 
@@ -143,6 +139,8 @@ class Supervisor:
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
             plan = LaunchPlan.from_dict(body["plan"])
+            if not descriptors:
+                raise child.none_left("no descriptor is left for another process")
             process = Process.launch(self._loop, self._next_pid, plan, descriptors[0], self._archive)
         except MhnosError as error:
             self._refuse(request, error)
@@ -175,8 +173,6 @@ class Supervisor:
         if error is None:
             self._spawned += 1
             self._send_process("spawned", process, request=request)
-            if process.exit is not None:
-                self._on_ended(process)
         else:
             del self._processes[process.pid]
             process.close()
@@ -226,41 +222,30 @@ class Supervisor:
             self._server.ended(status)
         elif os_pid == self._check_os_pid:
             self._checked(status)
-        elif (process := self._by_os_pid.pop(os_pid, None)) is not None:
-            process.main_exited(status, usage)
-        self._leftovers.pop(os_pid, None)
+        else:
+            process = self._by_os_pid.pop(os_pid, None)
+            if process is not None:
+                process.main_exited(status, usage)
+            self._leftovers.reaped(os_pid, process)
+
+    def _known(self) -> set[int]:
+        """Children that no ended process has left behind."""
+        return {self._server.os_pid, self._check_os_pid, *self._by_os_pid}
 
     def _end_leftovers(self) -> None:
-        """End what ended main processes left behind: all children that are neither a main process nor the
-        runtime's own.
-
-        They get a hang-up and a SIGTERM first. A process counts as ended when no leftover is there any more.
-        """
-        known = {self._server.os_pid, self._check_os_pid, *self._by_os_pid}
-        current = [os_pid for os_pid in proc.children(os.getpid()) if os_pid not in known]
-        now = time.monotonic()
-        self._leftovers = {os_pid: self._leftovers.get(os_pid, now) for os_pid in current}
-        late = [os_pid for os_pid, since in self._leftovers.items() if now - since >= LEFTOVER_SECONDS]
-        new = [os_pid for os_pid, since in self._leftovers.items() if since == now]
-        tree.kill(late)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
-            tree.send(proc.descendants(new), number)
-        stuck = [since for since in self._leftovers.values() if now - since >= UNKILLABLE_SECONDS]
-        if len(stuck) == len(self._leftovers):
-            self._trees_gone()
+        """A process has ended when nothing is left of its tree."""
+        for process in self._leftovers.end():
+            if self._processes.get(process.pid) is process:
+                process.set_tree_gone()
+        if not self._leftovers.some:
+            if self._stopping and not self._by_os_pid:
+                self._server.stop()
         elif self._leftover_timer is None:
-            self._leftover_timer = self._loop.after(LEFTOVER_SECONDS / 10, self._look_again)
+            self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
         self._leftover_timer = None
         self._reap()
-
-    def _trees_gone(self) -> None:
-        for process in self._processes.values():
-            if isinstance(process, Process) and process.main_status is not None and process.exit is None:
-                process.set_tree_gone()
-        if self._stopping and not self._by_os_pid:
-            self._server.stop()
 
     # The end
 
