@@ -311,8 +311,11 @@ class StdinClosed(Message, tag="stdinClosed"):
 
 
 class InputOpened(Message, tag="inputOpened"):
-    """`next`: the first byte that was not typed yet. `uncertain_from`: where the bytes before it begin of which
-    nobody knows whether they were typed, as a server was killed at that moment; they count as typed."""
+    """`next`: the first byte that was not typed yet.
+
+    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`; nobody knows whether
+    they were typed, and they count as typed.
+    """
 
     pid: int
     next: int
