@@ -18,7 +18,7 @@ from mhnos_runtime.process.state import Event, State, after
 @dataclass(eq=False)
 class Place:
     """Where one viewer is. offset: what it still needs. vanished: its connection broke without a goodbye, and
-    the place is kept for a while. came_at: the place that was nearest when this viewer came, and its offset."""
+    the place is kept for a while. came_at: the place that was nearest when this one came, and its offset."""
 
     offset: int
     vanished: bool = False
