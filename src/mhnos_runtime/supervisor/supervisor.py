@@ -9,7 +9,6 @@ import gc
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,6 +313,8 @@ class Supervisor:
             process = Process.restore(self._loop, self._archive, each)
             handover.keep_to_oneself(process.state()[1])
             self._take(process, 0)
+            if process.main_status is not None and process.exit is None:
+                self._leftovers.reaped(process.os_pid, process)
         self._take_over_ended(self._archive.load(state["ended"]))
         self._next_pid = state["next_pid"]
         self._spawned = state["spawned"]
