@@ -24,7 +24,7 @@ ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
 _MAX_MESSAGE_BYTES = 1 << 18
-_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 
 
 #: What goes with a message: descriptors, or how to find those that are right when it is sent. After a restart
@@ -112,7 +112,7 @@ class Channel:
         """
         try:
             size, ancillary, _flags, _address = self._sock.recvmsg_into(
-                self._buffers, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                self._buffers, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -123,7 +123,7 @@ class Channel:
         if size == _NOTICE.size:
             kind, pid = _NOTICE.unpack_from(self._buffer)
             return Message(kind, pid, {}, [])
-        return Message(b"", 0, json.loads(self._buffer[:size]), _descriptors(ancillary))
+        return Message(b"", 0, json.loads(self._buffer[:size]), descriptors_of(ancillary))
 
 
 def _give_back(descriptors: Descriptors) -> None:
@@ -132,7 +132,7 @@ def _give_back(descriptors: Descriptors) -> None:
             os.close(fd)
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     """What came by SCM_RIGHTS (unix(7))."""
     found = array.array("i")
     for level, kind, data in ancillary:

@@ -53,25 +53,6 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(plan: LaunchPlan, cwd_fd: int) -> Child:
-    """Fork a child that sets itself up and executes the plan; `cwd_fd` stays the caller's.
-
-    Raises LimitReached (code no-pty, too-many-files, too-many-tasks) when the machine has none left.
-    """
-    with _Wiring(plan.pty) as wiring:
-        try:
-            os_pid = os.fork()
-        except OSError as error:
-            raise LimitReached(
-                f"the machine can start no more programs: {error.strerror}",
-                code="start-failed",
-                hint="end some processes, or raise the limit of tasks (ulimit -u, TasksMax)",
-            ) from error
-        if os_pid == 0:
-            _run_child(plan, cwd_fd, wiring)
-        return wiring.keep_parent_side(os_pid)
-
-
 def why_not(report: bytes, program: str) -> MhnosError:
     """The error for what a child wrote to its verdict descriptor."""
     step, _, number = report.decode(errors="replace").partition(":")
@@ -93,7 +74,7 @@ def why_not(report: bytes, program: str) -> MhnosError:
 
 
 @dataclass
-class _Wiring:
+class Wiring:
     """All descriptors of one start; what is still open at the end of the block is closed."""
 
     pty: tuple[int, int] | None
@@ -104,7 +85,7 @@ class _Wiring:
     verdict_writer: int = -1
     _open: set[int] = field(default_factory=set)
 
-    def __enter__(self) -> _Wiring:
+    def __enter__(self) -> Wiring:
         try:
             self.verdict_reader, self.verdict_writer = self._pipe()
             if self.pty is None:
@@ -174,31 +155,37 @@ def none_left(message: str) -> LimitReached:
     )
 
 
-def _run_child(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> NoReturn:
+def detach() -> None:
+    """In a fresh child: be nobody's but the supervisor's, and end with it."""
+    _reset_signals()
+    os.setsid()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def become(plan: LaunchPlan, cwd_fd: int, verdict_fd: int, stdio: list[int]) -> NoReturn:
+    """Set this child up and execute the plan; what fails is written to the verdict descriptor.
+
+    stdio: standard input, output and error, on a terminal all the same one.
+    """
     step = ["setup"]
     try:
-        for name in _setup(plan, cwd_fd, wiring):
+        for name in _setup(plan, cwd_fd, stdio):
             step[0] = name
     except BaseException as error:
         number = error.errno if isinstance(error, OSError) and error.errno else repr(error)
         with contextlib.suppress(OSError):
-            os.write(wiring.verdict_writer, f"{step[0]}:{number}".encode()[:512])
+            os.write(verdict_fd, f"{step[0]}:{number}".encode()[:512])
     finally:
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
+def _setup(plan: LaunchPlan, cwd_fd: int, stdio: list[int]) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
-    yield "signals"
-    _reset_signals()
-    yield "session"
-    os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield "terminal"
-    if wiring.pty is not None:
-        fcntl.ioctl(wiring.stdio[0], termios.TIOCSCTTY, 0)
-    for target, fd in enumerate(wiring.stdio):
+    if plan.pty is not None:
+        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
+    for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     yield "directory"
     os.fchdir(cwd_fd)
@@ -211,8 +198,7 @@ def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
 
 
 #: What is ignored stays so over exec, what has a handler does not (execve(2)). Python ignores SIGPIPE and
-#: SIGXFSZ;
-#: whoever started the supervisor may have ignored more.
+#: SIGXFSZ; whoever started the supervisor may have ignored more.
 _IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
 

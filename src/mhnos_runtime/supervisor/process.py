@@ -22,6 +22,7 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive
+from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
@@ -52,12 +53,14 @@ class Process:
     on_output: Callable[[], None]
     on_ended: Callable[[], None]
 
-    def __init__(self, loop: Loop, archive: Archive, log: LogWriter, state: dict[str, Any]) -> None:
+    def __init__(
+        self, loop: Loop, archive: Archive, log: LogWriter, plan: LaunchPlan, state: dict[str, Any]
+    ) -> None:
         """Watch a program that runs by now; see `launch` and `restore`."""
         self._loop = loop
         self._archive = archive
         self.log = log
-        self._plan = LaunchPlan.from_dict(state["plan"])
+        self._plan = plan
         self.pid: int = state["pid"]
         self.os_pid: int = state["os_pid"]
         self.input_fd: int = state["input_fd"]
@@ -84,12 +87,13 @@ class Process:
         self._watch_all()
 
     @classmethod
-    def launch(cls, loop: Loop, pid: int, plan: LaunchPlan, cwd_fd: int, archive: Archive) -> Process:
-        """Allocate the log and fork. Raises LimitReached when disk, descriptors or tasks run out."""
+    def launch(
+        cls, loop: Loop, archive: Archive, launcher: Launcher, pid: int, plan: LaunchPlan, cwd_fd: int
+    ) -> Process:
+        """Allocate the log and start. Raises LimitReached when disk, descriptors or tasks run out."""
         log = _create_log(archive.log_path(pid), plan.retention_bytes)
-        least_kib = _own_memory_kib()
         try:
-            child = child_module.start(plan, cwd_fd)
+            child = launcher.start(plan, cwd_fd)
         except BaseException:
             log.close()
             archive.remove(pid)
@@ -98,8 +102,8 @@ class Process:
             loop,
             archive,
             log,
+            plan,
             {
-                "plan": plan.to_dict(),
                 "pid": pid,
                 "os_pid": child.os_pid,
                 "input_fd": child.input_fd,
@@ -108,7 +112,7 @@ class Process:
                 "size": plan.pty,
                 "exit": None,
                 "main_status": None,
-                "least_kib": least_kib,
+                "least_kib": launcher.least_kib,
                 "cpu_ms": 0,
                 "max_rss_kib": 0,
                 "start": time.monotonic(),
@@ -123,7 +127,7 @@ class Process:
     @classmethod
     def restore(cls, loop: Loop, archive: Archive, state: dict[str, Any]) -> Process:
         """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
-        return cls(loop, archive, LogWriter(state["log_fd"]), state)
+        return cls(loop, archive, LogWriter(state["log_fd"]), LaunchPlan.from_dict(state["plan"]), state)
 
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
@@ -191,8 +195,8 @@ class Process:
             return
         if self._plan.timeout_ms:
             self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
-        self._archive.save(self.record())
         self.on_started(None)
+        self._archive.save(self.record())
         self.check_ended()
 
     # Capture
@@ -443,15 +447,6 @@ def _create_log(path: Path, retention_bytes: int) -> LogWriter:
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
             hint=f"free some space below {path.parent}, or lower the retention",
         ) from error
-
-
-def _own_memory_kib() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize() // 1024
-    except OSError:
-        # No descriptor is left: the start will say so, and where it does not, no figure can be told.
-        return sys.maxsize
 
 
 def _readable_bytes(fd: int) -> int:

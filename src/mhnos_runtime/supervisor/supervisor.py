@@ -20,6 +20,7 @@ from mhnos_runtime.supervisor import child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.keeper import ServerKeeper
+from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
@@ -38,6 +39,7 @@ class Supervisor:
         self._config = config
         self._loop = Loop()
         self._log = Log(config.log_json)
+        self._launcher = Launcher(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
@@ -76,6 +78,7 @@ class Supervisor:
         self._handle_signals()
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
+        self._launcher.prepare()
         self._server.start()
         self._reap()
         self._loop.run()
@@ -140,7 +143,9 @@ class Supervisor:
             plan = LaunchPlan.from_dict(body["plan"])
             if not descriptors:
                 raise child.none_left("no descriptor is left for another process")
-            process = Process.launch(self._loop, self._next_pid, plan, descriptors[0], self._archive)
+            process = Process.launch(
+                self._loop, self._archive, self._launcher, self._next_pid, plan, descriptors[0]
+            )
         except MhnosError as error:
             self._refuse(request, error)
             return
@@ -221,6 +226,8 @@ class Supervisor:
             self._server.ended(status)
         elif os_pid == self._check_os_pid:
             self._checked(status)
+        elif os_pid == self._launcher.os_pid:
+            self._launcher.lost()
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
@@ -229,7 +236,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        return {self._server.os_pid, self._check_os_pid, *self._by_os_pid}
+        return {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, *self._by_os_pid}
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
