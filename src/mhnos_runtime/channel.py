@@ -23,7 +23,8 @@ MOVED = b"M"
 ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
-_MAX_MESSAGE_BYTES = 1 << 18
+#: Of one message: with the kernel's own share it fits into a socket's default send buffer of 208 KiB.
+MAX_MESSAGE_BYTES = 160 * 1024
 ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 
 
@@ -59,7 +60,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._buffer = bytearray(_MAX_MESSAGE_BYTES)
+        self._buffer = bytearray(MAX_MESSAGE_BYTES)
         self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, Descriptors]] = deque()
 
@@ -79,8 +80,11 @@ class Channel:
         self._send(_NOTICE.pack(kind, pid), ())
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Send JSON and descriptors, which stay the caller's."""
-        self._send(json.dumps(body, separators=(",", ":")).encode(), descriptors)
+        """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message."""
+        data = json.dumps(body, separators=(",", ":")).encode()
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{len(data)} bytes in one message, {MAX_MESSAGE_BYTES} are allowed")
+        self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: Descriptors) -> None:
         if self.pending or not self._try(data, descriptors):

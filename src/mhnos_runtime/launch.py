@@ -12,10 +12,6 @@ from typing import Any
 STDOUT = 0
 STDERR = 1
 
-#: Longest launch plan as JSON, bytes: one datagram of the control socket, whose default send buffer is 208
-#: KiB.
-MAX_PLAN_BYTES = 160 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:

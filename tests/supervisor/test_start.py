@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -13,12 +15,23 @@ from mhnos_runtime.launch import STDERR, STDOUT
 from tests.supervisor.harness import Refused, Seen, Server, Supervised, alive, supervised
 
 
-def quiet(server: Server, supervisor: Supervised) -> None:
-    """Nothing is left of a process that was never started: no child, no log, no descriptor."""
-    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
-    server.until(lambda: children.read_text().split() == [str(server.os_pid)], "no child but the server")
-    assert supervisor.files() == []
-    assert not [name for name in supervisor.descriptors() if "pipe:" in name or "ptmx" in name][2:]
+class Quiet:
+    """Nothing is left of a process that was never started: no child, no log, no descriptor.
+
+    Children and sockets are counted: the child that waits for the next plan is another one each time.
+    """
+
+    def __init__(self, supervisor: Supervised) -> None:
+        self.supervisor = supervisor
+        self.before = self.now()
+
+    def now(self) -> tuple[int, list[str], list[str]]:
+        children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children").read_text()
+        descriptors = (re.sub(r"socket:.*", "socket", each) for each in self.supervisor.descriptors())
+        return len(children.split()), self.supervisor.files(), sorted(descriptors)
+
+    def again(self, server: Server) -> None:
+        server.until(lambda: self.now() == self.before, f"{self.before} again")
 
 
 def test_pipes_keep_the_streams_apart(server: Server) -> None:
@@ -101,12 +114,13 @@ def test_what_cannot_be_executed_is_refused_and_leaves_nothing(
     supervisor: Supervised, server: Server, tmp_path: Path, case: str, pty: tuple[int, int] | None
 ) -> None:
     path, code = failing(tmp_path)[case]
+    quiet = Quiet(supervisor)
     with pytest.raises(Refused) as refused:
         server.spawn(str(path), pty=pty)
     assert refused.value.body["code"] == code
     assert str(path) in refused.value.body["message"]
     assert refused.value.body["hint"]
-    quiet(server, supervisor)
+    quiet.again(server)
     # A process that never was is not counted, and the supervisor goes on.
     assert server.ended(server.sh("exit 0")).code == 0
 
@@ -118,16 +132,18 @@ def test_an_interpreter_that_is_missing_is_named_as_the_reason(server: Server, t
 
 
 def test_an_argument_that_the_kernel_does_not_take_is_refused(supervisor: Supervised, server: Server) -> None:
+    quiet = Quiet(supervisor)
     with pytest.raises(Refused, match="Argument list too long") as refused:
         server.spawn("true", "x" * (140 << 10))
     assert refused.value.body["code"] == "start-failed"
-    quiet(server, supervisor)
+    quiet.again(server)
 
 
 def test_a_limit_that_cannot_be_set_is_refused(supervisor: Supervised, server: Server) -> None:
+    quiet = Quiet(supervisor)
     with pytest.raises(Refused, match="limits"):
         server.spawn("true", rlimits=((resource.RLIMIT_NOFILE, 20, 10),))
-    quiet(server, supervisor)
+    quiet.again(server)
 
 
 def test_a_folder_that_is_removed_meanwhile_harms_nobody(
@@ -167,13 +183,12 @@ def test_pids_are_never_used_again(server: Server) -> None:
 
 
 def test_forgetting_gives_everything_back(supervisor: Supervised, server: Server) -> None:
-    before = sorted(supervisor.descriptors())
+    quiet = Quiet(supervisor)
     processes = [server.sh("echo hi", pty=pty) for pty in (None, (80, 24), None)]
     for process in processes:
         server.ended(process)
         server.ask("forget", process)
-    server.until(lambda: supervisor.files() == [], "no log left")
-    assert sorted(supervisor.descriptors()) == before
+    quiet.again(server)
 
 
 def test_a_living_process_is_not_forgotten(supervisor: Supervised, server: Server) -> None:
@@ -212,8 +227,9 @@ def test_no_descriptors_left_refuses_and_recovers(tmp_path: Path, pty: tuple[int
         assert refused.value.body["retry"]
         assert "ulimit -n" in refused.value.body["hint"]
         for _ in range(3):
-            with pytest.raises(Refused):
-                server.sh("exit 0", pty=pty)
+            # A start needs fewer descriptors while a child waits for it: the last ones may do for that.
+            with contextlib.suppress(Refused):
+                server.ended(server.sh("exit 0", pty=pty))
         started = [process for process in server.processes.values() if process.exit is None]
         assert len(started) >= 3
         assert all(alive(process.os_pid) for process in started)

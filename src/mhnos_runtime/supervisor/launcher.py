@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from mhnos_runtime.channel import ANCILLARY_BYTES, descriptors_of
+from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import child
@@ -21,7 +21,6 @@ from mhnos_runtime.supervisor.loop import Loop
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
-_MAX_MESSAGE_BYTES = 1 << 18
 
 
 class Launcher:
@@ -117,7 +116,7 @@ def _wait(sock: socket.socket) -> NoReturn:
         os.closerange(3, own)
         os.closerange(own + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         message, ancillary, _flags, _address = sock.recvmsg(
-            _MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
         if message:
             plan = LaunchPlan.from_dict(json.loads(message))
