@@ -28,15 +28,18 @@ def main() -> None:
     test.connect("\0" + sys.argv[1])
     supervisor = socket.socket(fileno=int(sys.argv[2]))
     supervisor.setblocking(True)
-    other = {test: supervisor, supervisor: test}
+    ends = {test.fileno(): (test, supervisor), supervisor.fileno(): (supervisor, test)}
+    poll = select.poll()  # select(2) knows no descriptor above 1023
+    for fd in ends:
+        poll.register(fd, select.POLLIN)
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))
     while True:
-        ready, _, _ = select.select([test, supervisor], [], [], 0.05)
+        ready = poll.poll(50)
         if ending and not ready:
             return
-        for source in ready:
-            if not relay(source, other[source]):
+        for fd, _events in ready:
+            if not relay(*ends[fd]):
                 return
 
 

@@ -255,15 +255,17 @@ class Supervised:
         return self.popen.wait(seconds)
 
     def files(self) -> list[str]:
-        return sorted(path.name for path in (self.state_dir / "processes").glob("*"))
+        """Of all processes; the log that waits for the next one is nobody's."""
+        names = (path.name for path in (self.state_dir / "processes").glob("*"))
+        return sorted(name for name in names if name != "next.log")
 
     def descriptors(self) -> list[str]:
         """What each of its descriptors is, apart from standard input, output and error."""
         found = []
         for fd in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if int(fd.name) > 2:
-                    found.append(os.readlink(fd))
+                if int(fd.name) > 2 and not (target := os.readlink(fd)).endswith("/next.log"):
+                    found.append(target)
         return found
 
     def close(self) -> None:

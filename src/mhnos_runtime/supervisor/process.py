@@ -13,7 +13,6 @@ import sys
 import termios
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError
@@ -37,6 +36,9 @@ DRAIN_SECONDS = 1.0
 #: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
 #: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
 REOPENED_SECONDS = 0.2
+
+#: When the record of a start is written: the first output is out by then.
+SAVE_SECONDS = 0.005
 
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
@@ -91,7 +93,7 @@ class Process:
         cls, loop: Loop, archive: Archive, launcher: Launcher, pid: int, plan: LaunchPlan, cwd_fd: int
     ) -> Process:
         """Allocate the log and start. Raises LimitReached when disk, descriptors or tasks run out."""
-        log = _create_log(archive.log_path(pid), plan.retention_bytes)
+        log = _new_log(archive, pid, plan.retention_bytes)
         try:
             child = launcher.start(plan, cwd_fd)
         except BaseException:
@@ -196,8 +198,14 @@ class Process:
         if self._plan.timeout_ms:
             self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
         self.on_started(None)
-        self._archive.save(self.record())
+        self._loop.after(SAVE_SECONDS, self._settle)
         self.check_ended()
+
+    def _settle(self) -> None:
+        """What a start leaves for later: its record, and room for the next one."""
+        if self.exit is None:
+            self._archive.save(self.record())
+        self._archive.prepare(self._plan.retention_bytes)
 
     # Capture
 
@@ -438,14 +446,14 @@ class Process:
         self._archive.remove(self.pid)
 
 
-def _create_log(path: Path, retention_bytes: int) -> LogWriter:
+def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
     try:
-        return LogWriter.create(path, retention_bytes)
+        return archive.new_log(pid, retention_bytes)
     except OSError as error:
         raise LimitReached(
             f"no room for the output log: {error.strerror}",
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
-            hint=f"free some space below {path.parent}, or lower the retention",
+            hint="free some space where the state directory is, or lower the retention",
         ) from error
 
 
