@@ -50,6 +50,10 @@ class Client:
         """Send a binary frame of input."""
         await self.socket.send_bytes(HEADER.pack(3, 0, 0, pid, 0) + data)
 
+    async def number(self, pid: int, offset: int, data: bytes) -> None:
+        """Send a binary frame of numbered input."""
+        await self.socket.send_bytes(HEADER.pack(3, 2, 0, pid, offset) + data)
+
     async def next(self, timeout: float = PATIENCE) -> Message:
         """The next message. Raises Closed, TimeoutError."""
         frame = await asyncio.wait_for(self.socket.receive(), timeout)

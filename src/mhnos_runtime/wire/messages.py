@@ -161,7 +161,8 @@ class Spawn(Message, tag="spawn"):
     """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
 
     `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
-    key with the same request answers with the same pid for as long as the process is kept.
+    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
+    Attach.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -174,18 +175,21 @@ class Spawn(Message, tag="spawn"):
     attach: bool = True
     linger_ms: Count | None = None
     key: Name | None = None
+    acks: bool = False
 
 
 class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
 
-    `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end.
+    `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
+    the client's place is what it acknowledges, from the first byte on.
     """
 
     pid: Integer
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
     repaint: bool = False
+    acks: bool = False
 
 
 class Detach(Message, tag="detach"):
