@@ -94,9 +94,9 @@ def client_of(server: TestServer, **options: Any) -> Runtime:
     return connect(options.pop("url", server.url), server.token, **{"backoff": quick, **options})
 
 
-async def eventually(check: Callable[[], bool]) -> None:
+async def eventually(check: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait until something that nobody is told of is so."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while not check():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)
 

@@ -144,11 +144,14 @@ def _unpacked(data: bytes) -> Message:
 
 
 @asynccontextmanager
-async def connect(server: TestServer, newer: bool = False, **options: Any) -> AsyncIterator[Client]:
-    """A connection that has read the server's first message. newer: with binary frames."""
+async def connect(
+    server: TestServer, newer: bool = False, base: str = "", **options: Any
+) -> AsyncIterator[Client]:
+    """A connection that has read the server's first message. newer: with binary frames. base: by another
+    address."""
     protocols = {"protocols": (NEWER,)} if newer else {}
     options = {"max_msg_size": 0, "autoping": True, **protocols, **options}
-    url = f"{server.url}/?token={server.token}"
+    url = f"{base or server.url}/?token={server.token}"
     async with aiohttp.ClientSession() as session, session.ws_connect(url, **options) as socket:
         client = Client(socket)
         client.hello = await client.next()
