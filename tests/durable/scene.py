@@ -71,7 +71,8 @@ def server_in(
     customs = directory / "customs"
     customs.mkdir(exist_ok=True)
     patch(directory, patched or {})
-    return TestServer(directory, *flags, environment={"PATH": path, "PYTHONPATH": str(customs)})
+    places = os.pathsep.join(filter(None, (str(customs), os.environ.get("PYTHONPATH"))))
+    return TestServer(directory, *flags, environment={"PATH": path, "PYTHONPATH": places})
 
 
 def patch(directory: Path, values: Mapping[str, Mapping[str, object]]) -> None:
