@@ -84,7 +84,9 @@ class ServerKeeper:
         self._use(lambda channel: channel.notify(kind, pid))
 
     def stop(self) -> None:
-        """End the server for good; on_stopped follows, at once if there is none."""
+        """End the server for good; on_stopped follows, at once if there is none. Once is enough."""
+        if self._stopping:
+            return
         self._stopping = True
         if not self.os_pid:
             self._on_stopped()
