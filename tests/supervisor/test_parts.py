@@ -123,3 +123,27 @@ def test_timers_run_in_order_and_not_when_cancelled(loop: Loop) -> None:
 def test_killing_nobody_is_nothing() -> None:
     tree.kill([])
     tree.send([2**22 + 1], signal.SIGKILL)  # beyond the largest pid there can be
+
+
+def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None:
+    """Eight floods once stood in front of every echo, each with a burst of its own."""
+    loop = Loop()
+    called: list[int] = []
+    pipes = [os.pipe() for _ in range(4)]
+
+    def take(number: int) -> None:
+        called.append(number)
+        loop.set_bulk(pipes[number][0], number != 3)
+        if len(called) == 10:
+            loop.stop()
+
+    for number, (reader, writer) in enumerate(pipes):
+        os.write(writer, b"x")
+        loop.watch(reader, lambda number=number: take(number))  # type: ignore[misc]
+    loop.run()
+    first, later = called[:4], called[4:]
+    assert sorted(first) == [0, 1, 2, 3]
+    assert later == [3, first[0], 3, first[1], 3, first[2]]
+    loop.close()
+    for fd in (fd for ends in pipes for fd in ends):
+        os.close(fd)

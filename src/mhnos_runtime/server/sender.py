@@ -13,7 +13,7 @@ from mhnos_runtime.server.websocket import WebSocket
 #: Answers that wait for a client that does not read them. Above it, no more of its requests are read.
 MAX_ANSWER_BYTES = 1 << 20
 #: Sent in one go before other connections get their turn.
-TURN_BYTES = 256 * 1024
+TURN_BYTES = 64 * 1024
 
 
 class Sender:

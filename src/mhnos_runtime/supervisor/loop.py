@@ -36,6 +36,8 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._unwatched: set[int] = set()
+        self._bulk: dict[int, int] = {}
+        self._turns = 0
         self._timers: list[Timer] = []
         self._signals: dict[int, Callable[[], None]] = {}
         self._running = False
@@ -53,8 +55,17 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
+            self._bulk.pop(fd, None)
             self._epoll.unregister(fd)
             self._unwatched.add(fd)
+
+    def set_bulk(self, fd: int, bulk: bool) -> None:
+        """Let `fd` wait for all that is not bulk, and take turns with what is: no flood delays an echo."""
+        if bulk:
+            self._turns += 1
+            self._bulk[fd] = self._turns
+        else:
+            self._bulk.pop(fd, None)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback)
@@ -76,7 +87,10 @@ class Loop:
         while self._running:
             # An event of a descriptor that was closed in this turn is not for the one that took its number.
             unwatched.clear()
-            for fd, _events in poll(self._timeout()):
+            ready = [fd for fd, _events in poll(self._timeout())]
+            if self._bulk:
+                ready = self._in_order(ready)
+            for fd in ready:
                 handler = handlers.get(fd)
                 if handler is not None and fd not in unwatched:
                     handler()
@@ -87,6 +101,11 @@ class Loop:
         self._epoll.close()
         os.close(self._signal_reader)
         os.close(self._signal_writer)
+
+    def _in_order(self, ready: list[int]) -> list[int]:
+        """All that is not bulk, then that of the rest whose turn was longest ago; the others stay ready."""
+        bulk = [fd for fd in ready if fd in self._bulk]
+        return [fd for fd in ready if fd not in self._bulk] + sorted(bulk, key=self._bulk.__getitem__)[:1]
 
     def _timeout(self) -> float:
         while self._timers and self._timers[0].callback is None:

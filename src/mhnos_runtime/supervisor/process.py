@@ -40,6 +40,9 @@ REOPENED_SECONDS = 0.2
 #: When the record of a start is written: the first output is out by then.
 SAVE_SECONDS = 0.005
 
+#: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
+BULK_BYTES = 4096
+
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
 
@@ -236,6 +239,8 @@ class Process:
                 self.on_output()
         if more is None:
             self._source_ended(fd)
+        else:
+            self._loop.set_bulk(fd, total >= BULK_BYTES)
 
     def _source_ended(self, fd: int) -> None:
         if fd != self.input_fd or self._tree_gone:
