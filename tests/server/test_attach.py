@@ -284,7 +284,8 @@ os.write(1, b"end")
 
 
 async def test_stats(client: Client, script: Script) -> None:
-    pid = await client.spawn("python", script("input()"))
+    pid = await client.spawn("python", script("print('up', flush=True); input()"))
+    await client.until("stdout")  # before, the kernel is between two programs, and has no memory to tell of
     [row] = (await client.ask("stats", pid=pid))["processes"]
     assert row["pid"] == pid
     assert row["rssBytes"] > 500_000

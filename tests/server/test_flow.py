@@ -202,14 +202,13 @@ async def test_a_vanished_client_comes_back_in_a_flood(tmp_path: Path, acknowled
     async with flooding(tmp_path, 60) as server:
         async with connect(server, newer=True) as client:
             pid = await client.spawn("python", "-c", "input(); exec(open('flood.py').read())", str(FLOOD))
-            await client.send("attach", pid=pid)
-            await client.send("ack", pid=pid, offset=0)
+            await client.send("attach", pid=pid, acks=acknowledges)
             await client.send("write", pid=pid, data="\r")
             await client.until("stdout")
             client.vanish()
         for number in range(100):
             async with connect(server, newer=True) as client:
-                await client.send("attach", pid=pid, **{"from": offset})
+                await client.send("attach", pid=pid, acks=acknowledges, **{"from": offset})
                 offset = await _some(client, pid, offset, MIB + number * 1000, acknowledges)
                 client.vanish()
                 came += client.seen

@@ -57,15 +57,15 @@ class Modes:
 
     def __init__(self) -> None:
         self._tail = b""
-        self._alternate = False
+        self.alternate = False
 
     def feed(self, data: bytes) -> None:
         """Look at output on its way to the terminal."""
         seen = self._tail + data
         for match in _ALTERNATE.finditer(seen):
-            self._alternate = match[1] == b"h"
+            self.alternate = match[1] == b"h"
         self._tail = seen[-_ALTERNATE_BYTES:]
 
     def undo(self) -> bytes:
         """What brings the terminal back to a shell's expectations."""
-        return (b"\x1b[?1049l" if self._alternate else b"") + _USUAL_MODES
+        return (b"\x1b[?1049l" if self.alternate else b"") + _USUAL_MODES

@@ -32,6 +32,8 @@ HELD_KEY_S = 0.25
 PASTE_BYTES = 512
 SHOWN_UNCERTAIN_BYTES = 40  # enough to recognise what was typed
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
+# between the two sizes: long enough for a program to ask for the first one
+NUDGE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Notices:
 
     def __init__(self) -> None:
         self.raw = False
+        self.on_resumed: Callable[[], None] = lambda: None
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -73,6 +76,8 @@ class Notices:
     def connection(self, state: ConnectionState) -> None:
         """For the client's `on_state`."""
         self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
+        if state != "lost":
+            self.on_resumed()
 
     def uncertain(self, found: InputUncertain) -> None:
         """For the client's `on_uncertain`."""
@@ -94,6 +99,7 @@ class Session:
         self._modes = Modes()
         self._interrupts = 0
         notices.use(self._stderr)
+        notices.on_resumed = self._redraw
 
     async def run(self) -> int:
         """Until the process has ended or the person has left; returns this command's exit code.
@@ -275,6 +281,17 @@ class Session:
     def _tell_size(self) -> None:
         size = size_of(STDIN)
         self._start(self._process.resize(size.cols, size.rows))
+
+    def _redraw(self) -> None:
+        """Notices stand across the screen of a full-screen program: two sizes make it draw that anew."""
+        if self._manner.raw and self._modes.alternate:
+            self._start(self._nudge())
+
+    async def _nudge(self) -> None:
+        size = size_of(STDIN)
+        await self._process.resize(size.cols, max(1, size.rows - 1))
+        await asyncio.sleep(NUDGE_S)
+        await self._process.resize(size.cols, size.rows)
 
     # Helpers
 
