@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.client import Backoff, ClientProcess, InputUncertain, Output, Runtime, connect
+from mhnos_runtime.client.errors import ConnectFailed
 from mhnos_runtime.testing import TestServer
 
 MIB = 1 << 20
@@ -93,6 +94,22 @@ def client_of(server: TestServer, **options: Any) -> Runtime:
     """A client that comes back sooner than a person would notice."""
     quick = Backoff(first_s=0.01, cap_s=0.2)
     return connect(options.pop("url", server.url), server.token, **{"backoff": quick, **options})
+
+
+@contextlib.asynccontextmanager
+async def client_through(server: TestServer, url: str) -> AsyncIterator[Runtime]:
+    """A client on the other side of a bad network, which may well refuse its first attempts."""
+    while True:
+        runtime = client_of(server, url=url)
+        try:
+            await runtime.__aenter__()
+            break
+        except ConnectFailed:
+            await asyncio.sleep(0)
+    try:
+        yield runtime
+    finally:
+        await runtime.__aexit__(None, None, None)
 
 
 async def eventually(check: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:

@@ -6,11 +6,14 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.launch import ProcessRecord
 from mhnos_runtime.supervisor import child, tree
+from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.loop import Loop
 
 
@@ -147,3 +150,23 @@ def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None
     loop.close()
     for fd in (fd for ends in pipes for fd in ends):
         os.close(fd)
+
+
+def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> None:
+    """A log that a power failure had left half written once kept the whole runtime from starting."""
+    archive = Archive(tmp_path)
+    for pid in (1000, 1001, 1002, 1003):
+        archive.new_log(pid, 4096).close()
+        archive.save(ProcessRecord(pid, 1, 0, None, {}))
+    (tmp_path / "1001.log").write_bytes(b"?" * 8192)
+    (tmp_path / "1002.json").write_text("{")
+    (tmp_path / "1003.json").unlink()
+    (tmp_path / "1004.new").write_text("never whole")
+    before = len(os.listdir("/proc/self/fd"))
+    [left] = archive.load()
+    assert left.pid == 1000
+    assert left.exit is not None
+    assert left.exit.reason == "lost"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1000.json", "1000.log"]
+    left.close()
+    assert len(os.listdir("/proc/self/fd")) == before

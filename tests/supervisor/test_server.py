@@ -35,7 +35,7 @@ def test_a_new_server_gets_everything_back(supervisor: Supervised, server: Serve
     ended = server.sh("echo gone; exit 9")
     server.ended(ended)
     server.ask("size", terminal, columns=101, rows=31)
-    server.sh("exit 0")
+    server.ended(server.sh("exit 0"))
     server.said(piped, b"one")
 
     fresh = replace(supervisor, server)

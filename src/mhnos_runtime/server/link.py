@@ -18,7 +18,7 @@ class Listener(Protocol):
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> object: ...
+    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> object: ...
 
     def on_ready(self) -> None: ...
 
@@ -115,7 +115,7 @@ class SupervisorLink:
         match body["event"]:
             case "spawned" | "restored":
                 record = ProcessRecord.from_dict(body["record"])
-                self._listener.on_process(record, message.descriptors)
+                self._listener.on_process(record, message.descriptors, new=body["event"] == "spawned")
                 self._answer(body.get("request"), record.pid)
             case "refused":
                 self._answer(body["request"], _error(body))

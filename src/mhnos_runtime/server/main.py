@@ -53,8 +53,8 @@ class Server:
         self._runtime = Runtime(self._loop, settings, hello)
         self._runtime.link = self._link
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> None:
-        self._runtime.on_process(record, descriptors)
+    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+        self._runtime.on_process(record, descriptors, new)
 
     def on_ready(self) -> None:
         self._runtime.on_restored()

@@ -78,7 +78,9 @@ class Runtime:
 
     # What the supervisor says
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int]) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+        """A process is there: one that another server left, or a new one, which may be that one's too."""
+        self.table.total_spawned += new
         log = LogReader(descriptors[0])
         queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
         process = Process(record, log, queue)
@@ -152,7 +154,6 @@ class Runtime:
                 os.close(directory)
         finally:
             self.table.release()
-        self.table.total_spawned += 1
         return self.table.find(pid)
 
     def _plan(self, kind: kinds.Kind, request: m.Spawn, cwd: str, notice: str) -> LaunchPlan:
