@@ -63,7 +63,14 @@ class Proxy:
                 await self._connect(reader, writer)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        opening = asyncio.ensure_future(asyncio.open_connection(self._host, self._port))
+        try:
+            up_reader, up_writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # One that is just being made would be left open by nobody's fault but this.
+            with contextlib.suppress(OSError):
+                (await opening)[1].transport.abort()
+            raise
         pumps = {
             asyncio.create_task(self._pump(reader, up_writer)),
             asyncio.create_task(self._pump(up_reader, writer)),
