@@ -30,10 +30,6 @@ _prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 
 _EXIT_SETUP_FAILED = 127
-
-#: nice(2) of supervisor and server beside that of the processes.
-_PRIORITY = -10
-_FORMER_PRIORITY = os.getpriority(os.PRIO_PROCESS, 0)
 #: A writer that fills it is woken a quarter as often as with the kernel's own 64 KiB.
 _PIPE_BYTES = 256 * 1024
 #: asm-generic/termbits.h; erasing a character in cooked mode then erases all of its bytes.
@@ -57,18 +53,6 @@ class Child:
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its children (prctl(2))."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def come_first() -> None:
-    """Run before the processes where the machine is busy: a terminal must stay prompt beside them.
-
-    Only root may ask for it; their own children get the priority that was there before, see `detach`. Where
-    each session has its own share of the machine (sched(7), autogroup), that is what counts.
-    """
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY + _FORMER_PRIORITY)
-        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
-            file.write(str(_PRIORITY))
 
 
 def why_not(report: bytes, program: str) -> MhnosError:
@@ -180,7 +164,6 @@ def detach() -> None:
     """In a fresh child: be nobody's but the supervisor's, and end with it."""
     _reset_signals()
     os.setsid()
-    os.setpriority(os.PRIO_PROCESS, 0, _FORMER_PRIORITY)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -70,7 +70,6 @@ class Supervisor:
         behind is taken over as ended.
         """
         child.become_subreaper()
-        child.come_first()
         _raise_descriptor_limit()
         if handed_over is None:
             self._take_over_ended(self._archive.load())
