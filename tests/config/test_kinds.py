@@ -31,6 +31,19 @@ def test_whole_declaration() -> None:
     )
 
 
+def test_limits_are_names_that_are_known_with_numbers() -> None:
+    (kind,) = parse('[kinds.a]\nargv = ["a"]\nlimits = {open_files = 64, cpu_seconds = 5}\n')
+    assert kind.limits == (("cpu_seconds", 5), ("open_files", 64))
+    assert parse_kinds({"a": kind.to_plain()}, "hand-over") == (kind,)
+    for wrong, said in (
+        ("{cpu_second = 5}", "did you mean cpu_seconds"),
+        ("{open_files = 0}", "above 0"),
+        ("5", "table"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse(f'[kinds.a]\nargv = ["a"]\nlimits = {wrong}\n')
+
+
 def test_smallest_declaration() -> None:
     assert parse('[kinds.irb]\nargv = ["irb"]\n') == (KindSetting("irb", ("irb",)),)
 

@@ -202,3 +202,14 @@ def test_errors_are_the_clients_or_the_machines() -> None:
     for error in (InvalidRequest("x"), StartFailed("x")):
         assert isinstance(error, MhnosError)
         assert not error.retry
+
+
+def test_a_kind_narrows_what_its_programs_may_use() -> None:
+    limits = (("cpu_seconds", 7), ("file_bytes", 1000), ("open_files", 64))
+    kind = kinds.Kind("a", ("/bin/a",), limits=limits)
+    made = planning.plan(kind, request(""), POLICY, host(), {})
+    found = {number: (soft, hard) for number, soft, hard in made.rlimits}
+    assert found[resource.RLIMIT_CPU] == (7, 7)
+    assert found[resource.RLIMIT_FSIZE] == (1000, 1000)
+    assert found[resource.RLIMIT_NOFILE] == (64, 64)
+    assert found[resource.RLIMIT_CORE] == (0, 0)

@@ -15,6 +15,8 @@ from mhnos_runtime.errors import ConfigError
 
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
 PLACEHOLDERS = ("{command}", "{args}")
+#: What the kernel enforces on each program by itself (getrlimit(2)).
+LIMITS = ("open_files", "cpu_seconds", "file_bytes")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -25,7 +27,8 @@ _PLACEHOLDER = re.compile(r"\{[a-z_]+\}\Z")
 class KindSetting:
     """argv: {command} stands for the client's command, anywhere in an item; {args}, an item of its own, for
     all its arguments. command: "script" is a path in the workspace, "text" is passed on as it is.
-    env: pairs of name and value, added to what every process gets."""
+    env: pairs of name and value, added to what every process gets. limits: pairs of a name in LIMITS and a
+    number."""
 
     name: str
     argv: tuple[str, ...]
@@ -33,12 +36,13 @@ class KindSetting:
     env: tuple[tuple[str, str], ...] = ()
     command: Literal["script", "text"] = "script"
     description: str = ""
+    limits: tuple[tuple[str, int], ...] = ()
 
     def to_plain(self) -> dict[str, object]:
         """The table that `parse_kind` reads, without the name."""
         table = asdict(self)
         del table["name"]
-        return {**table, "argv": list(self.argv), "env": dict(self.env)}
+        return {**table, "argv": list(self.argv), "env": dict(self.env), "limits": dict(self.limits)}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -111,6 +115,17 @@ def _env(value: object, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(value.items()))
 
 
+def _limits(value: object, where: str) -> tuple[tuple[str, int], ...]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {value!r}; expected a table such as {{ cpu_seconds = 60 }}")
+    for name, number in value.items():
+        if name not in LIMITS:
+            raise ConfigError(f"{where} has {name!r}{nearest(str(name), LIMITS)}; known: {', '.join(LIMITS)}")
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 1 << 62:
+            raise ConfigError(f"{where} has {name} = {number!r}; expected a whole number above 0")
+    return tuple(sorted(value.items()))
+
+
 def _command(value: object, where: str) -> str:
     if value not in ("script", "text"):
         raise ConfigError(f'{where} is {value!r}; expected "script" (a path in the workspace) or "text"')
@@ -133,5 +148,6 @@ _FIELDS: dict[str, Callable[[object, str], object]] = {
     "env": _env,
     "command": _command,
     "description": _description,
+    "limits": _limits,
 }
 _KEYS = ", ".join(_FIELDS)

@@ -31,6 +31,7 @@ class Kind:
     command: Command = "script"
     env: tuple[tuple[str, str], ...] = ()
     hang_up_ms: int = HANG_UP_MS
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 BUILT_IN = (
@@ -47,5 +48,7 @@ def all_kinds(declared: Iterable[KindSetting]) -> dict[str, Kind]:
     """Built-in and declared kinds by name."""
     kinds = {kind.name: kind for kind in BUILT_IN}
     for setting in declared:
-        kinds[setting.name] = Kind(setting.name, setting.argv, setting.pty, setting.command, setting.env)
+        kinds[setting.name] = Kind(
+            setting.name, setting.argv, setting.pty, setting.command, setting.env, limits=setting.limits
+        )
     return kinds

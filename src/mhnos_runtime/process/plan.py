@@ -26,6 +26,12 @@ _PATH = re.compile(r"[\w./+-]+")
 #: What programs expect as the soft limit; those that use select(2) break above it.
 OPEN_FILES = 1024
 
+_RESOURCES = {
+    "open_files": resource.RLIMIT_NOFILE,
+    "cpu_seconds": resource.RLIMIT_CPU,
+    "file_bytes": resource.RLIMIT_FSIZE,
+}
+
 #: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
 MAX_TIMEOUT_MS = 2**31 - 1
 
@@ -77,7 +83,7 @@ def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[st
         stall_ms=policy.stall_ms,
         timeout_ms=request.timeout_ms,
         escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
-        rlimits=_limits(),
+        rlimits=_limits(kind),
         meta=meta,
     )
     _check(result)
@@ -161,10 +167,16 @@ def _escalation(kind: Kind, terminal: bool, grace_ms: int) -> tuple[tuple[int, i
     return (*hang_up, (grace_ms, int(signal.SIGKILL)))
 
 
-def _limits() -> tuple[tuple[int, int, int], ...]:
+def _limits(kind: Kind) -> tuple[tuple[int, int, int], ...]:
+    """Resource, soft and hard limit: what every program gets, then what its kind narrows."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    return ((resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, open_files, hard))
+    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (open_files, hard)}
+    for name, number in kind.limits:
+        most = resource.getrlimit(_RESOURCES[name])[1]
+        narrowed = number if most == resource.RLIM_INFINITY else min(number, most)
+        limits[_RESOURCES[name]] = (narrowed, narrowed)
+    return tuple((each, soft, most) for each, (soft, most) in limits.items())
 
 
 def _check(result: LaunchPlan) -> None:
