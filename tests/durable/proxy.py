@@ -23,6 +23,8 @@ class Proxy:
         self._host, self._port = parts.hostname, parts.port
         self._dice = dice
         self._tasks: set[asyncio.Task[None]] = set()
+        # Kept to the end, so that none is collected before it is closed.
+        self._writers: list[asyncio.StreamWriter] = []
         self.faults = dict.fromkeys(("cut", "stalled", "delayed", "split", "held", "refused"), 0)
         self.calm = False
         self.url = ""
@@ -39,6 +41,8 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
         await asyncio.sleep(0)
 
     def _happens(self, fault: str, chance: float) -> bool:
@@ -48,6 +52,7 @@ class Proxy:
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Not a coroutine: one that ends before it has begun would leave its connection open."""
+        self._writers.append(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -66,10 +71,11 @@ class Proxy:
         opening = asyncio.ensure_future(asyncio.open_connection(self._host, self._port))
         try:
             up_reader, up_writer = await asyncio.shield(opening)
+            self._writers.append(up_writer)
         except asyncio.CancelledError:
             # One that is just being made would be left open by nobody's fault but this.
             with contextlib.suppress(OSError):
-                (await opening)[1].transport.abort()
+                self._writers.append((await opening)[1])
             raise
         pumps = {
             asyncio.create_task(self._pump(reader, up_writer)),
