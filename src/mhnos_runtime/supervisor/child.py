@@ -6,12 +6,12 @@ Knows descriptors and system calls; not what the program is for, nor who asked.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import resource
 import signal
+import struct
 import sys
 import termios
 from collections.abc import Iterator
@@ -20,16 +20,22 @@ from typing import NoReturn
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import STDERR, STDOUT, LaunchPlan
+from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor.confine import prctl
+from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.signals import reset_signals
+
+#: Files of cgroups that a process joins by writing to them.
+Cgroups = tuple[str, ...]
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
-_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-
 _EXIT_SETUP_FAILED = 127
+# asm-generic/ioctls.h
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
 #: asm-generic/termbits.h; erasing a character in cooked mode then erases all of its bytes.
 _IUTF8 = 0o40000
 
@@ -50,15 +56,17 @@ class Child:
 
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its children (prctl(2))."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(plan: LaunchPlan, cwd_fd: int) -> Child:
-    """Fork a child that sets itself up and executes the plan; `cwd_fd` stays the caller's.
+def start(plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None = None, cgroups: Cgroups = ()) -> Child:
+    """Fork a child that confines itself and executes the plan; `cwd_fd` stays the caller's.
 
+    namespaces: those of the plan's holder, ready. cgroups: files that a process joins by writing to them.
     Raises LimitReached (code no-pty, too-many-files, too-many-tasks) when the machine has none left.
     """
-    with _Wiring(plan.pty) as wiring:
+    with _Wiring(plan.pty, plan.confine.user, namespaces) as wiring:
+        wiring.cgroups = cgroups
         try:
             os_pid = os.fork()
         except OSError as error:
@@ -69,7 +77,25 @@ def start(plan: LaunchPlan, cwd_fd: int) -> Child:
             ) from error
         if os_pid == 0:
             _run_child(plan, cwd_fd, wiring)
+        if namespaces is not None:
+            os_pid = _sibling(os_pid, wiring)
         return wiring.keep_parent_side(os_pid)
+
+
+def _sibling(os_pid: int, wiring: _Wiring) -> int:
+    """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside."""
+    os.waitpid(os_pid, 0)
+    for fd in (wiring.sibling_reader, wiring.verdict_reader):
+        os.set_blocking(fd, False)
+    try:
+        return int(os.read(wiring.sibling_reader, 32))
+    except BlockingIOError:
+        pass
+    try:
+        report = os.read(wiring.verdict_reader, 512)
+    except BlockingIOError:
+        report = b"namespaces:they are gone"
+    raise why_not(report, "the program")
 
 
 def why_not(report: bytes, program: str) -> MhnosError:
@@ -91,6 +117,12 @@ class _Wiring:
     """All descriptors of one start; what is still open at the end of the block is closed."""
 
     pty: tuple[int, int] | None
+    user: tuple[int, int] | None = None
+    namespaces: Namespaces | None = None
+    cgroups: Cgroups = ()
+    join: list[int] = field(default_factory=list)
+    sibling_reader: int = -1
+    sibling_writer: int = -1
     stdio: list[int] = field(default_factory=list)
     sources: dict[int, int] = field(default_factory=dict)
     input_fd: int = -1
@@ -101,6 +133,10 @@ class _Wiring:
     def __enter__(self) -> _Wiring:
         try:
             self.verdict_reader, self.verdict_writer = self._pipe()
+            if self.namespaces is not None:
+                self.sibling_reader, self.sibling_writer = self._pipe()
+                self.join = self.namespaces.descriptors()
+                self._open.update(self.join)
             if self.pty is None:
                 self._open_pipes()
             else:
@@ -126,8 +162,9 @@ class _Wiring:
         return ends
 
     def _open_pty(self, size: tuple[int, int]) -> None:
-        master, slave = os.openpty()
-        self._open.update((master, slave))
+        master, slave = self._pty_pair()
+        if self.user is not None:
+            os.fchown(slave, self.user[0], -1)
         columns, rows = size
         termios.tcsetwinsize(master, (rows, columns))
         settings = termios.tcgetattr(slave)
@@ -136,6 +173,20 @@ class _Wiring:
         self.stdio = [slave, slave, slave]
         self.sources = {master: STDOUT}
         self.input_fd = master
+
+    def _pty_pair(self) -> tuple[int, int]:
+        """The host's, or the namespaces' own, so that the terminal has a path inside (ioctl_tty(2))."""
+        if self.namespaces is None:
+            pair = os.openpty()
+            self._open.update(pair)
+            return pair
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        master = os.open(self.namespaces.multiplexer(), flags)
+        self._open.add(master)
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
+        self._open.add(slave)
+        return master, slave
 
     def _open_pipes(self) -> None:
         child_in, self.input_fd = self._pipe()
@@ -179,35 +230,49 @@ def _run_child(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> NoReturn:
 
 def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
+    yield "limits"
+    for path in wiring.cgroups:
+        with open(path, "wb", 0) as file:
+            file.write(b"0")
     yield "signals"
-    _reset_signals()
+    reset_signals()
+    yield "user"
+    confine.become(plan.confine.user)
+    if wiring.namespaces is not None:
+        yield "namespaces"
+        _go_inside(wiring)
     yield "session"
     os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield "terminal"
     if wiring.pty is not None:
         fcntl.ioctl(wiring.stdio[0], termios.TIOCSCTTY, 0)
     for target, fd in enumerate(wiring.stdio):
         os.dup2(fd, target)
     yield "directory"
-    os.fchdir(cwd_fd)
+    if wiring.namespaces is None:
+        os.fchdir(cwd_fd)
+    else:
+        os.chdir(plan.confine.directory)
     os.umask(0o022)
-    yield "limits"
+    yield "rlimits"
     for number, soft, hard in plan.rlimits:
         resource.setrlimit(number, (soft, hard))
+    yield "confinement"
+    confine.lock_up(plan.confine)
+    confine.close_others_at_exec()
     yield "exec"
     os.execve(plan.argv[0], plan.argv, plan.env)
 
 
-def _reset_signals() -> None:
-    # The wake-up descriptor is shared with the parent: nothing may be written to it from here.
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # The C library keeps two real-time signals for itself and refuses them.
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def _go_inside(wiring: _Wiring) -> None:
+    """Join the namespaces and go on as a sibling, since only what is forked now is in the PID namespace."""
+    confine.enter(wiring.join)
+    os_pid = confine.fork_as_sibling()
+    if os_pid:
+        os.write(wiring.sibling_writer, str(os_pid).encode())
+        os._exit(0)
 
 
 def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:
@@ -215,11 +280,11 @@ def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) ->
     os_pid = os.fork()
     if os_pid == 0:
         try:
-            _reset_signals()
+            reset_signals()
             # In a group of its own, Ctrl-C on the terminal reaches the supervisor alone, which ends it in
             # order.
             os.setpgid(0, 0)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in (channel_fd, *inherited):
                 os.set_inheritable(fd, True)
             os.execv(sys.executable, [sys.executable, *arguments])

@@ -16,7 +16,9 @@ from mhnos_runtime.errors import LimitReached, MhnosError
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
-from mhnos_runtime.supervisor import tree
+from mhnos_runtime.supervisor import tree, watchdog
+from mhnos_runtime.supervisor.cgroup import Group
+from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.loop import Loop, Timer
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
@@ -40,17 +42,33 @@ class Process:
     on_output: Callable[[], None]
     on_ended: Callable[[], None]
 
-    def __init__(self, loop: Loop, pid: int, plan: LaunchPlan, cwd_fd: int, log_path: Path) -> None:
-        """Allocate the log and fork. Raises LimitReached when disk, descriptors or tasks run out."""
+    def __init__(
+        self,
+        loop: Loop,
+        pid: int,
+        plan: LaunchPlan,
+        cwd_fd: int,
+        log_path: Path,
+        namespaces: Namespaces | None = None,
+    ) -> None:
+        """Allocate the log and fork. namespaces: of the plan's holder; they end with the process.
+
+        Raises LimitReached when disk, descriptors or tasks run out.
+        """
         self._loop = loop
         self._plan = plan
         self._log_path = log_path
+        self._namespaces = namespaces
+        self._group: Group | None = None
         self.log = _create_log(log_path, plan.retention_bytes)
         self._least_kib = _own_memory_kib()
         try:
-            child = child_module.start(plan, cwd_fd)
+            self._group = _make_group(plan, pid)
+            doors = self._group.doors if self._group else ()
+            child = child_module.start(plan, cwd_fd, namespaces, doors)
         except BaseException:
             self._discard_log()
+            self._discard_surroundings()
             raise
         self.pid = pid
         self.os_pid = child.os_pid
@@ -72,6 +90,7 @@ class Process:
         self._progress: tuple[int, float] | None = None
         self._end_reason = ""
         self._last_signal = ""
+        self._peak_bytes = 0
         loop.watch(self._verdict_fd, self._on_verdict)
         for fd, stream in self._sources.items():
             self._watch_source(fd, stream)
@@ -98,9 +117,28 @@ class Process:
         if report:
             self.on_started(child_module.why_not(report, self._plan.argv[0]))
             return
+        self._watch_limits()
         if self._plan.timeout_ms:
             self._after_ms(self._plan.timeout_ms, lambda: self.end(signal.SIGTERM, "timeout"))
         self.on_started(None)
+
+    def _watch_limits(self) -> None:
+        if self._group is not None and self._group.oom_fd >= 0:
+            self._loop.watch(self._group.oom_fd, self._on_out_of_memory)
+        if self._plan.confine.limits.watched():
+            self._look_at_use()
+
+    def _on_out_of_memory(self) -> None:
+        if self._group is not None:
+            self._loop.unwatch(self._group.oom_fd)
+        self.end(signal.SIGKILL, "memory")
+
+    def _look_at_use(self) -> None:
+        seen = watchdog.look(self.os_pid, self._plan.confine.limits)
+        self._peak_bytes = max(self._peak_bytes, seen.memory_bytes)
+        if seen.reason:
+            self.end(signal.SIGKILL, seen.reason)
+        self._after_ms(round(watchdog.INTERVAL_SECONDS * 1000), self._look_at_use)
 
     # Capture
 
@@ -236,6 +274,14 @@ class Process:
         self._end = time.monotonic()
         for timer in self._timers:
             timer.cancel()
+        if self._namespaces is not None:
+            self._namespaces.wind_down()
+
+    @property
+    def tree_going(self) -> bool:
+        """Whether the main process has ended and nobody has been told that all others have."""
+        surrounded = self._namespaces is not None and not self._namespaces.gone
+        return self.main_status is not None and self.exit is None and not surrounded
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
@@ -254,6 +300,7 @@ class Process:
     def check_ended(self) -> None:
         if self.exit is None and self._tree_gone and not self._sources:
             self.exit = self._exit_record()
+            self._discard_surroundings()
             self.close_stdin()
             self.on_ended()
 
@@ -261,6 +308,7 @@ class Process:
         if self.main_status is None or self._usage is None:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
+        self._ask_group(code)
         killed_by = signal.Signals(-code).name if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
         if self._last_signal:
@@ -272,10 +320,27 @@ class Process:
             evidence=evidence,
             runtime_ms=round((self._end - self._start) * 1000),
             cpu_ms=round((self._usage.ru_utime + self._usage.ru_stime) * 1000),
-            max_rss_bytes=_peak_memory(self._usage, self._least_kib),
+            max_rss_bytes=max(_peak_memory(self._usage, self._least_kib) or 0, self._peak_bytes) or None,
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
         )
+
+    def _ask_group(self, code: int) -> None:
+        """Whether the kernel ended it for its memory, and how much it had then."""
+        if self._group is None:
+            return
+        if code == -signal.SIGKILL and not self._end_reason and self._group.memory_kills():
+            self._end_reason = "memory"
+        if self._end_reason == "memory":
+            self._peak_bytes = max(self._peak_bytes, self._group.peak_bytes() or 0)
+
+    def _discard_surroundings(self) -> None:
+        if self._group is not None:
+            if self._group.oom_fd >= 0:
+                self._loop.unwatch(self._group.oom_fd)
+            self._group.close()
+        if self._namespaces is not None:
+            self._namespaces.kill()
 
     def close(self) -> None:
         """Give back all descriptors and the log; the process must have ended, or never have started."""
@@ -286,11 +351,24 @@ class Process:
                 self.input_fd = -1
         self._sources.clear()
         self.close_stdin()
+        self._discard_surroundings()
         self._discard_log()
 
     def _discard_log(self) -> None:
         self.log.close()
         self._log_path.unlink(missing_ok=True)
+
+
+def _make_group(plan: LaunchPlan, pid: int) -> Group | None:
+    limits = plan.confine.limits
+    if not limits.cgroups:
+        return None
+    try:
+        return Group(limits, f"p{pid}")
+    except OSError as error:
+        raise LimitReached(
+            f"the limits could not be set: {error}", code="start-failed", hint="mhnos-runtime doctor tells more"
+        ) from error
 
 
 def _create_log(path: Path, retention_bytes: int) -> LogWriter:

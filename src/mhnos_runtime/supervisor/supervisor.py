@@ -20,6 +20,7 @@ from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
+from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop, Timer
 from mhnos_runtime.supervisor.process import Process
@@ -62,6 +63,7 @@ class Supervisor:
         self._config = config
         self._loop = Loop()
         self._log = Log(config.log_json)
+        self._holders = Holders(self._loop)
         self._directory = config.state_dir / "processes"
         self._processes: dict[int, Process] = {}
         self._by_os_pid: dict[int, Process] = {}
@@ -197,13 +199,33 @@ class Supervisor:
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
         request = body["request"]
+        plan = LaunchPlan.from_dict(body["plan"])
+        holder = plan.confine.holder
+        if holder is None or self._stopping:
+            self._start(request, plan, descriptors[0], None)
+            return
+        cwd_fd = os.dup(descriptors[0])
+
+        def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
+            try:
+                if error is not None:
+                    self._refuse(request, error)
+                else:
+                    self._start(request, plan, cwd_fd, namespaces)
+            finally:
+                os.close(cwd_fd)
+
+        self._holders.take(holder, plan.confine.user, go_on)
+
+    def _start(self, request: int, plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None) -> None:
+        pid = self._next_pid
         try:
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            plan = LaunchPlan.from_dict(body["plan"])
-            pid = self._next_pid
-            process = Process(self._loop, pid, plan, descriptors[0], self._directory / f"{pid}.log")
+            process = Process(self._loop, pid, plan, cwd_fd, self._directory / f"{pid}.log", namespaces)
         except MhnosError as error:
+            if namespaces is not None:
+                namespaces.kill()
             self._refuse(request, error)
             return
         self._next_pid += 1
@@ -280,6 +302,7 @@ class Supervisor:
         process = self._by_os_pid.pop(os_pid, None)
         if process is not None:
             process.main_exited(status, usage)
+        self._holders.reaped(os_pid)
         self._leftovers.pop(os_pid, None)
 
     def _end_leftovers(self) -> None:
@@ -288,7 +311,7 @@ class Supervisor:
 
         They get a hang-up and a SIGTERM first. A process counts as ended when no leftover is there any more.
         """
-        known = {self._server_os_pid, *self._by_os_pid}
+        known = {self._server_os_pid, *self._by_os_pid, *self._holders.os_pids}
         current = [os_pid for os_pid in proc.children(os.getpid()) if os_pid not in known]
         now = time.monotonic()
         self._leftovers = {os_pid: self._leftovers.get(os_pid, now) for os_pid in current}
@@ -309,9 +332,9 @@ class Supervisor:
 
     def _trees_gone(self) -> None:
         for process in self._processes.values():
-            if process.main_status is not None and process.exit is None:
+            if process.tree_going:
                 process.set_tree_gone()
-        if self._stopping and not self._by_os_pid:
+        if self._stopping and not self._by_os_pid and not self._holders.os_pids:
             self._stop_server()
 
     # The end
@@ -322,6 +345,7 @@ class Supervisor:
             tree.kill(self._by_os_pid)
             return
         self._stopping = True
+        self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
         for process in self._by_os_pid.values():
             process.end(signal.SIGTERM, "killed")
