@@ -6,12 +6,12 @@ Knows framing only; what the messages mean is known at its two ends. Neither end
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 #: "There is output": supervisor to server, once after the server has said that it waits.
@@ -21,9 +21,7 @@ MOVED = b"M"
 
 _NOTICE = struct.Struct("=cI")
 _MAX_MESSAGE_BYTES = 1 << 18
-_MAX_DESCRIPTORS = 8
-#: Messages taken in one turn, so that a busy peer cannot keep the loop from everything else.
-_TURN = 64
+_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 
 
 class Message(NamedTuple):
@@ -53,6 +51,8 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._buffer = bytearray(_MAX_MESSAGE_BYTES)
+        self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, list[int]]] = deque()
 
     @staticmethod
@@ -97,24 +97,32 @@ class Channel:
             raise Disconnected from error
         return True
 
-    def receive(self) -> Iterator[Message]:
-        """Yield what has arrived. Raises Disconnected at the end of the other side."""
-        for _ in range(_TURN):
-            try:
-                data, descriptors, _flags, _address = socket.recv_fds(
-                    self._sock, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
-            except BlockingIOError:
-                return
-            except OSError as error:
-                raise Disconnected from error
-            if not data:
-                raise Disconnected
-            yield _parse(data, descriptors)
+    def receive(self) -> Message | None:
+        """The next message that has arrived, or None. Raises Disconnected at the end of the other side.
+
+        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message costs
+        a second call to find that there is no other.
+        """
+        try:
+            size, ancillary, _flags, _address = self._sock.recvmsg_into(
+                self._buffers, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise Disconnected from error
+        if not size:
+            raise Disconnected
+        if size == _NOTICE.size:
+            kind, pid = _NOTICE.unpack_from(self._buffer)
+            return Message(kind, pid, {}, [])
+        return Message(b"", 0, json.loads(self._buffer[:size]), _descriptors(ancillary))
 
 
-def _parse(data: bytes, descriptors: list[int]) -> Message:
-    if len(data) == _NOTICE.size:
-        kind, pid = _NOTICE.unpack(data)
-        return Message(kind, pid, {}, descriptors)
-    return Message(b"", 0, json.loads(data), descriptors)
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """What came by SCM_RIGHTS (unix(7))."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

@@ -151,7 +151,7 @@ class ExitRecord:
     signal: str | None
     reason: str
     evidence: str
-    runtime_ms: int
+    runtime_ms: int | None
     cpu_ms: int | None
     max_rss_bytes: int | None
     bytes: int

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.project.checkout import ROOT
-from tests.project.console import commands, script
+from tests.project.console import script, steps
 
 PAGES = [
     path
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-    if path.is_file() and commands(path.read_text(encoding="utf-8"))
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if path.is_file() and steps(path.read_text(encoding="utf-8"))
 ]
 START_TIMEOUT_S = 20
 PAGE_TIMEOUT_S = 100
@@ -27,7 +27,7 @@ PAGE_TIMEOUT_S = 100
 def bash(text: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", text],
-        cwd=ROOT,
+        cwd=env["HOME"],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -42,9 +42,10 @@ def environment(home: Path) -> dict[str, str]:
     return ours | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),
+        "checkout": str(ROOT),
         "MHNOS_RUNTIME_PORT": "0",
-        "MHNOS_STATE_DIR": str(home / "state"),
-        "MHNOS_WORKSPACE": str(home / "workspace"),
+        # Its default is another folder where there is a /workspace.
+        "MHNOS_WORKSPACE": str(home / "mhnos-workspace"),
     }
 
 
@@ -61,7 +62,7 @@ def answers(address_file: Path) -> bool:
 def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which a runtime is found; it stops with the test."""
     env = environment(tmp_path)
-    (tmp_path / "workspace").mkdir()
+    (tmp_path / "mhnos-workspace").mkdir()
     program = Path(sys.executable).with_name("mhnos-runtime")
     log = tmp_path / "serve.log"
     with (
@@ -70,7 +71,7 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     ):
         try:
             until = time.monotonic() + START_TIMEOUT_S
-            while not answers(tmp_path / "state" / "server.json"):
+            while not answers(tmp_path / ".local/state/mhnos-runtime/server.json"):
                 # Polled, as any client of a server that is starting has to.
                 in_time = serving.poll() is None and time.monotonic() < until
                 assert in_time, log.read_text(encoding="utf-8")
@@ -100,9 +101,15 @@ one two
 false
 ```
 
+```python
+# first.py
+print("a file")
+```
+
 ```console
 $ test -t 0 || echo "$word, no terminal"
 $ bash -c 'test -t 0 && echo with terminal' -it sample
+$ python3 first.py
 ```
 """
 
@@ -111,7 +118,8 @@ def test_the_blocks_of_a_page_are_one_session(tmp_path: Path) -> None:
     done = bash(script(SAMPLE, "sample.md"), environment(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("one two\nhello, no terminal\n")
-    assert "with terminal\n" in done.stdout
+    assert "with terminal\n" in done.stdout.replace("\r", "")
+    assert done.stdout.endswith("a file\n")
 
 
 def test_a_command_that_fails_is_named_by_its_place(tmp_path: Path) -> None:
@@ -126,6 +134,6 @@ def test_a_command_that_fails_is_named_by_its_place(tmp_path: Path) -> None:
 
 def test_set_up_is_shown_and_not_run() -> None:
     page = "```console\n$ git clone https://example.com/x\n$ cd x\n$ make test\n```\n"
-    assert [c.line for c in commands(page)] == [2, 3, 4]
+    assert [step.line for step in steps(page)] == [2, 3, 4]
     assert "git clone" not in script(page, "x")
-    assert "make --dry-run test" in script(page, "x")
+    assert "--dry-run test" in script(page, "x")

@@ -1,4 +1,4 @@
-"""A client of the wire alone: aiohttp's WebSocket and this file. Must not use the project's own client or parser."""
+"""A client of the wire alone: aiohttp and this file. Must not use the project's own client or parser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,6 +73,10 @@ class Client:
         """Send a request; return its answer, whatever else comes meanwhile."""
         number = f"ask-{next(_numbers)}"
         await self.send(type_, id=number, **fields)
+        return await self.until_id(number)
+
+    async def until_id(self, number: object) -> Message:
+        """Read up to the answer with this id; return it."""
         while True:
             message = await self.next()
             if message.get("id") == number:
@@ -80,7 +84,9 @@ class Client:
 
     async def spawn(self, kind: str, command: str = "", *args: str, **fields: Any) -> int:
         """Start a process; return its pid."""
-        answer = await self.ask("spawn", processType=kind, command=command, args=list(args), **fields)
+        answer = await self.ask(
+            "spawn", **{"processType": kind, "command": command, "args": list(args), **fields}
+        )
         assert answer["type"] == "spawned", answer
         return int(answer["pid"])
 
@@ -89,7 +95,7 @@ class Client:
         return await self.spawn("shell", command, **{"pty": False, **fields})
 
     async def text(self, pid: int, expected: str, start: int = 0) -> str:
-        """Read until what came from the process since message `start` contains `expected`; return all of it."""
+        """Read until what came from the process since message `start` contains `expected`; return it."""
         while expected not in (found := self.output(pid, start)):
             await self.next()
         return found
@@ -118,7 +124,8 @@ class Client:
 
     def vanish(self) -> None:
         """Lose the connection as a network does: no close frame, no goodbye."""
-        transport = self.socket._response.connection.transport  # type: ignore[union-attr]  # there is no public way
+        # There is no public way to it.
+        transport = self.socket._response.connection.transport  # type: ignore[union-attr]
         assert transport is not None
         transport.abort()
 
@@ -143,6 +150,13 @@ async def connect(server: TestServer, newer: bool = False, **options: Any) -> As
         client.hello = await client.next()
         assert client.hello["type"] == "connected"
         yield client
+
+
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something that nobody is told of is so; for what the system does, not the protocol."""
+    async with asyncio.timeout(PATIENCE):
+        while not await check():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.01)
 
 
 def joined(messages: Iterable[Message], pid: int, start: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A real server for each module, and clients for each test. Knows how a server is started, not what it answers."""
+"""A real server for each module, clients for each test. Knows how a server starts, not what it answers."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ IDS = [
 
 @pytest.mark.parametrize("number", IDS)
 async def test_an_id_comes_back_byte_for_byte(client: Client, number: str) -> None:
-    """Any JSON value: a server that parses and prints it again turns 1.50 into 1.5 and loses digits of long ones."""
+    """A server that parses and prints it again turns 1.50 into 1.5 and loses digits of long numbers."""
     assert (await raw(client, f'{{"type":"list","id":{number}}}')).endswith(f'"id":{number}}}')
 
 
@@ -138,7 +138,7 @@ TWICE: list[dict[str, object]] = [
 async def test_clients_of_1_0_get_some_answers_once_more_as_status(
     client: Client, request_: dict[str, object]
 ) -> None:
-    """They have no handler for pong, fsyncResult and detached: without the second frame the request times out."""
+    """They have no handler for these three: without the second frame the request times out."""
     await client.send(None, **request_, id="x")
     first, second = await client.next(), await client.next()
     assert second == {**first, "type": "status"}
@@ -156,7 +156,7 @@ async def test_newer_clients_get_one_answer(newer: Client, request_: dict[str, o
 
 @pytest.mark.parametrize("name", ["constructor", "toString", "__proto__", "hasOwnProperty", "valueOf"])
 async def test_names_of_javascript_properties_are_unknown_types(client: Client, name: str) -> None:
-    """The first server looked its handlers up in a plain object: these were found there and never answered."""
+    """The first server looked its handlers up in a plain object, and never answered these."""
     assert (await client.ask(name))["error"] == f"Unknown message type: {name}"
     answer = await client.ask("spawn", processType=name, command="")
     assert answer["error"] == f"Unknown process type: {name}"

@@ -33,31 +33,48 @@ def _parse_key(key: str) -> int:
 class DetachKeys:
     """Finds the sequence in what is typed, however it is split.
 
-    Every key but the last is passed on at once: holding a first ctrl-p back until the next key is typed would
-    make it useless in shells and editors. So the process sees the beginning of the sequence, never its end.
+    Keys that may be its beginning are held back: a Ctrl-P that reached the shell would leave the last command
+    on its line. The next key decides about them; `release` lets them through before, so that a lone Ctrl-P
+    works as ever, and the sequence is still found when its rest follows.
     """
 
     sequence: bytes
-    _matched: int = 0
+    _matched: int = 0  # so many keys of the sequence have been typed
+    _released: int = 0  # so many of these have been passed on
+
+    @property
+    def held(self) -> bytes:
+        """The keys that wait for the next one."""
+        return self.sequence[self._released : self._matched]
+
+    def release(self) -> bytes:
+        """The held keys, to be passed on now."""
+        held, self._released = self.held, self._matched
+        return held
 
     def feed(self, typed: bytes) -> tuple[bytes, bool]:
         """The bytes for the process, and whether the sequence is complete; what follows it is dropped."""
-        for index, byte in enumerate(typed):
-            if self._step(byte):
-                return typed[:index], True
-        return typed, False
+        passed = bytearray()
+        for byte in typed:
+            self._step(byte, passed)
+            if self.sequence and self._matched == len(self.sequence):
+                self._matched = self._released = 0
+                return bytes(passed), True
+        return bytes(passed), False
 
-    def _step(self, byte: int) -> bool:
-        if not self.sequence:
-            return False
+    def _step(self, byte: int, passed: bytearray) -> None:
         while self._matched and self.sequence[self._matched] != byte:
-            self._matched = _border(self.sequence[: self._matched])
-        if self.sequence[self._matched] == byte:
+            self._fall_back(_border(self.sequence[: self._matched]), passed)
+        if self.sequence and self.sequence[self._matched] == byte:
             self._matched += 1
-        if self._matched == len(self.sequence):
-            self._matched = 0
-            return True
-        return False
+        else:
+            passed.append(byte)
+
+    def _fall_back(self, matched: int, passed: bytearray) -> None:
+        """Fewer keys than thought may be the beginning: the first ones are not and go on."""
+        leaving = self._matched - matched
+        passed += self.sequence[self._released : leaving]
+        self._matched, self._released = matched, max(0, self._released - leaving)
 
 
 def _border(text: bytes) -> int:

@@ -27,7 +27,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "serve": Verb("serve", "Start the runtime and serve clients."),
+    "serve": Verb("serve", "Start the runtime in the foreground and print how to connect."),
     "run": Verb("run", "Start a process and stay with it."),
     "ps": Verb("ps", "List processes."),
     "attach": Verb("attach", "Take a process's terminal over, or watch it."),

@@ -26,6 +26,8 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 CTRL_C = b"\x03"
 # chunks of keys that wait for a connection; more than a person types blindly
 KEY_CHUNKS = 64
+# how long a key that may begin the detach keys waits for the next: two keys under one Ctrl come within this
+HELD_KEY_S = 0.25
 # bytes; from here on it is a paste, which a program may read slowly: it waits to be taken. Keys never wait.
 PASTE_BYTES = 512
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
@@ -179,17 +181,31 @@ class Session:
     async def _read_keys(self) -> None:
         """Looks for the detach keys also while there is no connection; then Ctrl-C leaves too."""
         keys = DetachKeys(self._manner.detach_keys)
+        loop = asyncio.get_running_loop()
+        release: asyncio.TimerHandle | None = None
         async for typed in chunks(STDIN):
+            if release is not None:
+                release.cancel()
             passed, detach = keys.feed(typed)
-            if not self._runtime.connected:
-                if CTRL_C in passed:
-                    self._leave(exits.INTERRUPTED)
-                if not self._keys.full():
-                    self._keys.put_nowait(passed)
-            elif passed:
+            if passed and self._runtime.connected:
                 await self._keys.put(passed)
+            elif passed:
+                self._typed_blindly(passed)
+            release = (
+                loop.call_later(HELD_KEY_S, lambda: self._put_key(keys.release())) if keys.held else None
+            )
             if detach:
                 self._leave(exits.OK)
+
+    def _typed_blindly(self, typed: bytes) -> None:
+        """Without a connection Ctrl-C leaves, and a few keys are kept for the next one."""
+        if CTRL_C in typed:
+            self._leave(exits.INTERRUPTED)
+        self._put_key(typed)
+
+    def _put_key(self, typed: bytes) -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._keys.put_nowait(typed)
 
     async def _send_keys(self) -> None:
         while True:

@@ -41,7 +41,7 @@ def open_runtime(
     on_state: Callable[[ConnectionState], None] | None = None,
 ) -> Runtime:
     """The runtime that the options, the environment or this machine name; to be entered with `async with`."""
-    from mhnos_runtime.client.discover import discover
+    from mhnos_runtime.client.discovery import discover
     from mhnos_runtime.client.runtime import Runtime
 
     found = discover(url, token_file)

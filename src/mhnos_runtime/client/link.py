@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from typing import TypeAlias
 
@@ -70,7 +71,7 @@ class Link:
         except TimeoutError:
             raise ConnectFailed(f"{url} did not answer within {CONNECT_TIMEOUT_S:.0f} s") from None
         except aiohttp.WSServerHandshakeError as error:
-            raise _refusal(url, error.status) from None
+            raise refusal(url, error.status) from None
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectFailed(
                 f"cannot connect to {url}: {_reason(error)}",
@@ -132,12 +133,16 @@ async def _greeting(socket: aiohttp.ClientWebSocketResponse, url: str) -> m.Conn
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words where there are any: aiohttp's repeat the address."""
+    """The system's own words where there are any: those of asyncio and aiohttp repeat the address."""
     cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
     return getattr(cause, "strerror", None) or str(error) or type(error).__name__
 
 
-def _refusal(url: str, status: int) -> ClientError:
+def refusal(url: str, status: int) -> ClientError:
+    """Why a WebSocket was not opened, by the HTTP status."""
     if status == 401:
         return Unauthorized(
             f"{url} refused the token", hint="`mhnos-runtime token` on its machine shows the right one"

@@ -467,6 +467,9 @@ class Runtime:
         return "" if self._link is not None else "there is no connection; the client goes on trying"
 
 
+connect = Runtime
+
+
 async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
     for payload in payloads:
         await link.send(payload)

@@ -46,7 +46,7 @@ class ExitInfo:
     signal: str | None
     reason: str
     evidence: str = ""
-    runtime_ms: int = 0
+    runtime_ms: int | None = None
     cpu_ms: int | None = None
     max_rss_bytes: int | None = None
     output_bytes: int | None = None

@@ -21,7 +21,7 @@ memcpy).
 
 from __future__ import annotations
 
-import threading
+import _thread
 
 MAGIC = 0x4D484E4F534C4F47
 VERSION = 1
@@ -68,9 +68,10 @@ class Fence:
     """
 
     __slots__ = ("_lock",)
+    # _thread, since importing threading makes every fork of the supervisor slower.
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._lock.acquire()
 
     def __call__(self) -> None:

@@ -87,8 +87,15 @@ class LogWriter:
     def unblock(self) -> None:
         self._words[at.W_BLOCKED] = 0
 
+    def pass_by(self) -> None:
+        """Give up the byte that the slowest reader holds, and nothing else: it will find a gap, and those who
+        look at the tail see that the hold has to be set to what the others need."""
+        hold = self._words[at.W_HOLD]
+        if hold < self.head:
+            self._forget_before(hold + 1)
+
     def override(self) -> None:
-        """Wait no longer for the reader that holds the present offset; it will find a gap."""
+        """Wait no longer for whoever holds the present offset, though nobody has set another one."""
         self._overridden = self._words[at.W_HOLD]
 
     def reserve(self, limit: int) -> tuple[memoryview, memoryview]:

@@ -64,6 +64,11 @@ class Process:
         for wake in list(self.places.values()):
             wake()
 
+    @property
+    def passed_by(self) -> bool:
+        """The writer has given up what the slowest place needs; the others have to be held anew."""
+        return self.log.hold < self.log.tail
+
     def hold(self) -> bool:
         """Ask the writer to wait for the slowest place that has not been overtaken. True when it has to be
         told."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import socket
 import time
@@ -17,11 +16,14 @@ from mhnos_runtime.server import requests
 from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.runtime import Runtime
+from mhnos_runtime.server.websocket import WebSocket
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 
-#: A client that has not answered a ping for this long is gone: half-open connections are found within it.
-HEARTBEAT_SECONDS = 30.0
+#: A client that has been silent for this long is asked whether it is there, and given up after twice as long.
+HEARTBEAT_SECONDS = 15.0
+#: How long clients may take to say goodbye to a server that goes.
+GOODBYE_SECONDS = 1.0
 #: Bytes that the kernel holds for a client beyond what is on its way: little, so that Ctrl-C does not wait
 #: behind a flood (tcp(7) has no name for it in Python; linux/tcp.h).
 UNSENT_BYTES = 128 * 1024
@@ -40,7 +42,7 @@ class App:
         self._gate = gate
         self._start = time.monotonic()
         self._numbers = itertools.count(1)
-        self._sockets: set[web.WebSocketResponse[bool]] = set()
+        self._sockets: set[WebSocket] = set()
         self.routes: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             ("GET", "/health"): self._health,
             ("GET", "/"): self._welcome,
@@ -85,25 +87,23 @@ class App:
         )
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
-        response: web.WebSocketResponse[bool] = web.WebSocketResponse(
-            protocols=(m.SUBPROTOCOL,),
-            heartbeat=HEARTBEAT_SECONDS,
-            compress=False,
-            max_msg_size=m.MAX_MESSAGE_BYTES,
-            decode_text=False,
-        )
+        response = _Handshake(protocols=(m.SUBPROTOCOL,), compress=False)
         if not response.can_prepare(request):
             return _problem(400, "invalid-message", "This is not a WebSocket handshake.")
         await response.prepare(request)
-        _keep_queue_short(request)
+        if request.transport is None:
+            return response
+        _keep_queue_short(request.transport)
+        newer = response.ws_protocol is not None
         log = _log.bind(connection=next(self._numbers))
-        log.info("client connected", address=request.remote, newer=response.ws_protocol is not None)
-        self._sockets.add(response)
+        log.info("client connected", address=request.remote, newer=newer)
+        connection = WebSocket(request.transport, m.MAX_MESSAGE_BYTES, HEARTBEAT_SECONDS)
+        self._sockets.add(connection)
         try:
-            await Connection(self._runtime, response, requests.handle, log).run(self._hello())
+            await Connection(self._runtime, connection, newer, requests.handle, log).run(self._hello())
         finally:
-            self._sockets.discard(response)
-            log.info("client left", code=response.close_code)
+            self._sockets.discard(connection)
+            log.info("client left", code=connection.close_code)
         return response
 
     def _hello(self) -> m.Connected:
@@ -124,9 +124,19 @@ class App:
 
     async def close(self) -> None:
         """Tell all clients that the server goes; they may come back to the next one."""
-        goodbyes = [response.close(code=WSCloseCode.GOING_AWAY) for response in list(self._sockets)]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), 1)
+        for each in self._sockets:
+            each.close(WSCloseCode.GOING_AWAY)
+        closed = [each.closed for each in self._sockets]
+        if closed:
+            await asyncio.wait(closed, timeout=GOODBYE_SECONDS)
+
+
+class _Handshake(web.WebSocketResponse[bool]):
+    """The handshake of a WebSocket; what follows it is not sent by the HTTP side."""
+
+    async def write_eof(self) -> None:  # type: ignore[override]
+        """Say that the connection is gone; any other error would be logged as a defect."""
+        raise ConnectionResetError
 
 
 def _facts(request: web.Request) -> RequestFacts:
@@ -166,7 +176,7 @@ def _problem(
     return web.json_response(body, status=status, headers=headers)
 
 
-def _keep_queue_short(request: web.Request) -> None:
-    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+def _keep_queue_short(transport: asyncio.BaseTransport) -> None:
+    connection = transport.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -39,10 +39,10 @@ from mhnos_runtime.config.address import (
     parse_origin,
 )
 from mhnos_runtime.observe.redact import redact
+from mhnos_runtime.wire.messages import TOKEN_SUBPROTOCOL_PREFIX
 
 __all__ = ["Gate", "RequestFacts", "Verdict", "redact"]
 
-TOKEN_SUBPROTOCOL = "mhnos.token."
 OPEN_PATH = "/health"
 
 # A person who mistypes a token does not get here; a 1.0 client with a stale one, every 5 s for ever, does.
@@ -206,9 +206,9 @@ def shown_tokens(facts: RequestFacts) -> set[str]:
     """Every token that a request shows. An Authorization of another scheme is for somebody in between."""
     bearer = [value[7:].strip() for value in facts.authorizations if value[:7].lower() == "bearer "]
     offered = [
-        item.removeprefix(TOKEN_SUBPROTOCOL)
+        item.removeprefix(TOKEN_SUBPROTOCOL_PREFIX)
         for item in facts.subprotocols
-        if item.startswith(TOKEN_SUBPROTOCOL)
+        if item.startswith(TOKEN_SUBPROTOCOL_PREFIX)
     ]
     return {*bearer, *facts.query_tokens, *offered}
 

@@ -4,10 +4,11 @@ socket."""
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
@@ -16,12 +17,13 @@ from mhnos_runtime.server.replies import Replies, Reply
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.sender import Sender
 from mhnos_runtime.server.viewer import Viewer
+from mhnos_runtime.server.websocket import WebSocket
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import WireError, parse_request
+from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
 
-Handler = Callable[["Connection", m.Request], Awaitable[None]]
+Handler = Callable[["Connection", m.Request], Awaitable[None] | None]
 
 
 class Typing:
@@ -38,55 +40,98 @@ class Typing:
 
 
 class Connection:
-    """Reads requests and has them answered by `handle` until the client leaves."""
+    """Has the requests of one client done by `handle`, one after the other, until it leaves."""
 
-    def __init__(
-        self, runtime: Runtime, socket: web.WebSocketResponse[bool], handle: Handler, log: Log
-    ) -> None:
+    def __init__(self, runtime: Runtime, socket: WebSocket, newer: bool, handle: Handler, log: Log) -> None:
         self.runtime = runtime
-        self.newer = socket.ws_protocol == m.SUBPROTOCOL
+        self.newer = newer
         self.viewers: dict[int, Viewer] = {}
         self.typing: dict[int, Typing] = {}
-        self.log = log
+        self._log = log
         self._socket = socket
         self._handle = handle
-        self._sender = Sender(socket, self._finished)
-        self._replies = Replies(self._sender.answer)
+        self._sender = Sender(socket, self._finished, self._work)
+        self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox: deque[tuple[bytes, bool]] = deque()
+        self._busy = False
+        self._paused = False
+        socket.on_message = self._receive
 
     async def run(self, hello: m.Connected) -> None:
         """Serve the client. Returns when the connection is closed, however that happened."""
+        self._socket.start()
         self._sender.answer(encode.encode(hello))
-        sending = asyncio.create_task(self._sender.run())
         try:
-            await self._receive()
+            await self._socket.closed
         finally:
-            for task in (*self._tasks, sending):
+            for task in self._tasks:
                 task.cancel()
             self._leave_all()
-            await asyncio.gather(*self._tasks, sending, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _receive(self) -> None:
-        while True:
-            message = await self._socket.receive()
-            if message.type is WSMsgType.BINARY:
-                self._take_input(message.data)
-            elif message.type is WSMsgType.TEXT:
-                request = self._parse(message.data)
-                if request is not None:
-                    await self._handle(self, request)
-            else:
-                self.log.debug("connection ends", reason=message.type.name)
+    # Requests
+
+    def _receive(self, data: bytes, binary: bool) -> None:
+        self._inbox.append((data, binary))
+        self._work()
+
+    def _work(self) -> None:
+        """Do what has arrived, in order, until something takes time or the client has to be waited for."""
+        while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
+            data, binary = self._inbox.popleft()
+            try:
+                work = self._take(data, binary)
+            except Exception:
+                self._defect()
                 return
-            await self._sender.room()
-            await self._replies.room()
+            if work is not None:
+                self._busy = True
+                self._keep(asyncio.create_task(self._finish_request(work)))
+        self._pace()
 
-    def _parse(self, data: bytes) -> m.Request | None:
+    def _pace(self) -> None:
+        """While messages wait here, the next ones wait in the network."""
+        waiting = bool(self._inbox)
+        if waiting != self._paused:
+            self._paused = waiting
+            if waiting:
+                self._socket.pause_reading()
+            else:
+                self._socket.resume_reading()
+
+    async def _finish_request(self, work: Awaitable[None]) -> None:
         try:
-            return parse_request(data)
+            await work
+        except Exception:
+            self._defect()
+        self._busy = False
+        self._work()
+
+    def _take(self, data: bytes, binary: bool) -> Awaitable[None] | None:
+        if binary:
+            self._take_input(data)
+            return None
+        try:
+            request = parse_request(data)
+        except NotUtf8:
+            # RFC 6455, 8.1. The reader is told not to decode, so it cannot see this.
+            self._socket.close(WSCloseCode.INVALID_TEXT)
+            return None
         except WireError as error:
             self.begin().set(encode.encode(error_message(error)))
             return None
+        return self._handle(self, request)
+
+    def _defect(self) -> None:
+        """Something that must not happen has: this connection ends, the others go on."""
+        self._log.exception("defect in a request")
+        self._inbox.clear()
+        self._socket.close(WSCloseCode.INTERNAL_ERROR)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Answers
 
@@ -108,9 +153,7 @@ class Connection:
 
     def later(self, work: Awaitable[m.Message], request: m.Message) -> None:
         """Answer when the work is done, without keeping the next requests waiting."""
-        task = asyncio.create_task(self._finish(work, request, self.begin()))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(asyncio.create_task(self._finish(work, request, self.begin())))
 
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:
@@ -145,7 +188,7 @@ class Connection:
 
     def _leave_all(self) -> None:
         """A close frame is a goodbye; a connection that just ends may come back for what it has missed."""
-        vanished = self._socket.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE)
+        vanished = self._socket.close_code is None
         for pid in list(self.viewers):
             self.unwatch(pid, vanished)
 
@@ -153,11 +196,11 @@ class Connection:
 
     def _take_input(self, data: bytes) -> None:
         try:
-            frame = frames.unpack(data)
             if not self.newer:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )
+            frame = frames.unpack(data)
             if frame.kind != frames.INPUT:
                 raise InvalidRequest("a client sends no output", code="invalid-message")
         except MhnosError as error:

@@ -87,13 +87,16 @@ class SupervisorLink:
 
     def _readable(self) -> None:
         try:
-            for message in self._channel.receive():
-                if message.kind == OUTPUT:
-                    self._listener.on_output(message.pid)
-                else:
-                    self._on_event(message)
+            message = self._channel.receive()
         except Disconnected:
             self._gone()
+            return
+        if message is None:
+            return
+        if message.kind == OUTPUT:
+            self._listener.on_output(message.pid)
+        else:
+            self._on_event(message)
 
     def _on_event(self, message: Message) -> None:
         body = message.body

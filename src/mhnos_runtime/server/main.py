@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+import uvloop
 from aiohttp import web
 
 from mhnos_runtime.channel import Channel
@@ -102,7 +103,7 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         sock.set_inheritable(False)
-        asyncio.run(_run(Channel(sock)))
+        uvloop.run(_run(Channel(sock)))
 
 
 async def _run(channel: Channel) -> None:

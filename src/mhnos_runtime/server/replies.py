@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -29,27 +28,26 @@ class Reply:
 class Replies:
     """Hands answers on as soon as all earlier ones are there."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], on_room: Callable[[], None]) -> None:
         self._send = send
+        self._on_room = on_room
         self._waiting: deque[Reply] = deque()
-        self._room = asyncio.Event()
-        self._room.set()
+
+    @property
+    def full(self) -> bool:
+        """Whether enough answers are outstanding."""
+        return len(self._waiting) >= MAX_WAITING
 
     def begin(self) -> Reply:
         reply = Reply(self)
         self._waiting.append(reply)
-        if len(self._waiting) >= MAX_WAITING:
-            self._room.clear()
         return reply
 
-    async def room(self) -> None:
-        """Wait until not too many answers are outstanding."""
-        await self._room.wait()
-
     def flush(self) -> None:
+        was_full = self.full
         while self._waiting and (frames := self._waiting[0].frames) is not None:
             self._waiting.popleft()
             for frame in frames:
                 self._send(frame)
-        if len(self._waiting) < MAX_WAITING:
-            self._room.set()
+        if was_full and not self.full:
+            self._on_room()

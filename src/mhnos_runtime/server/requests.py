@@ -16,7 +16,7 @@ from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.connection import Connection, Typing
-from mhnos_runtime.server.runtime import signal_number
+from mhnos_runtime.server.runtime import Runtime, signal_number
 from mhnos_runtime.server.viewer import Viewer
 from mhnos_runtime.wire import content
 from mhnos_runtime.wire import messages as m
@@ -28,25 +28,51 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 MAX_PULL_BYTES = 32 << 20
 
 
-async def handle(connection: Connection, request: m.Request) -> None:
-    """Do what a request asks and see to its answer. Raises nothing: what goes wrong is answered."""
+def handle(connection: Connection, request: m.Request) -> Awaitable[None] | None:
+    """Do what a request asks and see to its answer, or return what has to be awaited for that.
+
+    What goes wrong is answered.
+    """
     try:
         result = HANDLERS[type(request)](connection, request)
-        if isinstance(result, m.Message):
-            connection.answer(result)
-        elif result is not None:
-            await result
     except MhnosError as error:
         connection.fail(error, request, pid=getattr(request, "pid", None))
+        return None
+    if isinstance(result, m.Message):
+        connection.answer(result)
+        return None
+    return None if result is None else _awaited(connection, request, result)
+
+
+async def _awaited(connection: Connection, request: m.Request, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except MhnosError as error:
+        connection.fail(error, request)
 
 
 async def spawn(connection: Connection, request: m.Spawn) -> None:
-    process = await connection.runtime.spawn(request)
+    process = await _started(connection.runtime, request)
     connection.answer(m.Spawned(process.pid, id=request.id))
     if request.attach:
         connection.follow(connection.watch(process, 0))
     else:
         connection.runtime.linger(process)
+
+
+async def _started(runtime: Runtime, request: m.Spawn) -> Process:
+    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches it."""
+
+    def unwatched(starting: asyncio.Future[Process]) -> None:
+        if starting.exception() is None:
+            runtime.linger(starting.result())
+
+    starting = asyncio.ensure_future(runtime.spawn(request))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(unwatched)
+        raise
 
 
 def attach(connection: Connection, request: m.Attach) -> None:
@@ -119,16 +145,18 @@ def kill(connection: Connection, request: m.Kill) -> m.Message | None:
         return m.Killed(request.pid, id=request.id)
     name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
     escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
-    connection.later(_kill(connection, process, number, escalate, request), request)
+    # At once: what is done later ends with the connection, and this client may leave without waiting.
+    connection.runtime.kill(process, number, escalate)
+    if not escalate:
+        return m.Killed(request.pid, id=request.id)
+    connection.later(_killed(connection, process, request), request)
     return None
 
 
-async def _kill(
-    connection: Connection, process: Process, number: int, escalate: bool, request: m.Kill
-) -> m.Message:
+async def _killed(connection: Connection, process: Process, request: m.Kill) -> m.Message:
     """The exit comes before the answer: clients of 1.0 forget the pid with it."""
-    await connection.runtime.kill(process, number, escalate)
-    while escalate and (viewer := connection.viewers.get(process.pid)) is not None:
+    await connection.runtime.ended(process)
+    while (viewer := connection.viewers.get(process.pid)) is not None:
         await viewer.gone.wait()
     return m.Killed(process.pid, id=request.id)
 

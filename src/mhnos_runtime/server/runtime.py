@@ -89,8 +89,11 @@ class Runtime:
 
     def on_output(self, pid: int) -> None:
         process = self.table.get(pid)
-        if process is not None:
-            process.wake()
+        if process is None:
+            return
+        if process.passed_by:
+            self.moved(process)
+        process.wake()
 
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
         process = self.table.find(pid)
@@ -181,12 +184,15 @@ class Runtime:
 
     # Ending
 
-    async def kill(self, process: Process, number: int, escalate: bool) -> None:
-        """Send a signal; with escalate, return when nothing of the process is left."""
+    def kill(self, process: Process, number: int, escalate: bool) -> None:
+        """Send a signal; with escalate, stronger ones follow until nothing of the process is left."""
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
         self.link.kill(process.pid, number, "killed", escalate)
+
+    async def ended(self, process: Process) -> None:
+        """Return when nothing of the process is left."""
         ended = self._ended.get(process.pid)
-        if escalate and ended is not None:
+        if ended is not None:
             await asyncio.shield(ended)
 
     def linger(self, process: Process) -> None:
@@ -224,11 +230,15 @@ class Runtime:
     # Watching
 
     def enter(self, process: Process, place: Place, wake: Callable[[], None]) -> None:
-        """Someone begins to read. Takes over the place of one who vanished at or before the same offset."""
+        """Someone begins to read.
+
+        Takes over the nearest place of one who vanished, which is most likely its own: in front of it if the
+        client acknowledged what it had used, behind it if what was sent got lost on the way.
+        """
         self._stop_lingering(process.pid)
-        before = [p for p in process.places if p.vanished and p.offset <= place.offset]
-        if before:
-            del process.places[max(before, key=lambda p: p.offset)]
+        vanished = [p for p in process.places if p.vanished]
+        if vanished:
+            del process.places[min(vanished, key=lambda p: abs(p.offset - place.offset))]
         process.places[place] = wake
         self.moved(process)
 

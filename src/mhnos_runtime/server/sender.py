@@ -7,9 +7,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from aiohttp import ClientConnectionResetError, WSMsgType, web
-
 from mhnos_runtime.server.viewer import Frame, Viewer
+from mhnos_runtime.server.websocket import WebSocket
 
 #: Answers that wait for a client that does not read them. Above it, no more of its requests are read.
 MAX_ANSWER_BYTES = 1 << 20
@@ -18,63 +17,69 @@ TURN_BYTES = 256 * 1024
 
 
 class Sender:
-    """Answers first, then one frame of each viewer in turn.
+    """Answers first, then one frame of each viewer in turn, at once where the client takes them.
 
     Holds no output: what a slow client has not taken stays in the logs, apart from one frame and what the
-    transport takes (64 KiB above its high-water mark). finished(viewer) is called when a viewer's exit is
-    out.
+    transport takes. finished(viewer) is called when a viewer's exit is out, on_room when it is not `full` any
+    more.
     """
 
-    def __init__(self, socket: web.WebSocketResponse[bool], finished: Callable[[Viewer], None]) -> None:
+    def __init__(
+        self, socket: WebSocket, finished: Callable[[Viewer], None], on_room: Callable[[], None]
+    ) -> None:
         self._socket = socket
         self._finished = finished
+        self._on_room = on_room
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
         self._ready: deque[Viewer] = deque()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._busy = False
+        socket.on_writable = self.flush
+
+    @property
+    def full(self) -> bool:
+        """Whether enough answers wait."""
+        return self._answer_bytes > MAX_ANSWER_BYTES
 
     def answer(self, data: bytes) -> None:
-        """Queue a text frame in front of all output."""
+        """Send a text frame in front of all output."""
         self._answers.append(data)
         self._answer_bytes += len(data)
-        if self._answer_bytes > MAX_ANSWER_BYTES:
-            self._room.clear()
-        self._wake.set()
+        self.flush()
 
     def ready(self, viewer: Viewer) -> None:
         """There is something to take from the viewer."""
         if not viewer.queued:
             viewer.queued = True
             self._ready.append(viewer)
-            self._wake.set()
+            self.flush()
 
-    async def room(self) -> None:
-        """Wait until answers may be queued again."""
-        await self._room.wait()
-
-    async def run(self) -> None:
-        """Send until the connection is closed."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._send_all()
-        except ClientConnectionResetError:
+    def flush(self) -> None:
+        """Send what the client takes, for one turn; come back when it has taken it."""
+        if self._busy:
             return
+        self._busy = True
+        if self._send_turn():
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        else:
+            self._busy = False
 
-    async def _send_all(self) -> None:
+    def _next_turn(self) -> None:
+        self._busy = False
+        self.flush()
+
+    def _send_turn(self) -> bool:
+        """True when the turn is over and there may be more."""
         sent = 0
-        while True:
+        while self._socket.writable:
             frame = self._next()
             if frame is None:
-                return
-            await self._socket.send_frame(frame.data, WSMsgType.BINARY if frame.binary else WSMsgType.TEXT)
+                return False
+            self._socket.send(frame.data, frame.binary)
             sent += len(frame.data)
             if sent >= TURN_BYTES:
-                sent = 0
-                await asyncio.sleep(0)
+                return True
+        return False
 
     def _next(self) -> Frame | None:
         while True:
@@ -86,6 +91,10 @@ class Sender:
             frame = viewer.next_frame()
             if frame is not None:
                 self._ready.append(viewer)
+                if self._answers:
+                    # `attached` came up on the way: it stands between what is replayed and what is not.
+                    viewer.put_back(frame)
+                    continue
                 return frame
             viewer.queued = False
             if viewer.finished:
@@ -93,7 +102,8 @@ class Sender:
 
     def _next_answer(self) -> Frame:
         data = self._answers.popleft()
+        was_full = self.full
         self._answer_bytes -= len(data)
-        if self._answer_bytes <= MAX_ANSWER_BYTES:
-            self._room.set()
+        if was_full and not self.full:
+            self._on_room()
         return Frame(data, False)

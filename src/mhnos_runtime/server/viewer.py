@@ -132,6 +132,10 @@ class Viewer:
         self._replayed()
         self.gone.set()
 
+    def put_back(self, frame: Frame) -> None:
+        """Hand this frame out again, before all others."""
+        self._pending.appendleft(frame)
+
     def next_frame(self) -> Frame | None:
         """The next frame, or None when the viewer sleeps until it is woken, or has finished."""
         while True:
@@ -143,9 +147,10 @@ class Viewer:
             if limit <= 0:
                 self._replayed()
                 continue
-            item = self._cursor.take(limit)
-            if item is not None:
-                self._take(item)
+            if self.process.log.head > self._cursor.offset:
+                item = self._cursor.take(limit)
+                if item is not None:
+                    self._take(item)
             elif self._sleeps():
                 return None
 
@@ -169,8 +174,8 @@ class Viewer:
 
     def _move(self, offset: int) -> None:
         before, self.place.offset = self.place.offset, max(self.place.offset, offset)
-        # Only the slowest place is waited for: unless it was this one, nothing changes.
-        if before <= self.process.log.hold:
+        # Only the slowest place is waited for: unless it was this one, or was passed by, nothing changes.
+        if before <= self.process.log.hold or self.process.passed_by:
             self._moved(self.process)
 
     def _replayed(self) -> None:
@@ -179,11 +184,9 @@ class Viewer:
             done(self)
 
     def _sleeps(self) -> bool:
-        log, offset = self.process.log, self._cursor.offset
-        if log.head > offset:
-            return False
+        offset = self._cursor.offset
         if self.process.exit is None:
-            return log.park(offset)
+            return self.process.log.park(offset)
         self._pending.extend(self._encoding.rest(offset))
         self._pending.append(Frame(encode.encode(_exit(self.process)), False))
         self.finished = True

@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -102,6 +102,12 @@ def why_not(report: bytes, program: str) -> MhnosError:
     """The error for what a child wrote to its verdict descriptor."""
     step, _, number = report.decode(errors="replace").partition(":")
     code = int(number) if number.isdigit() else 0
+    if step == "exec" and code == errno.ENOENT and os.path.exists(program):
+        return StartFailed(
+            f"{program}: its interpreter is not there",
+            code="not-found",
+            hint="look at its first line, or at the loader that it was built for",
+        )
     if step == "exec" and code in (errno.ENOENT, errno.ENOTDIR):
         return StartFailed(f"{program}: no such program", code="not-found", hint="is it installed?")
     if step == "exec" and code in (errno.EACCES, errno.ENOEXEC, errno.EISDIR):
@@ -277,17 +283,21 @@ def _go_inside(wiring: _Wiring) -> None:
 
 def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:
     """Fork and exec the server with the channel and the listening sockets; return its OS pid."""
+    return start_plain([sys.executable, *arguments], [channel_fd, *inherited])
+
+
+def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
+    """Fork and exec one of the runtime's own programs; return its OS pid."""
     os_pid = os.fork()
     if os_pid == 0:
         try:
             reset_signals()
-            # In a group of its own, Ctrl-C on the terminal reaches the supervisor alone, which ends it in
-            # order.
+            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in order.
             os.setpgid(0, 0)
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            for fd in (channel_fd, *inherited):
+            for fd in inherited:
                 os.set_inheritable(fd, True)
-            os.execv(sys.executable, [sys.executable, *arguments])
+            os.execv(argv[0], argv)
         finally:
             os._exit(_EXIT_SETUP_FAILED)
     return os_pid

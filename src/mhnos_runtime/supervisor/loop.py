@@ -35,6 +35,7 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._unwatched: set[int] = set()
         self._timers: list[Timer] = []
         self._signals: dict[int, Callable[[], None]] = {}
         self._running = False
@@ -53,6 +54,7 @@ class Loop:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._unwatched.add(fd)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback)
@@ -70,11 +72,13 @@ class Loop:
 
     def run(self) -> None:
         self._running = True
-        handlers, poll = self._handlers, self._epoll.poll
+        handlers, unwatched, poll = self._handlers, self._unwatched, self._epoll.poll
         while self._running:
+            # An event of a descriptor that was closed in this turn is not for the one that took its number.
+            unwatched.clear()
             for fd, _events in poll(self._timeout()):
                 handler = handlers.get(fd)
-                if handler is not None:
+                if handler is not None and fd not in unwatched:
                     handler()
             if self._timers:
                 self._run_timers()

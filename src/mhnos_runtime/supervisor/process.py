@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import signal
+import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +27,15 @@ from mhnos_runtime.supervisor.loop import Loop, Timer
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
 
+#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
+SERVER_ANSWER_SECONDS = 0.25
+
 #: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
 DRAIN_SECONDS = 1.0
+
+#: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
+#: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
+REOPENED_SECONDS = 0.2
 
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
@@ -87,13 +97,14 @@ class Process:
         self._end = 0.0
         self._timers: list[Timer] = []
         self._stall_timer: Timer | None = None
+        self._reopen_timer: Timer | None = None
+        self._drain_to = 0
         self._progress: tuple[int, float] | None = None
         self._end_reason = ""
         self._last_signal = ""
         self._peak_bytes = 0
         loop.watch(self._verdict_fd, self._on_verdict)
-        for fd, stream in self._sources.items():
-            self._watch_source(fd, stream)
+        self._watch_sources()
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
@@ -121,6 +132,7 @@ class Process:
         if self._plan.timeout_ms:
             self._after_ms(self._plan.timeout_ms, lambda: self.end(signal.SIGTERM, "timeout"))
         self.on_started(None)
+        self.check_ended()
 
     def _watch_limits(self) -> None:
         if self._group is not None and self._group.oom_fd >= 0:
@@ -141,6 +153,10 @@ class Process:
         self._after_ms(round(watchdog.INTERVAL_SECONDS * 1000), self._look_at_use)
 
     # Capture
+
+    def _watch_sources(self) -> None:
+        for fd, stream in self._sources.items():
+            self._watch_source(fd, stream)
 
     def _watch_source(self, fd: int, stream: int) -> None:
         self._loop.watch(fd, lambda: self._capture(fd, stream))
@@ -179,7 +195,21 @@ class Process:
         if total and log.publish():
             self.on_output()
         if not open_:
+            self._source_ended(fd)
+
+    def _source_ended(self, fd: int) -> None:
+        if fd != self.input_fd or self._tree_gone:
             self._close_source(fd)
+            return
+        # Nobody has the terminal open at the moment. To close this end would hang up whoever lives there.
+        self._loop.unwatch(fd)
+        if self._reopen_timer is None:
+            self._reopen_timer = self._loop.after(REOPENED_SECONDS, self._look_for_reopened)
+
+    def _look_for_reopened(self) -> None:
+        self._reopen_timer = None
+        if self._stall_timer is None:
+            self._watch_sources()
 
     def _close_source(self, fd: int) -> None:
         self._loop.unwatch(fd)
@@ -202,12 +232,25 @@ class Process:
         for fd in self._sources:
             self._loop.unwatch(fd)
         wait = self._progress[1] + self._plan.stall_ms / 1000 - now
-        self._stall_timer = self._loop.after(max(0.0, wait), self._override)
+        self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
+
+    def _pass_by(self) -> None:
+        """The slowest viewer has had its time: the server is to say what the other ones need."""
+        if self.log.room():
+            self.resume()
+            return
+        self._progress = None
+        self.log.pass_by()
+        self.on_output()
+        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
 
     def _override(self) -> None:
+        """The server does not answer, and must not hold the process up."""
         self.log.override()
-        self._progress = None
         self.resume()
+        if self._stall_timer is not None:
+            # The answer came between the two: another place, which has its time from now.
+            self._stall_timer = self._loop.after(self._plan.stall_ms / 1000, self._pass_by)
 
     def resume(self) -> None:
         """Read on if there is room again; called when a viewer has moved on."""
@@ -216,8 +259,7 @@ class Process:
         self._stall_timer.cancel()
         self._stall_timer = None
         self.log.unblock()
-        for fd, stream in self._sources.items():
-            self._watch_source(fd, stream)
+        self._watch_sources()
 
     # Input
 
@@ -237,7 +279,7 @@ class Process:
         """
         if self.main_status is not None:
             return
-        self._last_signal = signal.Signals(number).name
+        self._last_signal = tree.signal_name(number)
         if escalate and not self._end_reason:
             self._end_reason = reason
             for delay_ms, step in self._plan.escalation:
@@ -285,20 +327,25 @@ class Process:
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
-        if not self._tree_gone:
-            self._tree_gone = True
-            self._loop.after(DRAIN_SECONDS, self._stop_draining)
+        if self._tree_gone:
+            return
+        self._tree_gone = True
+        self._drain_to = self.log.head + sum(map(_readable_bytes, self._sources))
+        self._loop.after(DRAIN_SECONDS, self._stop_draining)
+        if self._stall_timer is None:
+            self._watch_sources()
         self.check_ended()
 
     def _stop_draining(self) -> None:
-        if self._stall_timer is not None:
+        """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
+        if self._sources and (self._stall_timer is not None or self.log.head < self._drain_to):
             self._loop.after(DRAIN_SECONDS, self._stop_draining)
             return
         for fd in list(self._sources):
             self._close_source(fd)
 
     def check_ended(self) -> None:
-        if self.exit is None and self._tree_gone and not self._sources:
+        if self.exit is None and self._tree_gone and not self._sources and self._verdict_fd < 0:
             self.exit = self._exit_record()
             self._discard_surroundings()
             self.close_stdin()
@@ -309,7 +356,7 @@ class Process:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
         self._ask_group(code)
-        killed_by = signal.Signals(-code).name if code < 0 else None
+        killed_by = tree.signal_name(-code) if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
         if self._last_signal:
             evidence += f", after {self._last_signal} was sent ({self._end_reason or 'request'})"
@@ -389,5 +436,17 @@ def _peak_memory(usage: resource.struct_rusage, least_kib: int) -> int | None:
 
 
 def _own_memory_kib() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() // 1024
+    except OSError:
+        # No descriptor is left: the start will say so, and where it does not, no figure can be told.
+        return sys.maxsize
+
+
+def _readable_bytes(fd: int) -> int:
+    """What a pipe or PTY holds (ioctl_tty(2), FIONREAD)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0

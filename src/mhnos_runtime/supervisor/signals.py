@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+
+#: What is ignored stays so over exec, what has a handler does not (execve(2)). Python ignores SIGPIPE and
+#: SIGXFSZ;
+#: whoever started the supervisor may have ignored more.
+_IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
 
 def reset_signals() -> None:
     # The wake-up descriptor is shared with the parent: nothing may be written to it from here.
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # The C library keeps two real-time signals for itself and refuses them.
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -3,6 +3,7 @@ network."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -93,6 +94,8 @@ class Supervisor:
             self._loop.on_signal(number, self._stop)
         self._loop.on_signal(signal.SIGHUP, self._restart_server)
         self._loop.on_signal(signal.SIGCHLD, self._reap)
+        # A fork copies what either side writes to later; what is there now is not looked at again.
+        gc.freeze()
         self._start_server()
         self._loop.run()
         self._loop.close()
@@ -174,14 +177,13 @@ class Supervisor:
         self._loop.after(pause, lambda: None if self._stopping else self._start_server())
 
     def _on_channel(self) -> None:
-        self._use_channel(self._take_messages)
+        self._use_channel(self._take_message)
 
-    def _take_messages(self, channel: Channel) -> None:
+    def _take_message(self, channel: Channel) -> None:
         channel.flush()
-        for message in channel.receive():
+        message = channel.receive()
+        if message is not None:
             self._on_message(message)
-            if self._channel is not channel:
-                return
 
     def _on_message(self, message: Message) -> None:
         try:
@@ -374,7 +376,12 @@ def _raise_descriptor_limit() -> None:
 
 
 def main() -> None:
-    """Run with the configuration that `serve` left in the descriptor named by the only argument."""
+    """Run with the configuration that `serve` left in the descriptor named by the first argument.
+
+    The others are descriptors that it keeps: the lock and the listening sockets."""
+    for fd in sys.argv[2:]:
+        # The lock and the listening sockets: a process that had them could serve in this server's place.
+        os.set_inheritable(int(fd), False)
     with open(int(sys.argv[1]), "rb") as file:
         data = json.load(file)
     Supervisor(Config(**{**data, "state_dir": Path(data["state_dir"])})).run()

@@ -39,3 +39,11 @@ def kill(roots: Iterable[int]) -> None:
         send(new, signal.SIGSTOP)
         stopped.update(new)
     send(stopped, signal.SIGKILL)
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM, SIGRTMIN+3: Python's enumeration has only the first and the last of the real-time ones."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"

@@ -105,7 +105,7 @@ class ExitInfo(Part):
     signal: str | None
     reason: ExitReason
     evidence: str
-    runtime_ms: int
+    runtime_ms: int | None
     cpu_ms: int | None
     max_rss_bytes: int | None
     bytes: int
@@ -357,7 +357,7 @@ class Exit(Message, tag="exit"):
     pid: int
     code: int | None
     signal: str | None
-    runtime: int
+    runtime: int | None
     reason: ExitReason | UnsetType = UNSET
     cpu_ms: int | UnsetType | None = UNSET
     max_rss_bytes: int | UnsetType | None = UNSET

@@ -1,0 +1,255 @@
+"""The steps of `check`, each one request and what must come back. Knows the wire as JSON; prints nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from mhnos_runtime.client.discovery import Target
+from mhnos_runtime.client.errors import ClientError
+from mhnos_runtime.client.link import refusal
+
+Json = dict[str, Any]
+
+STEP_TIMEOUT_S = 10.0  # a third of what clients of protocol 1.0 give a request
+SUBPROTOCOL = "mhnos.v1.1"
+SCRATCH = ".mhnos-check"
+_HEADER = struct.Struct(">BBHIQ")
+_INPUT = 3
+_REPLAY = 0x01
+
+
+class Result(NamedTuple):
+    """One step: what was done with which protocol, whether it went as it must, and what was seen."""
+
+    protocol: str
+    step: str
+    ok: bool
+    took_ms: float
+    seen: str
+
+
+class Unexpected(Exception):
+    """Something else came than the protocol says."""
+
+
+async def probe(target: Target) -> list[Result]:
+    """Every step with each protocol. Raises nothing: what goes wrong is a result."""
+    results: list[Result] = []
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        for protocol in ("1.0", "1.1"):
+            await _probe_with(session, target, protocol, results)
+    return results
+
+
+async def _probe_with(
+    session: aiohttp.ClientSession, target: Target, protocol: str, results: list[Result]
+) -> None:
+    steps = Steps(session, target, protocol == "1.1")
+    try:
+        for name, step in steps.all():
+            results.append(await _run(protocol, name, step))
+            if not results[-1].ok and name in ("connect", "spawn"):
+                return
+    finally:
+        await steps.close()
+
+
+async def _run(protocol: str, name: str, step: Callable[[], Awaitable[str]]) -> Result:
+    start = time.perf_counter()
+    try:
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            seen, ok = await step(), True
+    except TimeoutError:
+        seen, ok = f"no answer within {STEP_TIMEOUT_S:.0f} s", False
+    except (Unexpected, ClientError, aiohttp.ClientError, OSError, KeyError, TypeError) as error:
+        seen, ok = str(error) or repr(error), False
+    return Result(protocol, name, ok, round((time.perf_counter() - start) * 1000, 1), seen)
+
+
+class Steps:
+    """One connection and the shell that it starts. Each step returns what it saw, or raises Unexpected."""
+
+    def __init__(self, session: aiohttp.ClientSession, target: Target, modern: bool) -> None:
+        self._session = session
+        self._target = target
+        self._modern = modern
+        self._ids = itertools.count(1)
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._pid = 0
+        self._text = b""
+        self._next: int | None = 0  # the offset that must come next; None where any may
+        self._exit: Json | None = None
+        self._word = secrets.token_hex(4)
+
+    def all(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
+        """The steps in their order."""
+        names = ["connect", "status", "ping", "list", "spawn", "write", "resize", "attach", "push", "pull"]
+        names += ["unknown", "detach", *(["stats"] if self._modern else []), "kill"]
+        return [(name, getattr(self, f"do_{name}")) for name in names]
+
+    async def close(self) -> None:
+        """End the shell, should a step have failed before, and the connection."""
+        if self._socket is not None and not self._socket.closed:
+            if self._pid and self._exit is None:
+                await self._socket.send_json({"type": "kill", "pid": self._pid, "signal": "SIGKILL"})
+            await self._socket.close()
+
+    async def do_connect(self) -> str:
+        token = self._target.token
+        try:
+            self._socket = await self._session.ws_connect(
+                self._target.url,
+                protocols=(SUBPROTOCOL,) if self._modern else (),
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                max_msg_size=1 << 27,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise refusal(self._target.url, error.status) from None
+        if self._modern and self._socket.protocol != SUBPROTOCOL:
+            raise Unexpected(f"subprotocol {SUBPROTOCOL} was not selected")
+        hello = await self._message(lambda message: message["type"] == "connected")
+        config = hello["config"]
+        return f"protocol {hello['protocolVersion']}, sandbox {config['sandboxMode']}"
+
+    async def do_status(self) -> str:
+        answer = await self._ask("status", "status")
+        return f"{answer['stats']['active']} of {answer['config']['maxProcesses']} processes"
+
+    async def do_ping(self) -> str:
+        answer = await self._ask("pong", "ping")
+        return f"its clock is {answer['time'] - time.time() * 1000:+.0f} ms from this one"
+
+    async def do_list(self) -> str:
+        return f"{len((await self._ask('processList', 'list'))['processes'])} processes"
+
+    async def do_spawn(self) -> str:
+        answer = await self._ask("spawned", "spawn", processType="shell", command="", options={"cwd": "/"})
+        self._pid = answer["pid"]
+        return f"pid {self._pid}"
+
+    async def do_write(self) -> str:
+        """The word is put together by the shell, so that the terminal's echo is not taken for it."""
+        half = len(self._word) // 2
+        await self._type(f'echo "{self._word[:half]}""{self._word[half:]}"\r')
+        await self._until(lambda: self._word.encode() in self._text)
+        return f"the shell answered after {len(self._text)} bytes"
+
+    async def do_resize(self) -> str:
+        await self._send(type="resize", pid=self._pid, cols=97, rows=31)
+        await self._type("stty size\r")
+        await self._until(lambda: b"31 97" in self._text)
+        return "31 rows, 97 columns"
+
+    async def do_attach(self) -> str:
+        before, self._text, self._next = self._text, b"", None
+        answer = await self._ask("attached", "attach", pid=self._pid)
+        if self._word.encode() not in self._text:
+            raise Unexpected(f"the replay of {len(self._text)} bytes lacks what the shell wrote")
+        return f"{answer['status']}, {len(self._text)} bytes again, {len(before)} before"
+
+    async def do_push(self) -> str:
+        file = {"path": SCRATCH, "kind": "file", "content": list(self._word.encode()), "mtime": 0}
+        results = (await self._ask("fsyncResult", "fsync", operation="push", files=[file]))["results"]
+        if results["synced"] != 1:
+            raise Unexpected(json.dumps(results))
+        return f"wrote {SCRATCH}"
+
+    async def do_pull(self) -> str:
+        answer = await self._ask("fsyncResult", "fsync", operation="pull")
+        await self._type(f'rm -f {SCRATCH}; echo "{self._word}""-gone"\r')
+        await self._until(lambda: f"{self._word}-gone".encode() in self._text)
+        if answer["status"] != "success":
+            raise Unexpected(str(answer.get("error")))
+        files = answer["files"]
+        found = next((file for file in files if file["path"].lstrip("/") == SCRATCH), None)
+        if found is None or bytes(found["content"]) != self._word.encode():
+            raise Unexpected(f"{SCRATCH} did not come back as it was written")
+        return f"{len(files)} entries, {SCRATCH} as it was written"
+
+    async def do_unknown(self) -> str:
+        answer = await self._ask("error", "noSuchRequest")
+        if not str(answer["error"]).startswith("Unknown message type"):
+            raise Unexpected(str(answer["error"]))
+        return str(answer["error"])
+
+    async def do_detach(self) -> str:
+        await self._ask("detached", "detach", pid=self._pid)
+        self._next = None
+        await self._ask("attached", "attach", pid=self._pid)
+        return "and attached again"
+
+    async def do_stats(self) -> str:
+        rows = (await self._ask("processStats", "stats", pid=self._pid))["processes"]
+        return f"{rows[0]['rssBytes']} bytes of memory, {rows[0]['cpuMs']} ms of CPU time"
+
+    async def do_kill(self) -> str:
+        await self._ask("killed", "kill", pid=self._pid)
+        await self._until(lambda: self._exit is not None)
+        ended = self._exit or {}
+        return f"exit code {ended['code']}, signal {ended['signal']}"
+
+    # Messages
+
+    async def _ask(self, answer_type: str, request_type: str, **fields: Any) -> Json:
+        number = next(self._ids)
+        await self._send(type=request_type, id=number, **fields)
+        answer = await self._message(lambda message: message.get("id") == number)
+        if answer["type"] != answer_type:
+            raise Unexpected(f"{request_type} was answered by {answer['type']}: {answer.get('error', '')}")
+        return answer
+
+    async def _send(self, **message: Any) -> None:
+        await self._connected().send_json(message)
+
+    async def _type(self, text: str) -> None:
+        if self._modern:
+            await self._connected().send_bytes(_HEADER.pack(_INPUT, 0, 0, self._pid, 0) + text.encode())
+        else:
+            await self._send(type="write", pid=self._pid, data=text)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._receive()
+
+    async def _message(self, wanted: Callable[[Json], bool]) -> Json:
+        while True:
+            message = await self._receive()
+            if message is not None and wanted(message):
+                return message
+
+    async def _receive(self) -> Json | None:
+        """Take in one frame; a text frame's message, None for a binary one."""
+        frame = await self._connected().receive()
+        if frame.type is aiohttp.WSMsgType.BINARY and self._modern:
+            _, flags, _, _, offset = _HEADER.unpack_from(frame.data)
+            self._output(bool(flags & _REPLAY), offset, frame.data[_HEADER.size :])
+            return None
+        if frame.type is not aiohttp.WSMsgType.TEXT:
+            raise Unexpected(f"the connection sent {frame.type.name}")
+        message: Json = json.loads(frame.data)
+        if message["type"] in ("stdout", "stderr"):
+            self._text += message["data"].encode()
+        elif message["type"] == "exit" and message["pid"] == self._pid:
+            self._exit = message
+        return message
+
+    def _output(self, replay: bool, offset: int, data: bytes) -> None:
+        restarts = replay and (self._next is None or offset < self._next)
+        if self._next is not None and offset != self._next and not restarts:
+            raise Unexpected(f"output at offset {offset}, expected {self._next}")
+        self._next = offset + len(data)
+        self._text += data
+
+    def _connected(self) -> aiohttp.ClientWebSocketResponse:
+        if self._socket is None:
+            raise Unexpected("there is no connection")
+        return self._socket

@@ -1,0 +1,162 @@
+"""The command line against a real runtime: programs, shells, several viewers, and a server that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mhnos_runtime.client import ExitInfo, Output, PtySize, connect
+from mhnos_runtime.testing import TestServer
+from tests.cli.console import Console, command
+
+pytestmark = pytest.mark.timeout(120)
+
+BOTH = 'import sys\nprint("out")\nprint("err", file=sys.stderr)\nsys.exit(int(sys.argv[1]))\n'
+READ = "import sys, hashlib\nprint(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\n"
+WAIT = 'import time\nprint("ready", flush=True)\ntime.sleep(600)\n'
+COUNT = """
+import sys, time
+for index in range(int(sys.argv[1])):
+    print(f"{index:09}", flush=index % 50 == 0)
+    if index % 2000 == 0:
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[TestServer]:
+    # The Python of the tests is the one that processes find: a version manager's shim is slow to start.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    async with TestServer(tmp_path, environment={"PATH": path}) as running:
+        for name, text in {"both": BOTH, "read": READ, "wait": WAIT, "count": COUNT}.items():
+            (running.workspace / f"{name}.py").write_text(text)
+        yield running
+
+
+def env_of(server: TestServer) -> dict[str, str]:
+    return {"MHNOS_STATE_DIR": str(server.state_dir), "MHNOS_URL": server.url, "NO_COLOR": "1"}
+
+
+async def test_a_script_s_streams_exit_code_and_input(server: TestServer) -> None:
+    env = env_of(server)
+    assert await command("run", "python", "both.py", "3", env=env) == (3, b"out\n", b"err\n")
+    data = os.urandom(5_000_000)
+    code, out, _ = await command("run", "-i", "python", "read.py", stdin=data, env=env)
+    assert (code, out.decode().strip()) == (0, hashlib.sha256(data).hexdigest())
+    code, out, _ = await command("run", "-i", "shell", stdin=b"echo hello; exit 4\n", env=env)
+    assert (code, out) == (4, b"hello\n")
+
+
+async def test_endings_that_are_not_the_program_s_own(server: TestServer) -> None:
+    env = env_of(server)
+    assert (await command("run", "--timeout", "300ms", "python", "wait.py", env=env))[0] == 124
+    assert (await command("run", "python", "missing.py", env=env))[0] == 127
+    code, _, err = await command("run", "nosuch", "x", env=env)
+    assert (code, err.splitlines()[0]) == (125, b"mhnos-runtime: Unknown process type: nosuch")
+
+
+async def test_a_background_process_is_listed_written_logged_and_killed(server: TestServer) -> None:
+    env = env_of(server)
+    code, out, _ = await command("run", "-d", "--name", "w", "python", "wait.py", env=env)
+    pid = out.decode().strip()
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.attach(int(pid))
+        assert await anext(process.output()) == Output("stdout", 0, b"ready\n")
+    rows = json.loads((await command("ps", "--json", env=env))[1])
+    assert [(row["pid"], row["name"], row["status"]) for row in rows] == [(int(pid), "w", "running")]
+    assert (await command("logs", "--tail", "1", pid, env=env))[1] == b"ready\n"
+    _, stamped, _ = await command("logs", "-t", "--since", "5m", pid, env=env)
+    assert stamped.endswith(b"Z ready\n")
+    usage = json.loads((await command("stats", "--json", pid, env=env))[1])
+    assert usage[0]["rssBytes"] > 1_000_000
+    code, out, _ = await command("kill", pid, env=env)
+    assert (code, out.decode()) == (0, f"{pid}\n")
+    code, _, err = await command("write", pid, "x", env=env)
+    assert (code, b"does not run" in err) == (1, True)
+    ended = json.loads((await command("ps", "-a", "--json", env=env))[1])[0]
+    assert ended["exit"]["reason"] == "killed"
+    assert (await command("logs", "-f", pid, env=env))[:2] == (0, b"ready\n")
+    assert (await command("attach", pid, env=env))[:2] == (143, b"ready\n")
+
+
+async def test_write_types_text_and_files_and_closes(server: TestServer) -> None:
+    env = env_of(server)
+    pid = (await command("run", "-d", "python", "read.py", env=env))[1].decode().strip()
+    data = os.urandom(300_000)
+    assert (await command("write", pid, "text", env=env))[0] == 0
+    assert (await command("write", "--close", pid, "-", stdin=data, env=env))[0] == 0
+    _, out, _ = await command("logs", "-f", pid, env=env)
+    assert out.decode().strip() == hashlib.sha256(b"text" + data).hexdigest()
+
+
+async def test_a_shell_in_a_terminal_with_two_viewers(server: TestServer) -> None:
+    env = env_of(server)
+    async with Console("run", "-it", "shell", cols=77, rows=22, env=env) as first:
+        await first.until_raw()
+        first.type(b"stty size; echo first-$((40+2))\r")
+        await first.until(b"first-42")
+        assert b"22 77" in first.seen
+        async with Console("attach", "1000", env=env) as second:
+            await second.until(b"first-42")
+            second.type(b"echo second-$((1+1))\r")
+            await first.until(b"second-2")
+            second.type(b"\x10\x11")
+            assert await second.exit_code() == 0
+            assert second.is_restored()
+        first.type(b"sh -c 'echo asleep-$((1+2)); exec sleep 100'\r")
+        await first.until(b"asleep-3")
+        first.type(b"\x03")
+        await first.until(b"^C")
+        first.type(b"exit 7\r")
+        assert await first.exit_code() == 7
+        assert first.is_restored()
+
+
+async def test_output_is_exact_over_a_killed_server(server: TestServer) -> None:
+    """The server is killed twice in the middle of a stream; what arrives is still what was written."""
+    lines = 120_000
+    want = hashlib.sha256(b"".join(b"%09d\n" % index for index in range(lines))).hexdigest()
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.spawn("python", "count.py", args=[str(lines)])
+        digest, kills = hashlib.sha256(), [200_000, 600_000]
+        async for item in process.output():
+            assert isinstance(item, Output), item
+            digest.update(item.data)
+            if kills and item.next > kills[0]:
+                del kills[0]
+                os.kill(server.server_pid(), signal.SIGKILL)
+        assert digest.hexdigest() == want
+        assert (await process.wait()).code == 0
+        assert not kills
+
+
+async def test_the_client_against_the_real_thing(server: TestServer) -> None:
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.spawn("shell", pty=PtySize(61, 17))
+        await process.write("stty size; exit 3\r")
+        seen = b"".join([item.data async for item in process.output() if isinstance(item, Output)])
+        assert b"17 61" in seen
+        ended = await process.wait()
+        assert isinstance(ended, ExitInfo)
+        assert (ended.code, ended.reason, ended.output_bytes) == (3, "exit", len(seen))
+        files = {"dir/a.bin": b"\xff\x00" * 1000, "dir/b.txt": "grün".encode(), "c": b""}
+        assert (await runtime.push(files)).synced == 3
+        pulled = await runtime.pull()
+        assert {path.lstrip("/"): content for path, content in pulled.items()}.items() >= files.items()
+        assert (await runtime.status()).stats.active == 0
+        assert await asyncio.wait_for(runtime.ping(), 5) < 5
+
+
+async def test_check_passes(server: TestServer) -> None:
+    code, out, err = await command("check", "--json", env=env_of(server))
+    assert [step for step in json.loads(out) if not step["ok"]] == []
+    assert (code, err) == (0, b"")
+    assert not (server.workspace / ".mhnos-check").exists()

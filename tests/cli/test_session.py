@@ -1,0 +1,204 @@
+"""The terminal of `run -it` and `attach` against a double of the server: keys, sizes, faults, restoration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.console import Console, command
+from tests.client.fake import FakeProcess, FakeServer
+
+ENDED = {"code": 0, "signal": None, "reason": "exit", "evidence": "", "runtimeMs": 5, "cpuMs": 1}
+
+
+def console(fake: FakeServer, *args: str) -> Console:
+    return Console(*args, env={"MHNOS_URL": fake.url, "MHNOS_TOKEN": "t" * 40})
+
+
+async def ready(fake: FakeServer, terminal: Console) -> None:
+    """The process runs, and the first size has been told."""
+    await terminal.until_raw()
+    await fake.until(lambda: 1000 in fake.processes and len(fake.processes[1000].sizes) >= 2)
+
+
+async def test_keys_sizes_output_and_exit_code_go_through() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        process = fake.processes[1000]
+        assert process.sizes[0] == (90, 20)
+        terminal.resize(120, 40)
+        await fake.until(lambda: (120, 40) in process.sizes)
+        terminal.type(b"\x03\x1a\x1c\x00\xff\r")
+        await fake.until(lambda: process.written == b"\x03\x1a\x1c\x00\xff\r")
+        await fake.feed(1000, b"\x1b[31mred\r\n\xff\x00")
+        await terminal.until(b"\x1b[31mred\r\n\xff\x00")
+        await fake.end(1000, code=42)
+        assert await terminal.exit_code() == 42
+        assert terminal.is_restored()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGQUIT, 131)],
+)
+async def test_a_signal_ends_the_command_and_restores_the_terminal(number: signal.Signals, code: int) -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        os.kill(terminal.pid, number)
+        assert await terminal.exit_code() == code
+        assert terminal.is_restored()
+        assert b"process 1000 goes on" in terminal.seen
+        assert fake.processes[1000].signals == []
+
+
+async def test_rm_ends_the_process_when_the_command_goes() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "--rm", "shell") as terminal:
+        await ready(fake, terminal)
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert await terminal.exit_code() == 143
+        assert fake.processes[1000].signals == ["SIGTERM"]
+        assert fake.requests[0]["lingerMs"] > 0
+
+
+async def test_detach_keys_leave_the_process_and_undo_its_modes() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        await fake.feed(1000, b"\x1b[?1049h\x1b[?25lfull screen")
+        await terminal.until(b"full screen")
+        terminal.type(b"a\x10")
+        await fake.until(lambda: fake.processes[1000].written == b"a\x10")
+        terminal.type(b"b\x10\x11")
+        assert await terminal.exit_code() == 0
+        assert terminal.is_restored()
+        await terminal.until(b"\x1b[?1049l")
+        assert b"\x1b[?25h" in terminal.seen
+        assert fake.processes[1000].written == b"a\x10b"
+
+
+async def test_a_lost_connection_is_told_and_goes_on_exactly() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        await fake.feed(1000, b"one")
+        await terminal.until(b"one")
+        fake.refuse_status = 503
+        fake.peers[0].cut()
+        await terminal.until(b"[connection lost, reconnecting...]")
+        fake.processes[1000].log += b"two"
+        fake.refuse_status = None
+        await terminal.until(b"two")
+        assert b"[resumed]" in terminal.seen
+        assert terminal.seen.count(b"one") == terminal.seen.count(b"two") == 1
+        terminal.type(b"x")
+        await fake.until(lambda: fake.processes[1000].written == b"x")
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
+
+
+@pytest.mark.parametrize("typed", [b"\x10\x11", b"\x03"])
+async def test_without_a_connection_one_can_still_leave(typed: bytes) -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        fake.refuse_status = 503
+        fake.peers[0].cut()
+        await terminal.until(b"reconnecting")
+        terminal.type(typed)
+        assert await terminal.exit_code() == (0 if typed == b"\x10\x11" else 130)
+        assert terminal.is_restored()
+
+
+async def test_a_refused_token_ends_the_session_with_125_and_a_usable_terminal() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        fake.token = "rotated"
+        fake.peers[0].cut()
+        assert await terminal.exit_code() == 125
+        assert terminal.is_restored()
+        await terminal.until(b"refused the token")
+
+
+async def test_a_stop_from_outside_gives_the_terminal_back_meanwhile() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        os.kill(terminal.pid, signal.SIGTSTP)
+        stat = Path(f"/proc/{terminal.pid}/stat")
+        await terminal.until_true(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        assert terminal.is_restored()
+        os.kill(terminal.pid, signal.SIGCONT)
+        await terminal.until_raw()
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
+        assert terminal.is_restored()
+
+
+async def test_attach_replays_without_the_questions_and_tells_a_gap() -> None:
+    """A replayed question made the terminal type its answer into the shell, again with each attach."""
+    async with FakeServer() as fake:
+        fake.processes[1000] = FakeProcess(
+            b"....kept\x1b[6n\x1b[c\x1b]11;?\x07after", first_offset=4, pty={"cols": 80, "rows": 24}
+        )
+        async with console(fake, "attach", "--from", "0", "1000") as terminal:
+            await terminal.until(b"keptafter")
+            await terminal.until(b"4 bytes of output are no longer kept: 0 to 4")
+            await fake.feed(1000, b"live\x1b[6n")
+            await terminal.until(b"live\x1b[6n")
+            await fake.end(1000, code=None, signal="SIGKILL", reason="killed")
+            assert await terminal.exit_code() == 137
+            assert terminal.is_restored()
+
+
+async def test_a_paste_waits_for_a_slow_process() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        paste = b"0123456789" * 300
+        terminal.type(paste)
+        await fake.until(lambda: fake.processes[1000].written == paste)
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
+
+
+async def test_interrupts_without_a_terminal_are_the_processs_own_then_force_then_leave() -> None:
+    async with FakeServer() as fake, console(fake, "run", "python", "app.py") as terminal:
+        await fake.until(lambda: 1000 in fake.processes and fake.processes[1000].stdin_closed)
+        await fake.feed(1000, b"running\n")
+        await terminal.until(b"running")
+        assert terminal.is_cooked()
+        for signals in (["SIGINT"], ["SIGINT", "SIGKILL"]):
+            terminal.type(b"\x03")
+            await fake.until(lambda signals=signals: fake.processes[1000].signals == signals)  # type: ignore[misc]
+        terminal.type(b"\x03")
+        assert await terminal.exit_code() == 130
+
+
+async def test_a_terminal_is_asked_for_where_there_is_none() -> None:
+    code, _, err = await command("run", "-it", "shell")
+    assert code == 1
+    assert b"the input device is not a TTY" in err
+
+
+async def test_shared_descriptors_stay_blocking() -> None:
+    """O_NONBLOCK belongs to the open file: set here, it would break the shell that started the command."""
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        assert os.get_blocking(terminal.slave)
+        await fake.end(1000)
+        await terminal.exit_code()
+        assert os.get_blocking(terminal.slave)
+
+
+async def test_the_reader_of_the_output_may_go() -> None:
+    async with FakeServer() as fake:
+        fake.processes[1000] = FakeProcess(b"line\n" * 100_000, exit=ENDED)
+        fake.chunk_bytes = 65536
+        process = await asyncio.create_subprocess_shell(
+            "$PYTHON -m mhnos_runtime logs 1000 | head -n 1; echo ${PIPESTATUS[0]}",
+            stdout=asyncio.subprocess.PIPE,
+            executable="/bin/bash",
+            env={**os.environ, "MHNOS_URL": fake.url, "PYTHON": sys.executable},
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        assert out == b"line\n141\n"
