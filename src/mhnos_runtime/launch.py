@@ -106,7 +106,8 @@ class LaunchPlan:
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
     up. timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by,
     as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child
-    is kept from. meta: the server's own facts about the process, which the supervisor keeps and hands to the next server unread.
+    is kept from. meta: the server's own facts about the process, which the supervisor keeps and hands to the
+    next server unread.
     """
 
     argv: tuple[str, ...]

@@ -36,6 +36,7 @@ VERBS = {
     "kill": Verb("kill", "Signal or end processes."),
     "stats": Verb("stats", "Show what processes use."),
     "token": Verb("token", "Show or replace the token that clients need."),
+    "doctor": Verb("doctor", "Tell what this machine can enforce."),
     "config": Verb("config", "Show the settings in force and where each comes from."),
     "check": Verb("check", "Try every request on a running runtime."),
     "completion": Verb("completion", "Print the completion script for a shell."),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import MAX_PLAN_BYTES, LaunchPlan
+from mhnos_runtime.launch import MAX_PLAN_BYTES, Confinement, LaunchPlan
 from mhnos_runtime.process.kinds import Kind
 
 TERM = "xterm-256color"
@@ -18,9 +17,6 @@ TERM = "xterm-256color"
 PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
 SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-#: What programs expect as the soft limit; those that use select(2) break above it.
-OPEN_FILES = 1024
 
 #: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -62,7 +58,17 @@ class Request:
     notice: str = ""
 
 
-def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[str, object]) -> LaunchPlan:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the sandbox makes of the policy for one process."""
+
+    confine: Confinement
+    rlimits: tuple[tuple[int, int, int], ...]
+
+
+def plan(
+    kind: Kind, request: Request, policy: Policy, host: Host, bounds: Bounds, meta: dict[str, object]
+) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
     environment = _environment(kind, request, policy, host)
     result = LaunchPlan(
@@ -73,7 +79,8 @@ def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[st
         stall_ms=policy.stall_ms,
         timeout_ms=request.timeout_ms,
         escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
-        rlimits=_limits(),
+        rlimits=bounds.rlimits,
+        confine=bounds.confine,
         meta=meta,
     )
     _check(result)
@@ -154,12 +161,6 @@ def _program(name: str, host: Host) -> str:
 def _escalation(kind: Kind, terminal: bool, grace_ms: int) -> tuple[tuple[int, int], ...]:
     hang_up = ((min(kind.hang_up_ms, grace_ms), int(signal.SIGHUP)),) if terminal else ()
     return (*hang_up, (grace_ms, int(signal.SIGKILL)))
-
-
-def _limits() -> tuple[tuple[int, int, int], ...]:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    return ((resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, open_files, hard))
 
 
 def _check(result: LaunchPlan) -> None:

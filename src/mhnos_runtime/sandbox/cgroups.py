@@ -28,7 +28,7 @@ class Place(NamedTuple):
 def find(
     membership: str | None = None, mounts: str | None = None, *, pid: int | None = None
 ) -> tuple[list[Place], str]:
-    """Places, and what to say where there are none. membership, mounts: as in /proc/self/cgroup and mountinfo."""
+    """Places, and what to say where there are none. membership, mounts: /proc/self/cgroup and mountinfo."""
     membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
     mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
     unified = _unified(membership, mounts, pid or os.getpid())
@@ -43,9 +43,10 @@ def _mount(mounts: str, kind: str, option: str) -> tuple[str, str] | None:
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         fields, filesystem = before.split(), after.split()
-        if len(fields) > 4 and len(filesystem) > 2 and filesystem[0] == kind:
-            if not option or option in filesystem[2].split(","):
-                return fields[3], fields[4]
+        if len(fields) <= 4 or len(filesystem) <= 2 or filesystem[0] != kind:
+            continue
+        if not option or option in filesystem[2].split(","):
+            return fields[3], fields[4]
     return None
 
 
@@ -69,14 +70,14 @@ def _v1(controller: str, membership: str, mounts: str) -> Place | None:
 
 
 def _unified(membership: str, mounts: str, pid: int) -> Place | None:
-    """The nearest group in which children get the controllers, or the runtime's own where it is alone in it."""
+    """The runtime's own group where it is alone in it, else the nearest whose children have controllers."""
     mount = _mount(mounts, "cgroup2", "")
     own = _directory(membership, "", mount) if mount else None
     if own is None or mount is None:
         return None
-    if _writable(own) and _words(own / "cgroup.controllers") >= _NEEDED:
-        if _words(own / "cgroup.procs") <= {str(pid)}:
-            return Place(UNIFIED, own, own=True)
+    alone = _words(own / "cgroup.procs") <= {str(pid)}
+    if alone and _writable(own) and _words(own / "cgroup.controllers") >= _NEEDED:
+        return Place(UNIFIED, own, own=True)
     for directory in own.parents:
         if not directory.is_relative_to(mount[1]) or not _writable(directory):
             return None

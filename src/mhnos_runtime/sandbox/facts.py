@@ -26,7 +26,7 @@ class Facts:
     without privileges has been made. filters: seccomp programs by name ("network", "no-network"), base64.
     cgroups: (controller, directory) where groups can be made. system: (path, link target or "") of system
     directories. configuration: files and folders below /etc that programs need. node: its files, read-only.
-    list: the same for people.
+    rows: the same for people.
     """
 
     bubblewrap: str = ""
@@ -38,28 +38,28 @@ class Facts:
     configuration: tuple[str, ...] = ()
     node: str = ""
     sized_tmpfs: bool = False
-    list: tuple[Fact, ...] = ()
+    rows: tuple[Fact, ...] = ()
 
     def fact(self, name: str) -> Fact:
-        return next(fact for fact in self.list if fact.name == name)
+        return next(fact for fact in self.rows if fact.name == name)
 
     def missing(self, level: str) -> list[Fact]:
         """What this level needs and the host does not have."""
-        return [fact for fact in self.list if not fact.found and fact.name in NEEDS[level]]
+        return [fact for fact in self.rows if not fact.found and fact.name in NEEDS[level]]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:
-        rows = {name: tuple(map(tuple, data[name])) for name in ("cgroups", "system")}
+        pairs = {name: tuple(map(tuple, data[name])) for name in ("cgroups", "system")}
         known = {field.name: data[field.name] for field in fields(cls)}
         return cls(
             **{
                 **known,
-                **rows,
+                **pairs,
                 "configuration": tuple(data["configuration"]),
-                "list": tuple(Fact(**fact) for fact in data["list"]),
+                "rows": tuple(Fact(**fact) for fact in data["rows"]),
             }
         )
 

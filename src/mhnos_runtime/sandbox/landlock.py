@@ -43,7 +43,7 @@ def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) 
 
 
 def abstract_sockets(abi: int) -> Landlock | None:
-    """Nothing but the scope for abstract sockets, which belong to the network namespace; None before ABI 6."""
+    """The scope for abstract sockets alone, which belong to the network namespace; None before ABI 6."""
     return Landlock(0, 0, _SCOPE_ABSTRACT_SOCKETS) if abi >= 6 else None
 
 

@@ -68,8 +68,10 @@ def visible(sandbox: Sandbox, path: str) -> bool:
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
-def confine(sandbox: Sandbox, policy: Policy, cwd: str) -> tuple[Confinement, tuple[tuple[int, int, int], ...]]:
-    """The confinement and the resource limits. policy: narrowed for this process. cwd: as a workspace path."""
+def confine(
+    sandbox: Sandbox, policy: Policy, cwd: str
+) -> tuple[Confinement, tuple[tuple[int, int, int], ...]]:
+    """Confinement and resource limits. policy: narrowed for this process. cwd: as a workspace path."""
     facts = sandbox.facts
     limits = Limits(policy.memory_bytes, policy.tasks, policy.cpu_percent, facts.cgroups)
     if policy.level == "none":
@@ -116,7 +118,10 @@ def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
         program=sandbox.facts.bubblewrap,
         options=(*_NAMESPACES, *_network(policy), *_files(sandbox, policy)),
         files=(
-            ("/etc/passwd", f"mhnos:x:{uid}:{gid}:mhnos:{INSIDE}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"),
+            (
+                "/etc/passwd",
+                f"mhnos:x:{uid}:{gid}:mhnos:{INSIDE}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+            ),
             ("/etc/group", f"mhnos:x:{gid}:\nnogroup:x:65534:\n"),
         ),
         network=_SHARED_NETWORK if policy.network == "loopback" else (),

@@ -51,17 +51,22 @@ class Wish:
     open_files: int | None = None
 
 
-_LIMITS = ("memory_bytes", "tasks", "cpu_percent", "cpu_seconds", "file_bytes", "open_files")
-
-
 def narrow(policy: Policy, wish: Wish) -> Policy:
     """The policy for one process. What asks for more gets what the policy gives, never more.
 
     Raises InvalidRequest for a network that there is not, or that the level cannot give, since the process
     would get more than was asked for.
     """
-    limits = {name: _smaller(getattr(policy, name), getattr(wish, name)) for name in _LIMITS}
-    return replace(policy, network=_network(policy, wish.network), **limits)
+    return replace(
+        policy,
+        network=_network(policy, wish.network),
+        memory_bytes=_smaller(policy.memory_bytes, wish.memory_bytes),
+        tasks=_smaller(policy.tasks, wish.tasks),
+        cpu_percent=_smaller(policy.cpu_percent, wish.cpu_percent),
+        cpu_seconds=_smaller(policy.cpu_seconds, wish.cpu_seconds),
+        file_bytes=_smaller(policy.file_bytes, wish.file_bytes),
+        open_files=_smaller(policy.open_files, wish.open_files),
+    )
 
 
 def _network(policy: Policy, asked: str | None) -> Network:

@@ -19,6 +19,8 @@ _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _PR_GET_SECCOMP = 21
+#: Let user namespaces through the container's filter, and a new /proc past the parts of it that are masked.
+_CONTAINER_FLAGS = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
 #: Whoever nobody is: for trying what a user without privileges can do.
 NOBODY = (65534, 65534)
 
@@ -28,13 +30,16 @@ _SYSTEM = (
     *("/nix/store", "/nix/var/nix/profiles", "/run/current-system", "/gnu/store"),
 )
 #: What programs need of /etc. Nothing here holds a secret: of /etc/ssl and /etc/pki, not the private keys.
-_CONFIGURATION = """
-alternatives bash.bashrc ca-certificates ca-certificates.conf crypto-policies debian_version fonts gai.conf
-host.conf hosts inputrc ld.so.cache ld.so.conf ld.so.conf.d locale.alias locale.conf localtime
-lsb-release magic mime.types nanorc nsswitch.conf os-release pki/ca-trust pki/tls/cert.pem pki/tls/certs
-pki/tls/openssl.cnf profile profile.d protocols python3 redhat-release resolv.conf rpc services shells
-ssl/cert.pem ssl/certs ssl/openssl.cnf terminfo timezone vim zsh
-""".split()
+_CONFIGURATION = (
+    *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies"),
+    *("debian_version", "fonts", "gai.conf", "host.conf", "hosts", "inputrc", "ld.so.cache", "ld.so.conf"),
+    *("ld.so.conf.d", "locale.alias", "locale.conf", "localtime", "lsb-release", "magic", "mime.types"),
+    *("nanorc", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs"),
+    *("pki/tls/openssl.cnf", "profile", "profile.d", "protocols", "python3", "redhat-release"),
+    *("resolv.conf", "rpc", "services", "shells", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf"),
+    *("terminfo", "timezone", "vim", "zsh"),
+)
+
 
 _TRIAL = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
@@ -63,7 +68,7 @@ def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Fa
         configuration=tuple(_configuration()),
         node=_beside_system(node, system),
         sized_tmpfs="--size" in _output([bubblewrap, "--help"]) if bubblewrap else False,
-        list=(
+        rows=(
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),
             _landlock(abi),
@@ -109,7 +114,9 @@ def _try_namespaces(bubblewrap: str, user: tuple[int, int] | None) -> str:
     command = [bubblewrap, *_TRIAL, "--", program]
     try:
         if user is None or os.geteuid():
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            )
         else:
             done = subprocess.run(
                 command,
@@ -158,9 +165,7 @@ def _why_no_namespaces() -> tuple[str, str]:
     if in_container():
         return (
             "this container may not make namespaces",
-            "run it with a seccomp profile that allows user namespaces and without masked /proc "
-            "(docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined), "
-            "or use MHNOS_SANDBOX=relaxed",
+            f"run it with {_CONTAINER_FLAGS} (docker, podman), or use MHNOS_SANDBOX=relaxed",
         )
     if not Path("/proc/self/ns/user").exists():
         return "the kernel has no user namespaces", "use a kernel with CONFIG_USER_NS"
@@ -169,7 +174,7 @@ def _why_no_namespaces() -> tuple[str, str]:
 
 def in_container() -> bool:
     """Whether signs of a container are there: its marker files, or a filter over this very process."""
-    if os.environ.get("container") or any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv"))):
+    if any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv", "/run/systemd/container"))):
         return True
     return _seccomp_mode() == 2
 

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 # seccomp.h
 _ALLOW = 0x7FFF0000
-_KILL_PROCESS = 0x80000000
 _ATTRIBUTE_BAD_ARCHITECTURE = 2
-_EQUAL = 4
 _MASKED_EQUAL = 7
 _LIBRARY = "libseccomp.so.2"
 _U32 = 0xFFFFFFFF
@@ -29,8 +27,8 @@ def _errno_action(number: int) -> int:
 
 #: Calls that fail with EPERM, by what they would reach.
 REFUSED = {
-    "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig fsmount "
-    "fspick mount_setattr",
+    "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig "
+    "fsmount fspick mount_setattr",
     "namespaces": "setns unshare",
     "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise",
     "kernel code": "init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
@@ -50,9 +48,8 @@ _TIOCLINUX = 0x541C
 #: ptrace(2): attaching to what is running; being traced by one's parent stays possible.
 _PTRACE_ATTACH = 16
 _PTRACE_SEIZE = 0x4206
-#: Families that no network namespace confines (to the hypervisor), or that only kernel exploits have a use for.
+#: Families that no network namespace confines (to the hypervisor), or that are of use to exploits only.
 _FAMILIES = {"AF_VSOCK": 40, "AF_ALG": 38, "AF_TIPC": 30, "AF_RDS": 21, "AF_BLUETOOTH": 31, "AF_NFC": 39}
-_PERSONALITY_READ_IMPLIES_EXEC = 0x0400000
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,13 @@ class Group:
             self.oom_fd = events
 
 
+def remove(directory: str) -> None:
+    """Remove a group and those in it; what still has processes stays."""
+    for path in (*Path(directory).glob("p*"), Path(directory)):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
 def _settings(controller: str, limits: Limits) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if controller in ("memory", UNIFIED) and limits.memory_bytes:

@@ -59,7 +59,9 @@ def become_subreaper() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None = None, cgroups: Cgroups = ()) -> Child:
+def start(
+    plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None = None, cgroups: Cgroups = ()
+) -> Child:
     """Fork a child that confines itself and executes the plan; `cwd_fd` stays the caller's.
 
     namespaces: those of the plan's holder, ready. cgroups: files that a process joins by writing to them.

@@ -1,6 +1,6 @@
-"""What a child does to itself before it executes a program: user, namespaces, capabilities, Landlock, seccomp.
+"""What a child does to itself before it executes a program: user, namespaces, Landlock, seccomp.
 
-Knows system calls; decides nothing, since everything comes from the launch plan. Runs in forked children only.
+Knows system calls; decides nothing, since all comes from the launch plan. Runs in forked children only.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def become(user: tuple[int, int] | None) -> None:
     if user is None:
         return
     uid, gid = user
+    if uid:
+        _drop_bounding_set()  # as long as there is the right to
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -105,10 +107,15 @@ def close_others_at_exec() -> None:
     )
 
 
-def _drop_capabilities() -> None:
-    """All sets, also the bounding one where there is the right to (capabilities(7))."""
+def _drop_bounding_set() -> None:
+    """What no program can get back, set-user-ID or not; without the right to, nothing changes."""
     for number in range(_CAPABILITIES):
         prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def _drop_capabilities() -> None:
+    """All sets (capabilities(7))."""
+    _drop_bounding_set()
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)))
@@ -159,4 +166,4 @@ class _Program(ctypes.Structure):
 
 def _filter(code: bytes) -> None:
     program = _Program(len(code) // 8, code)
-    _check(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(program), 0, 0))
+    _check(prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0))

@@ -1,4 +1,4 @@
-"""Namespaces and what holds them: one bubblewrap a process, and one spare so that a start does not wait for it.
+"""Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
 
 Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
 """
@@ -89,7 +89,9 @@ class Namespaces:
         others = [_open(self.init, kind) for kind in _KINDS if _differs(self.init, kind)]
         order: list[int] = []
         for user in _user_namespaces(self.init):
-            owned = [fd for fd in others if _inode(fcntl.ioctl(fd, _NS_GET_USERNS), close=True) == _inode(user)]
+            owned = [
+                fd for fd in others if _inode(fcntl.ioctl(fd, _NS_GET_USERNS), close=True) == _inode(user)
+            ]
             order += [user, *owned]
             others = [fd for fd in others if fd not in owned]
         for fd in others:

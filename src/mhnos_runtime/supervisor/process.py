@@ -414,7 +414,9 @@ def _make_group(plan: LaunchPlan, pid: int) -> Group | None:
         return Group(limits, f"p{pid}")
     except OSError as error:
         raise LimitReached(
-            f"the limits could not be set: {error}", code="start-failed", hint="mhnos-runtime doctor tells more"
+            f"the limits could not be set: {error}",
+            code="start-failed",
+            hint="mhnos-runtime doctor tells more",
         ) from error
 
 

@@ -19,8 +19,8 @@ from mhnos_runtime import proc
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.supervisor import cgroup, tree
 from mhnos_runtime.supervisor import child as child_module
-from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop, Timer
@@ -45,7 +45,7 @@ class Config:
 
     server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay open
     over all servers. hello: what each server is told first, unread. remove_at_end: files that say that it
-    runs.
+    runs. groups: directories of cgroups, to be removed at the end too.
     """
 
     server: list[str]
@@ -55,6 +55,7 @@ class Config:
     hello: dict[str, Any]
     log_json: bool
     remove_at_end: list[str]
+    groups: list[str]
 
 
 class Supervisor:
@@ -102,6 +103,8 @@ class Supervisor:
         _clear(self._directory)
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
+        for group in self._config.groups:
+            cgroup.remove(group)
 
     # The server
 

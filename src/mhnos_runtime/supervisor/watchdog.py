@@ -1,4 +1,4 @@
-"""Limits on a tree where the kernel has no control group for it: looks from time to time. Knows /proc only."""
+"""Limits on a tree where the kernel has no control group for it: looks at /proc from time to time."""
 
 from __future__ import annotations
 

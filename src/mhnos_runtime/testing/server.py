@@ -32,7 +32,9 @@ class TestServer:
     def __init__(
         self, directory: Path | None = None, *flags: str, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._flags = flags
+        # The level is the test's business, and root's processes are to be able to use a private directory.
+        root_too = ("--allow-root",) if os.geteuid() == 0 and "--sandbox" not in flags else ()
+        self._flags = (*(() if "--sandbox" in flags else ("--sandbox", "none")), *root_too, *flags)
         self._environment = dict(environment or {})
         self._temporary = tempfile.TemporaryDirectory() if directory is None else None
         root = Path(self._temporary.name) if self._temporary is not None else directory

@@ -65,6 +65,31 @@ class SpawnOptions(Part):
     timeout: Annotated[float, Meta(ge=0, le=MAX_INTEGER)] | None = None
 
 
+class SpawnLimits(Part):
+    """Narrower than the server's own, which nothing here can widen. Memory, tasks and CPU share (100: one
+    CPU): of the process with its descendants; the rest of each of them. None and 0: as the server has it."""
+
+    memory_bytes: Count | None = None
+    tasks: Count | None = None
+    cpu_percent: Count | None = None
+    cpu_seconds: Count | None = None
+    file_bytes: Count | None = None
+    open_files: Count | None = None
+
+
+class Isolation(Part):
+    """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: for memory,
+    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none"."""
+
+    level: str
+    network: str
+    uid: int
+    namespaces: list[str]
+    landlock: int
+    seccomp: bool
+    limits: dict[str, str]
+
+
 class FileEntry(Part):
     """`content` is not decoded here, see wire.content. `mtime`: epoch ms."""
 
@@ -129,6 +154,7 @@ class ProcessInfo(Part):
     next_offset: int | UnsetType = UNSET
     viewers: int | UnsetType = UNSET
     sandbox: str | UnsetType = UNSET
+    isolation: Isolation | UnsetType = UNSET
     exit: ExitInfo | UnsetType | None = UNSET
 
 
@@ -158,7 +184,8 @@ class PushResults(Part):
 class Spawn(Message, tag="spawn"):
     """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
 
-    `linger_ms`: end the process so many ms after its last client left; without it, keep it.
+    `linger_ms`: end the process so many ms after its last client left; without it, keep it. `network`:
+    "host", "loopback" or "none", where it is narrower than the server's.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -170,6 +197,8 @@ class Spawn(Message, tag="spawn"):
     name: str | None = None
     attach: bool = True
     linger_ms: Count | None = None
+    network: str | None = None
+    limits: SpawnLimits | None = None
 
 
 class Attach(Message, tag="attach"):
