@@ -12,21 +12,29 @@ import os
 import socket
 import struct
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 #: "There is output": supervisor to server, once after the server has said that it waits.
 OUTPUT = b"O"
 #: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
 MOVED = b"M"
+#: "My event loop turns": server to supervisor, once a second; pid is 0.
+ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
 _MAX_MESSAGE_BYTES = 1 << 18
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 
 
+#: What goes with a message: descriptors, or how to find those that are right when it is sent. After a restart
+#: hundreds of messages may wait, and for so many there need not be duplicates.
+Descriptors: TypeAlias = Sequence[int] | Callable[[], Sequence[int]]
+
+
 class Message(NamedTuple):
-    """One message. kind is OUTPUT or MOVED with pid, or b"" with body and descriptors (the receiver owns
-    them)."""
+    """One message. kind is one of the three above, with pid, or b"" with body and descriptors (the receiver
+    owns them)."""
 
     kind: bytes
     pid: int
@@ -53,7 +61,7 @@ class Channel:
         self._sock = sock
         self._buffer = bytearray(_MAX_MESSAGE_BYTES)
         self._buffers = (self._buffer,)
-        self.pending: deque[tuple[bytes, list[int]]] = deque()
+        self.pending: deque[tuple[bytes, Descriptors]] = deque()
 
     @staticmethod
     def pair() -> tuple[socket.socket, socket.socket]:
@@ -64,31 +72,30 @@ class Channel:
 
     def close(self) -> None:
         self._sock.close()
-        for _data, descriptors in self.pending:
-            for fd in descriptors:
-                os.close(fd)
-        self.pending.clear()
+        while self.pending:
+            _give_back(self.pending.popleft()[1])
 
     def notify(self, kind: bytes, pid: int) -> None:
-        self._send(_NOTICE.pack(kind, pid), [])
+        self._send(_NOTICE.pack(kind, pid), ())
 
-    def send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
-        """Send JSON and duplicates of the descriptors."""
-        self._send(json.dumps(body, separators=(",", ":")).encode(), descriptors or [])
+    def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
+        """Send JSON and descriptors, which stay the caller's."""
+        self._send(json.dumps(body, separators=(",", ":")).encode(), descriptors)
 
-    def _send(self, data: bytes, descriptors: list[int]) -> None:
+    def _send(self, data: bytes, descriptors: Descriptors) -> None:
         if self.pending or not self._try(data, descriptors):
-            self.pending.append((data, [os.dup(fd) for fd in descriptors]))
+            kept = descriptors if callable(descriptors) else [os.dup(fd) for fd in descriptors]
+            self.pending.append((data, kept))
 
     def flush(self) -> None:
         while self.pending and self._try(*self.pending[0]):
-            for fd in self.pending.popleft()[1]:
-                os.close(fd)
+            _give_back(self.pending.popleft()[1])
 
-    def _try(self, data: bytes, descriptors: list[int]) -> bool:
+    def _try(self, data: bytes, descriptors: Descriptors) -> bool:
+        fds = descriptors() if callable(descriptors) else descriptors
         try:
-            if descriptors:
-                socket.send_fds(self._sock, [data], descriptors)
+            if fds:
+                socket.send_fds(self._sock, [data], fds)
             else:
                 self._sock.send(data)
         except BlockingIOError:
@@ -100,8 +107,8 @@ class Channel:
     def receive(self) -> Message | None:
         """The next message that has arrived, or None. Raises Disconnected at the end of the other side.
 
-        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message costs
-        a second call to find that there is no other.
+        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message
+        costs a second call to find that there is no other.
         """
         try:
             size, ancillary, _flags, _address = self._sock.recvmsg_into(
@@ -117,6 +124,12 @@ class Channel:
             kind, pid = _NOTICE.unpack_from(self._buffer)
             return Message(kind, pid, {}, [])
         return Message(b"", 0, json.loads(self._buffer[:size]), _descriptors(ancillary))
+
+
+def _give_back(descriptors: Descriptors) -> None:
+    if not callable(descriptors):
+        for fd in descriptors:
+            os.close(fd)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

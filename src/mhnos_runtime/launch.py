@@ -32,6 +32,10 @@ class Holder:
     command: tuple[str, ...] = ("cat",)
     network: tuple[str, ...] = ()
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Holder:
+        return cls(**{name: _frozen(value) for name, value in data.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Landlock:
@@ -85,7 +89,7 @@ class Confinement:
             **{
                 **data,
                 "user": None if user is None else (user[0], user[1]),
-                "holder": None if holder is None else Holder(**{k: _frozen(v) for k, v in holder.items()}),
+                "holder": None if holder is None else Holder.from_dict(holder),
                 "landlock": None
                 if landlock is None
                 else Landlock(**{k: _frozen(v) for k, v in landlock.items()}),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
+from mhnos_runtime.process.plan import DEFAULT_PATH
 from mhnos_runtime.sandbox import Facts
 from mhnos_runtime.sandbox.policy import OFFERED
 from mhnos_runtime.sandbox.probe import probe, reachable
@@ -155,11 +156,20 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
     return facts, node, no_node
 
 
+def path_for(user: User) -> str:
+    """PATH without the folders that processes cannot enter, where a program would be found and then refused."""
+    path = os.environ.get("PATH") or DEFAULT_PATH
+    if user.ids is None:
+        return path
+    kept = [each for each in path.split(":") if os.path.isdir(each) and not reachable(each + "/x", user.ids)]
+    return ":".join(dict.fromkeys(kept)) or DEFAULT_PATH
+
+
 def _check_folders(settings: Settings, user: User) -> None:
     workspace, state = settings.workspace.resolve(), settings.state_dir.resolve()
     if state.is_relative_to(workspace):
         raise ConfigError(
-            f"state_dir {settings.state_dir} lies in the workspace {settings.workspace}: processes can read it",
+            f"state_dir {settings.state_dir} lies in workspace {settings.workspace}: processes can read it",
             hint="put it elsewhere with MHNOS_STATE_DIR, or choose another workspace",
         )
     shared = next((path for path in ("/tmp", "/var/tmp", "/dev/shm") if state.is_relative_to(path)), "")  # noqa: S108

@@ -50,12 +50,14 @@ def start(flags: dict[str, Any]) -> None:
         "no_node": no_node,
         "facts": replace(facts, cgroups=groups).to_dict(),
         "user": user.ids,
+        "path": host.path_for(user),
         "listeners": [sock.fileno() for sock in listeners],
     }
     _become_supervisor(
         {
             "server": ["-m", "mhnos_runtime.server"],
             "listeners": [sock.fileno() for sock in listeners],
+            "lock_fd": lock_fd,
             "state_dir": str(settings.state_dir),
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
@@ -63,8 +65,7 @@ def start(flags: dict[str, Any]) -> None:
             "groups": [path for _controller, path in groups],
             "log_json": settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
-        },
-        [lock_fd, *(sock.fileno() for sock in listeners)],
+        }
     )
 
 
@@ -172,16 +173,14 @@ _PROMISES = {
 }
 
 
-def _become_supervisor(supervisor_config: dict[str, Any], inherited: list[int]) -> None:
+def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
     fd = os.memfd_create("mhnos-runtime-config", 0)
     os.write(fd, json.dumps(supervisor_config).encode())
     os.lseek(fd, 0, os.SEEK_SET)
-    for each in inherited:
+    for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
         os.set_inheritable(each, True)
     sys.stdout.flush()
-    os.execv(
-        sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd), *map(str, inherited)]
-    )
+    os.execv(sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)])
 
 
 def _option(setting: Setting) -> click.Option:

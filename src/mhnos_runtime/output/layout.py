@@ -34,6 +34,9 @@ W_MAGIC, W_VERSION, W_CAPACITY, W_SLOTS = 0, 1, 2, 3
 W_HEAD, W_TAIL, W_OPENED, W_KEPT = 8, 9, 10, 11
 # Written by readers (all in one server); the writer clears WAITING.
 W_HOLD, W_WAITING = 16, 17
+# Written by the server, for the next one: INPUT_SLOTS times what became of one client's numbered input, as
+# (name's hash, bytes typed, where a write that is under way ends or 0, epoch milliseconds of its last use).
+W_INPUTS, INPUT_WORDS, INPUT_SLOTS = 64, 4, 64
 # Written by the writer when HOLD keeps it from reading on.
 W_BLOCKED = 24
 

@@ -57,6 +57,11 @@ class LogReader:
             view.release()
         self._map.close()
 
+    def inputs(self) -> list[memoryview]:
+        """The slots of the clients' input positions, INPUT_WORDS words each; see layout."""
+        ends = range(at.W_INPUTS, at.W_INPUTS + at.INPUT_SLOTS * at.INPUT_WORDS, at.INPUT_WORDS)
+        return [self._words[start : start + at.INPUT_WORDS] for start in ends]
+
     @property
     def head(self) -> int:
         """Offset behind the last byte written."""

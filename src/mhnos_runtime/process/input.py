@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 #: Bytes kept for a process that does not read. A large paste fits; what a script would pour in does not.
@@ -35,16 +36,19 @@ class InputQueue:
         self.fd = fd
         self.closed = False
         self._watcher = watcher
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[tuple[memoryview, ClientInput | None]] = deque()
         self._queued_bytes = 0
         self._close_when_empty: Callable[[], None] | None = None
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Accept all of `data` or nothing. Raises LimitReached (input-full) and NotNow (input-closed)."""
+    def write(self, data: bytes | memoryview, client: ClientInput | None = None) -> None:
+        """Accept all of `data` or nothing; `client` is told of each byte that is typed.
+
+        Raises LimitReached (input-full) and NotNow (input-closed).
+        """
         if self.closed or self._close_when_empty is not None:
             raise NotNow("the process's standard input is closed")
         if not self._waiting:
-            data = memoryview(data)[self._write_now(data) :]
+            data = memoryview(data)[self._write_now(data, client) :]
         if not data:
             return
         if self._queued_bytes + len(data) > MAX_QUEUED_BYTES and self._waiting:
@@ -53,12 +57,12 @@ class InputQueue:
                 code="input-full",
                 hint="wait until it reads",
             )
-        self._enqueue(bytes(data))
+        self._enqueue(bytes(data), client)
 
-    def _enqueue(self, data: bytes) -> None:
+    def _enqueue(self, data: bytes, client: ClientInput | None) -> None:
         if not self._waiting:
             self._watcher.add_writer(self.fd, self._writable)
-        self._waiting.append(memoryview(data))
+        self._waiting.append((memoryview(data), client))
         self._queued_bytes += len(data)
 
     def close_after_writing(self, done: Callable[[], None]) -> None:
@@ -80,7 +84,18 @@ class InputQueue:
         self._queued_bytes = 0
         os.close(self.fd)
 
-    def _write_now(self, data: bytes | memoryview) -> int:
+    def _write_now(self, data: bytes | memoryview, client: ClientInput | None) -> int:
+        if client is None:
+            return self._write(data)
+        client.begin(len(data))
+        count = 0
+        try:
+            count = self._write(data)
+        finally:
+            client.wrote(count)
+        return count
+
+    def _write(self, data: bytes | memoryview) -> int:
         try:
             return os.write(self.fd, data)
         except BlockingIOError:
@@ -93,11 +108,11 @@ class InputQueue:
     def _writable(self) -> None:
         try:
             while self._waiting:
-                head = self._waiting[0]
-                count = self._write_now(head)
+                head, client = self._waiting[0]
+                count = self._write_now(head, client)
                 self._queued_bytes -= count
                 if count < len(head):
-                    self._waiting[0] = head[count:]
+                    self._waiting[0] = (head[count:], client)
                     return
                 self._waiting.popleft()
         except NotNow:

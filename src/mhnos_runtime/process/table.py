@@ -11,16 +11,18 @@ from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
 
 
 @dataclass(eq=False)
 class Place:
     """Where one viewer is. offset: what it still needs. vanished: its connection broke without a goodbye, and
-    the place is kept for a while."""
+    the place is kept for a while. came_at: the place that was nearest when this one came, and its offset."""
 
     offset: int
     vanished: bool = False
+    came_at: tuple[Place, int] | None = None
 
 
 @dataclass(eq=False)
@@ -42,12 +44,19 @@ class Process:
         self.meta: dict[str, Any] = self.record.meta
         self.size = self.record.pty
         self.exit: ExitRecord | None = self.record.exit
+        self._inputs: NumberedInputs | None = None
         if self.exit is not None:
             self.state = State.EXITED
 
     def happen(self, event: Event) -> None:
         """Move to the state that follows `event`. Raises NotNow."""
         self.state = after(self.state, event)
+
+    def numbered(self) -> NumberedInputs:
+        """The positions of those who number what they type; made when the first one comes."""
+        if self._inputs is None:
+            self._inputs = NumberedInputs(self.log.inputs())
+        return self._inputs
 
     def end(self, record: ExitRecord) -> None:
         self.happen(Event.ENDED)
@@ -81,6 +90,8 @@ class Process:
     def close(self) -> None:
         if self.input is not None:
             self.input.close()
+        if self._inputs is not None:
+            self._inputs.close()
         self.log.close()
 
 

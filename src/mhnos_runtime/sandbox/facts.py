@@ -26,6 +26,7 @@ class Facts:
     without privileges has been made. filters: seccomp programs by name ("network", "no-network"), base64.
     cgroups: (controller, directory) where groups can be made. system: (path, link target or "") of system
     directories. configuration: files and folders below /etc that programs need. node: its files, read-only.
+    sized_tmpfs, disable_userns: whether bubblewrap has these options.
     rows: the same for people.
     """
 
@@ -38,6 +39,7 @@ class Facts:
     configuration: tuple[str, ...] = ()
     node: str = ""
     sized_tmpfs: bool = False
+    disable_userns: bool = False
     rows: tuple[Fact, ...] = ()
 
     def fact(self, name: str) -> Fact:

@@ -42,9 +42,15 @@ def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) 
     )
 
 
-def abstract_sockets(abi: int) -> Landlock | None:
-    """The scope for abstract sockets alone, which belong to the network namespace; None before ABI 6."""
-    return Landlock(0, 0, _SCOPE_ABSTRACT_SOCKETS) if abi >= 6 else None
+def barrier(abi: int) -> Landlock | None:
+    """What Landlock adds to namespaces; None where there is none.
+
+    A domain of its own, from which no process outside can be debugged: the holder of the namespaces is inside
+    them without a system call filter. And abstract sockets, which belong to the network namespace.
+    """
+    if not abi:
+        return None
+    return Landlock(_MAKE_BLOCK, 0, _SCOPE_ABSTRACT_SOCKETS if abi >= 6 else 0)
 
 
 def describe(abi: int) -> str:

@@ -82,7 +82,7 @@ def confine(
         holder=_holder(sandbox, policy) if strict else None,
         directory=f"{INSIDE}/{cwd.strip('/')}".rstrip("/") if strict else "",
         no_new_privs=True,
-        landlock=landlock.abstract_sockets(facts.landlock) if strict else _ruleset(sandbox, policy),
+        landlock=landlock.barrier(facts.landlock) if strict else _ruleset(sandbox, policy),
         seccomp=_filter(facts, policy),
         limits=limits,
     )
@@ -116,7 +116,7 @@ def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
     uid, gid = policy.user or (os.getuid(), os.getgid())
     return Holder(
         program=sandbox.facts.bubblewrap,
-        options=(*_NAMESPACES, *_network(policy), *_files(sandbox, policy)),
+        options=(*_NAMESPACES, *_nesting(sandbox.facts), *_network(policy), *_files(sandbox, policy)),
         files=(
             (
                 "/etc/passwd",
@@ -126,6 +126,11 @@ def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
         ),
         network=_SHARED_NETWORK if policy.network == "loopback" else (),
     )
+
+
+def _nesting(facts: Facts) -> tuple[str, ...]:
+    """No user namespaces inside, for the holder too, which the system call filter does not cover."""
+    return ("--disable-userns",) if facts.disable_userns else ()
 
 
 def _network(policy: Policy) -> tuple[str, ...]:
@@ -173,14 +178,13 @@ def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
         "tasks": by("pids", "rlimit" if policy.level == "strict" else "watchdog") if policy.tasks else "none",
         "cpu": by("cpu", "none") if policy.cpu_percent else "none",
     }
-    relaxed = policy.level == "relaxed"
     namespaces = ["user", "mount", "pid", "ipc", "uts", "cgroup"] if policy.level == "strict" else []
     return {
         "level": policy.level,
         "network": policy.network,
         "uid": policy.user[0] if policy.user else os.getuid(),
         "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
-        "landlock": facts.landlock if relaxed else 0,
+        "landlock": facts.landlock if policy.level != "none" else 0,
         "seccomp": policy.level != "none",
         "limits": limits,
     }

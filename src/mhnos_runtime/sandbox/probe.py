@@ -58,6 +58,7 @@ def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Fa
     abi = landlock_abi()
     places, no_places = cgroups.find()
     system = tuple(_system())
+    options = _output([bubblewrap, "--help"]) if bubblewrap else ""
     return Facts(
         bubblewrap=bubblewrap,
         namespaces=not trial,
@@ -67,7 +68,8 @@ def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Fa
         system=system,
         configuration=tuple(_configuration()),
         node=_beside_system(node, system),
-        sized_tmpfs="--size" in _output([bubblewrap, "--help"]) if bubblewrap else False,
+        sized_tmpfs="--size " in options,
+        disable_userns="--disable-userns " in options,
         rows=(
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),

@@ -29,9 +29,26 @@ GOODBYE_SECONDS = 1.0
 UNSENT_BYTES = 128 * 1024
 _TCP_NOTSENT_LOWAT = 25
 
-FEATURES = ["binary", "offsets", "gaps", "ack", "close-stdin", "pty", "pipes", "linger", "stats", "tail"]
+FEATURES = [
+    "binary",
+    "offsets",
+    "gaps",
+    "ack",
+    "close-stdin",
+    "pty",
+    "pipes",
+    "linger",
+    "stats",
+    "tail",
+    "key",
+    "replay",
+    "repaint",
+    "numbered-input",
+]
 
 _log = logs.get("server")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class App:
@@ -43,14 +60,17 @@ class App:
         self._start = time.monotonic()
         self._numbers = itertools.count(1)
         self._sockets: set[WebSocket] = set()
-        self.routes: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+        self.routes: dict[tuple[str, str], Handler] = {
             ("GET", "/health"): self._health,
+            ("HEAD", "/health"): self._health,
             ("GET", "/"): self._welcome,
         }
-        self.web = web.Application()
-        self.web.router.add_route("*", "/{path:.*}", self._handle)
+        # Not as a route: there are requests that match none, such as OPTIONS *.
+        self.web = web.Application(middlewares=[self._handle])
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    @web.middleware
+    async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        del handler
         facts = _facts(request)
         verdict = self._gate.check(facts)
         if not verdict.allowed:

@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
+from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.replies import Replies, Reply
 from mhnos_runtime.server.runtime import Runtime
@@ -47,6 +48,7 @@ class Connection:
         self.newer = newer
         self.viewers: dict[int, Viewer] = {}
         self.typing: dict[int, Typing] = {}
+        self._numbered: dict[int, tuple[ClientInput, Callable[[int], None]]] = {}
         self._log = log
         self._socket = socket
         self._handle = handle
@@ -146,6 +148,10 @@ class Connection:
         )
         (reply or self.begin()).set(*((data, encode.as_status(data)) if twice else (data,)))
 
+    def tell(self, message: m.Message) -> None:
+        """Send something that is no answer to a request."""
+        self._sender.answer(encode.encode(message))
+
     def fail(
         self, error: MhnosError, request: m.Message, reply: Reply | None = None, pid: int | None = None
     ) -> None:
@@ -185,12 +191,17 @@ class Connection:
         if self.viewers.get(viewer.process.pid) is viewer:
             self.unwatch(viewer.process.pid)
             self.typing.pop(viewer.process.pid, None)
+            self._numbered.pop(viewer.process.pid, None)
 
     def _leave_all(self) -> None:
-        """A close frame is a goodbye; a connection that just ends may come back for what it has missed."""
-        vanished = self._socket.close_code is None
+        """A client that closes lets go; one that was cut off or sent away may come back for what it
+        missed."""
+        vanished = not self._socket.left
         for pid in list(self.viewers):
             self.unwatch(pid, vanished)
+        for client, told in self._numbered.values():
+            if client.on_typed is told:
+                client.on_typed = None
 
     # Input
 
@@ -206,7 +217,36 @@ class Connection:
         except MhnosError as error:
             self.answer(error_message(error))
             return
-        self.input(frame.pid, frame.payload)
+        if frame.flags & frames.NUMBERED:
+            self._take_numbered(frame)
+        else:
+            self.input(frame.pid, frame.payload)
+
+    def _take_numbered(self, frame: frames.DataFrame) -> None:
+        process, opened = self.runtime.table.get(frame.pid), self._numbered.get(frame.pid)
+        try:
+            if process is None or opened is None:
+                raise InvalidRequest(
+                    "numbered input that was not opened", code="not-negotiated", hint="send openInput first"
+                )
+            client = opened[0]
+            if frame.offset + len(frame.payload) <= client.typed:
+                # A repetition: its first acknowledgement was lost.
+                self.tell(m.InputAck(process.pid, client.typed))
+            self.runtime.write_numbered(process, client, frame.offset, frame.payload)
+        except MhnosError as error:
+            self.answer(error_message(error, pid=frame.pid))
+
+    def number_input(self, process: Process, name: str) -> ClientInput:
+        """From now on this connection hears what of this client's input was typed."""
+        client = self.runtime.open_input(process, name)
+
+        def tell(typed: int) -> None:
+            self.tell(m.InputAck(process.pid, typed))
+
+        client.on_typed = tell
+        self._numbered[process.pid] = (client, tell)
+        return client
 
     def input(self, pid: int, data: bytes | memoryview) -> None:
         """Pass on what was typed; a pid that is not there is ignored, as in protocol 1.0."""

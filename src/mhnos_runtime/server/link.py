@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 
@@ -36,7 +37,8 @@ class SupervisorLink:
         self._loop = loop
         self._listener = listener
         self._spawning: dict[int, asyncio.Future[int]] = {}
-        self._last_request = 0
+        # Of its own for each server: an answer to the one before must not be taken for one to this.
+        self._last_request = os.getpid() << 32
         self._writing = False
         loop.add_reader(channel.fileno(), self._readable)
 
@@ -65,11 +67,15 @@ class SupervisorLink:
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
 
+    def alive(self) -> None:
+        """The event loop turns."""
+        self._guard(lambda: self._channel.notify(ALIVE, 0))
+
     def moved(self, pid: int) -> None:
         """A viewer that held the process up has moved on."""
         self._guard(lambda: self._channel.notify(MOVED, pid))
 
-    def _send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    def _send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self._guard(lambda: self._channel.send(body, descriptors))
 
     def _guard(self, action: Any) -> None:

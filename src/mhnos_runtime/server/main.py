@@ -27,6 +27,9 @@ from mhnos_runtime.server.token import TokenStore, token_path
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
 _SWITCH_SECONDS = 0.0005
 
+#: How often the supervisor is told that the event loop turns; it gives up a server that is silent for 10 s.
+_ALIVE_SECONDS = 1.0
+
 
 class Server:
     """One life of the server. Is the listener of the supervisor link, and passes on to the runtime."""
@@ -78,11 +81,16 @@ class Server:
         await runner.setup()
         for sock in sockets:
             await web.SockSite(runner, sock, ssl_context=_tls(self._runtime.settings)).start()
+        self._show_life()
         logs.get("server").info("serving", processes=self._runtime.table.active)
         await self._stop.wait()
         await app.close()
         await runner.cleanup()
         self._runtime.close()
+
+    def _show_life(self) -> None:
+        self._link.alive()
+        self._loop.call_later(_ALIVE_SECONDS, self._show_life)
 
     def _gate(self, sockets: list[socket.socket]) -> Gate:
         settings = self._runtime.settings

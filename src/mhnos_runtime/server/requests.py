@@ -61,7 +61,8 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
 
 
 async def _started(runtime: Runtime, request: m.Spawn) -> Process:
-    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches it."""
+    """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches
+    it."""
 
     def unwatched(starting: asyncio.Future[Process]) -> None:
         if starting.exception() is None:
@@ -79,6 +80,10 @@ def attach(connection: Connection, request: m.Attach) -> None:
     process = connection.runtime.table.find(request.pid)
     viewer = connection.watch(process, _start(process, request))
     reply = connection.begin()
+    if connection.newer and viewer.replay_end > viewer.start:
+        connection.tell(m.Replay(process.pid, viewer.start, viewer.replay_end))
+    if request.repaint:
+        connection.runtime.repaint(process)
     viewer.on_replayed = lambda viewer: connection.answer(_attached(viewer, request), reply)
     connection.follow(viewer)
 
@@ -130,6 +135,18 @@ def write(connection: Connection, request: m.Write) -> None:
 def close_stdin(connection: Connection, request: m.CloseStdin) -> m.StdinClosed:
     connection.runtime.close_stdin(connection.runtime.table.find(request.pid))
     return m.StdinClosed(request.pid, id=request.id)
+
+
+def open_input(connection: Connection, request: m.OpenInput) -> m.InputOpened:
+    process = connection.runtime.table.find(request.pid)
+    client = connection.number_input(process, request.client)
+    uncertain, client.uncertain_from = client.uncertain_from, None
+    return m.InputOpened(
+        process.pid,
+        next=client.typed,
+        uncertain_from=msgspec.UNSET if uncertain is None else uncertain,
+        id=request.id,
+    )
 
 
 def resize(connection: Connection, request: m.Resize) -> None:
@@ -290,6 +307,7 @@ HANDLERS: dict[type[m.Message], Handler] = {
     m.Detach: detach,
     m.Write: write,
     m.CloseStdin: close_stdin,
+    m.OpenInput: open_input,
     m.Resize: resize,
     m.Kill: kill,
     m.List: list_,

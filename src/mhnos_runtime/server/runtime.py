@@ -6,6 +6,7 @@ Knows processes and policy; not frames, and not who is connected.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import signal
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
@@ -21,6 +24,7 @@ from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process import kinds, plan
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
 from mhnos_runtime.sandbox import Facts, Policy, Sandbox, Wish, confine, describe, narrow, view
@@ -30,6 +34,8 @@ from mhnos_runtime.wire import messages as m
 #: What a terminal takes for the end of its input (termios(3), VEOF).
 _END_OF_FILE = b"\x04"
 DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
+#: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
+REPAINT_SECONDS = 0.1
 
 
 class Runtime:
@@ -47,7 +53,7 @@ class Runtime:
         self._loop = loop
         self._kinds = kinds.all_kinds(settings.kinds)
         self._sandbox = _sandbox(settings, hello)
-        self._view = view(self._sandbox, os.environ.get("PATH") or plan.DEFAULT_PATH)
+        self._view = view(self._sandbox, hello["path"])
         self._host = plan.Host(
             self._view.path,
             hello["node"],
@@ -63,6 +69,7 @@ class Runtime:
             kill_grace_ms=round(settings.kill_grace_seconds * 1000),
         )
         self._ended: dict[int, asyncio.Future[None]] = {}
+        self._keys: dict[str, asyncio.Lock] = {}
         self._lingering: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -86,6 +93,7 @@ class Runtime:
         for process in self.table:
             if process.log.hold != NO_HOLD:
                 self._keep_place(process, Place(process.log.hold, vanished=True))
+            self._restore_size(process)
             self.linger(process)
         self.expire()
 
@@ -107,7 +115,34 @@ class Runtime:
     # Starting
 
     async def spawn(self, request: m.Spawn) -> Process:
-        """Start what a client asks for. Raises MhnosError with a code for whatever is wrong."""
+        """Start what a client asks for, or find what the same request with the same key has started.
+
+        Raises MhnosError with a code for whatever is wrong.
+        """
+        if request.key is None:
+            return await self._spawn(request)
+        # One after the other for each key: the second finds what the first has started.
+        lock = self._keys.setdefault(request.key, asyncio.Lock())
+        try:
+            async with lock:
+                return self._started_with(request.key, request) or await self._spawn(request)
+        finally:
+            if not lock.locked():
+                self._keys.pop(request.key, None)
+
+    def _started_with(self, key: str, request: m.Spawn) -> Process | None:
+        for process in self.table:
+            if process.meta.get("key") == key:
+                if process.meta["request"] != _digest(request):
+                    raise InvalidRequest(
+                        "this key was used for another request",
+                        code="key-conflict",
+                        hint="a new request takes a new key",
+                    )
+                return process
+        return None
+
+    async def _spawn(self, request: m.Spawn) -> Process:
         kind = self._kind(request.process_type)
         policy = narrow(self._sandbox.policy, _wish(request))
         cwd, notice = self._directory(kind, request)
@@ -187,6 +222,8 @@ class Runtime:
             "linger_ms": request.linger_ms,
             "sandbox": policy.level,
             "isolation": describe(self._sandbox.facts, policy),
+            "key": request.key,
+            "request": None if request.key is None else _digest(request),
         }
 
     # Ending
@@ -240,19 +277,26 @@ class Runtime:
         """Someone begins to read.
 
         Takes over the nearest place of one who vanished, which is most likely its own: in front of it if the
-        client acknowledged what it had used, behind it if what was sent got lost on the way.
+        client acknowledged what it had used, behind it if what was sent got lost on the way. Where nobody has
+        vanished yet, the end of the old connection may still be on its way: see `leave`.
         """
         self._stop_lingering(process.pid)
         vanished = [p for p in process.places if p.vanished]
-        if vanished:
-            del process.places[min(vanished, key=lambda p: abs(p.offset - place.offset))]
+        nearest = min(vanished or process.places, key=lambda p: abs(p.offset - place.offset), default=None)
+        if vanished and nearest is not None:
+            del process.places[nearest]
+        elif nearest is not None:
+            place.came_at = (nearest, nearest.offset)
         process.places[place] = wake
         self.moved(process)
 
     def leave(self, process: Process, place: Place, vanished: bool) -> None:
-        """Someone stops reading; one who vanished keeps the place for as long as a stall may last."""
+        """Someone stops reading; one who vanished keeps the place for as long as a stall may last, unless
+        somebody has come to it since this one last moved, who is most likely the same client."""
         process.places.pop(place, None)
-        if vanished and process.exit is None:
+        place.came_at = None
+        returned = any(other.came_at == (place, place.offset) for other in process.places)
+        if vanished and not returned and process.exit is None:
             self._keep_place(process, Place(place.offset, vanished=True))
         self.moved(process)
         self.linger(process)
@@ -281,6 +325,20 @@ class Runtime:
             raise NotFound("the process's standard input is closed", code="input-closed")
         process.input.write(data)
 
+    def open_input(self, process: Process, client: str) -> ClientInput:
+        """Raises LimitReached (too-many-clients)."""
+        return process.numbered().open(client, _now_ms())
+
+    def write_numbered(self, process: Process, client: ClientInput, offset: int, data: memoryview) -> None:
+        """Type what of `data` was not typed before. Raises InvalidRequest (input-gap) and as `write`."""
+        part = client.new_part(offset, data)
+        if part:
+            if process.input is None:
+                raise NotFound("the process's standard input is closed", code="input-closed")
+            process.happen(Event.INPUT)
+            process.input.write(part, client)
+            client.accepted += len(part)
+
     def close_stdin(self, process: Process) -> None:
         """End a pipe's input after what was written; on a terminal, type the end-of-file character."""
         if process.exit is not None or process.input is None or process.input.closed:
@@ -298,6 +356,25 @@ class Runtime:
         termios.tcsetwinsize(process.input.fd, (rows, columns))
         process.size = (columns, rows)
         self.link.size(process.pid, columns, rows)
+
+    def repaint(self, process: Process) -> None:
+        """Have a full-screen program draw anew: make its terminal one row smaller, and after a moment as
+        before.
+
+        Two sizes, since most programs ignore a signal that brings the size that they know; a moment, since
+        they ask for the size only when they get to it. A server that ends meanwhile leaves the rest to the
+        next one.
+        """
+        if process.size is None or process.input is None or process.input.closed:
+            return
+        columns, rows = process.size
+        termios.tcsetwinsize(process.input.fd, (max(1, rows - 1), columns))
+        self._loop.call_later(REPAINT_SECONDS, self._restore_size, process)
+
+    def _restore_size(self, process: Process) -> None:
+        if process.size is not None and process.input is not None and not process.input.closed:
+            columns, rows = process.size
+            termios.tcsetwinsize(process.input.fd, (rows, columns))
 
     # Telling
 
@@ -356,6 +433,12 @@ def signal_number(name: str) -> int:
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError):
         raise InvalidRequest(f"Unknown signal: {name}", code="unknown-signal") from None
+
+
+def _digest(request: m.Spawn) -> str:
+    """What makes two requests the same: everything but the id."""
+    same = msgspec.structs.replace(request, id=msgspec.UNSET)
+    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
 
 def _now_ms() -> int:

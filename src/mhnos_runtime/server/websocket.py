@@ -29,7 +29,8 @@ class WebSocket(asyncio.Protocol):
 
     on_message(data, binary) is called for each message as it arrives, on_writable when the client has taken
     what was sent. `writable` is False while it has not. `closed` is done when the connection is gone;
-    close_code is then the one that the client sent, or None when the connection just broke.
+    close_code is then the one that the client sent, or None when the connection just broke; `left` says
+    whether it was the client that wanted to go.
     """
 
     on_message: Callable[[bytes, bool], None]
@@ -48,6 +49,7 @@ class WebSocket(asyncio.Protocol):
         self._closing = False
         self.writable = True
         self.close_code: int | None = None
+        self.left = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def start(self) -> None:
@@ -57,7 +59,7 @@ class WebSocket(asyncio.Protocol):
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
 
     def send(self, payload: bytes, binary: bool) -> None:
-        """Send one message. What the kernel does not take at once waits in the transport: look at `writable`."""
+        """Send one message. What the kernel does not take waits in the transport: look at `writable`."""
         if not self._closing:
             self._write(WSMsgType.BINARY if binary else WSMsgType.TEXT, payload)
 
@@ -106,6 +108,7 @@ class WebSocket(asyncio.Protocol):
         """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""
         self.close_code = code or WSCloseCode.OK
         if not self._closing:
+            self.left = True
             self._write(WSMsgType.CLOSE, _CODE.pack(self.close_code))
             self._closing = True
         self._transport.close()

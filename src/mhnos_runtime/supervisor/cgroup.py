@@ -20,20 +20,23 @@ class Group:
     """The control groups of one process, one a hierarchy. oom_fd: readable when memory ran out, or -1."""
 
     def __init__(self, limits: Limits, name: str) -> None:
-        """Make them. Raises OSError when the hierarchy refuses."""
-        self._paths: dict[str, Path] = {}
+        """Those that were made with this name."""
+        self._paths = {controller: Path(directory, name) for controller, directory in limits.cgroups}
         self.oom_fd = -1
+
+    @classmethod
+    def make(cls, limits: Limits, name: str) -> Group:
+        """Make them. Raises OSError when the hierarchy refuses."""
+        group = cls(limits, name)
         try:
-            for controller, directory in limits.cgroups:
-                path = Path(directory, name)
+            for controller, path in group._paths.items():
                 path.mkdir()
-                self._paths[controller] = path
                 for file, value in _settings(controller, limits):
                     (path / file).write_text(value)
-            self._watch_memory()
         except OSError:
-            self.close()
+            group.close()
             raise
+        return group
 
     @property
     def doors(self) -> tuple[str, ...]:
@@ -64,19 +67,21 @@ class Group:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
-    def _watch_memory(self) -> None:
-        """cgroup v1 kills one process of the group and tells us; v2 kills the group (memory.oom.group)."""
+    def watch_memory(self) -> bool:
+        """Whether there is oom_fd now. cgroup v1 kills one process of the group and tells us; v2 kills the
+        group (memory.oom.group)."""
         path = self._paths.get("memory")
         if path is None:
-            return
+            return False
         events = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             with (path / "memory.oom_control").open() as control:
                 (path / "cgroup.event_control").write_text(f"{events} {control.fileno()}")
         except OSError:
             os.close(events)  # the exit record still tells, by the count of kills
-        else:
-            self.oom_fd = events
+            return False
+        self.oom_fd = events
+        return True
 
 
 def remove(directory: str) -> None:

@@ -24,9 +24,7 @@ from mhnos_runtime.supervisor import confine
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.signals import reset_signals
-
-#: Files of cgroups that a process joins by writing to them.
-Cgroups = tuple[str, ...]
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -59,16 +57,13 @@ def become_subreaper() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(
-    plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None = None, cgroups: Cgroups = ()
-) -> Child:
+def start(plan: LaunchPlan, cwd_fd: int, surroundings: Surroundings) -> Child:
     """Fork a child that confines itself and executes the plan; `cwd_fd` stays the caller's.
 
-    namespaces: those of the plan's holder, ready. cgroups: files that a process joins by writing to them.
+    surroundings: with the namespaces of the plan's holder, which are ready.
     Raises LimitReached (code no-pty, too-many-files, too-many-tasks) when the machine has none left.
     """
-    with _Wiring(plan.pty, plan.confine.user, namespaces) as wiring:
-        wiring.cgroups = cgroups
+    with _Wiring(plan.pty, plan.confine.user, surroundings.namespaces, surroundings.doors) as wiring:
         try:
             os_pid = os.fork()
         except OSError as error:
@@ -79,7 +74,7 @@ def start(
             ) from error
         if os_pid == 0:
             _run_child(plan, cwd_fd, wiring)
-        if namespaces is not None:
+        if surroundings.namespaces is not None:
             os_pid = _sibling(os_pid, wiring)
         return wiring.keep_parent_side(os_pid)
 
@@ -127,7 +122,7 @@ class _Wiring:
     pty: tuple[int, int] | None
     user: tuple[int, int] | None = None
     namespaces: Namespaces | None = None
-    cgroups: Cgroups = ()
+    doors: tuple[str, ...] = ()
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1
     sibling_writer: int = -1
@@ -216,8 +211,12 @@ def _no_descriptors(error: OSError, pty: bool) -> MhnosError:
             code="no-pty",
             hint="end some terminals, or raise /proc/sys/kernel/pty/max",
         )
+    return none_left(f"no descriptors for another process: {error.strerror}")
+
+
+def none_left(message: str) -> LimitReached:
     return LimitReached(
-        f"no descriptors for another process: {error.strerror}",
+        message,
         code="start-failed",
         hint="end some processes, or raise the limit of open files (ulimit -n, LimitNOFILE)",
     )
@@ -239,7 +238,7 @@ def _run_child(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> NoReturn:
 def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
     yield "limits"
-    for path in wiring.cgroups:
+    for path in wiring.doors:
         with open(path, "wb", 0) as file:
             file.write(b"0")
     yield "signals"
@@ -294,7 +293,8 @@ def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
     if os_pid == 0:
         try:
             reset_signals()
-            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in order.
+            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in
+            # order.
             os.setpgid(0, 0)
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in inherited:

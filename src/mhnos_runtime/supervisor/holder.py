@@ -11,7 +11,8 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
@@ -37,6 +38,11 @@ class Key:
     spec: Holder
     user: tuple[int, int] | None
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Key:
+        user = data["user"]
+        return cls(Holder.from_dict(data["spec"]), None if user is None else (user[0], user[1]))
+
 
 class Namespaces:
     """One running holder.
@@ -45,16 +51,45 @@ class Namespaces:
     is left inside.
     """
 
-    def __init__(self, loop: Loop, key: Key, join: list[int]) -> None:
-        self.key = key
+    def __init__(self, loop: Loop, os_pid: int) -> None:
+        self.os_pid = os_pid
+        self.key: Key | None = None
         self.init = 0
         self.gone = False
+        self.on_gone: Callable[[], None] = lambda: None
         self._loop = loop
         self._error: MhnosError | None = None
         self._waiting: list[Callable[[MhnosError | None], None]] = []
+        self._input_fd = -1
         self._init_fd = -1
-        self._pipes, self.os_pid = _start(key, join)
-        loop.watch(self._pipes.answer, self._on_answer)
+        self._pipes: _Pipes | None = None
+
+    @classmethod
+    def start(cls, loop: Loop, key: Key, join: list[int]) -> Namespaces:
+        """Fork a holder. Raises OSError when descriptors or tasks run out."""
+        pipes, os_pid = _start(key, join)
+        self = cls(loop, os_pid)
+        self.key = key
+        self._pipes = pipes
+        self._input_fd = pipes.input
+        loop.watch(pipes.answer, self._on_answer)
+        return self
+
+    @classmethod
+    def restore(cls, loop: Loop, state: dict[str, Any]) -> Namespaces:
+        """Those that another supervisor, whose descriptors this one has, described by `state`."""
+        self = cls(loop, state["os_pid"])
+        self.init, self._input_fd, self._init_fd = state["init"], state["input_fd"], state["init_fd"]
+        return self
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """What `restore` needs once it is ready, and descriptors that must stay open until then."""
+        return {
+            "os_pid": self.os_pid,
+            "init": self.init,
+            "input_fd": self._input_fd,
+            "init_fd": self._init_fd,
+        }, [self._input_fd, self._init_fd]
 
     @property
     def ready(self) -> bool:
@@ -68,15 +103,16 @@ class Namespaces:
             self._waiting.append(callback)
 
     def _on_answer(self) -> None:
-        self._loop.unwatch(self._pipes.answer)
-        if self.ready or self._error is not None:
+        pipes, self._pipes = self._pipes, None
+        if pipes is None:
             return
-        if _read(self._pipes.answer):
-            status = _read(self._pipes.status).split(b"\n")[0]
-            self.init = json.loads(status)["child-pid"]
+        self._loop.unwatch(pipes.answer)
+        if _read(pipes.answer):
+            self.init = json.loads(_read(pipes.status).split(b"\n")[0])["child-pid"]
             self._init_fd = os.pidfd_open(self.init)
         else:
-            self._error = _no_namespaces(_read(self._pipes.errors))
+            self._error = _no_namespaces(_read(pipes.errors))
+        pipes.close_readers()
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback(self._error)
@@ -139,10 +175,11 @@ class Namespaces:
         """bubblewrap has been reaped, and so has everything inside."""
         self.gone = True
         self._on_answer()
-        self._pipes.close()
-        if self.ready:
-            os.close(self._init_fd)
-            self._init_fd = -1
+        for fd in (self._input_fd, self._init_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._input_fd = self._init_fd = -1
+        self.on_gone()
 
 
 #: Is given namespaces, or why there are none.
@@ -158,6 +195,8 @@ class Holders:
         self._spare: Namespaces | None = None
         self._networks: dict[Key, Namespaces] = {}
         self._closing = False
+        #: How many requests for namespaces have not been answered yet.
+        self.under_way = 0
 
     @property
     def os_pids(self) -> set[int]:
@@ -167,6 +206,7 @@ class Holders:
     def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
         """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
         key = Key(spec, user)
+        self.under_way += 1
         if not spec.network:
             self._take(key, [], then)
             return
@@ -174,7 +214,7 @@ class Holders:
 
         def go_on(error: MhnosError | None) -> None:
             if error is not None:
-                then(None, error)
+                self._answer(then, None, error)
                 return
             join = network.network_descriptors()
             try:
@@ -193,15 +233,19 @@ class Holders:
         try:
             namespaces = found or self._start(key, join)
         except OSError as error:
-            then(None, _no_more(error))
+            self._answer(then, None, _no_more(error))
             return
 
         def hand_over(error: MhnosError | None) -> None:
-            then(None if error else namespaces, error)
+            self._answer(then, None if error else namespaces, error)
             if error is None:
                 self._loop.after(0, lambda: self._refill(key))
 
         namespaces.when_ready(hand_over)
+
+    def _answer(self, then: Taken, namespaces: Namespaces | None, error: MhnosError | None) -> None:
+        self.under_way -= 1
+        then(namespaces, error)
 
     def _refill(self, key: Key) -> None:
         """Make a spare like the last one. That it could not be made shows when one is needed."""
@@ -224,7 +268,7 @@ class Holders:
         return found
 
     def _start(self, key: Key, join: list[int]) -> Namespaces:
-        namespaces = Namespaces(self._loop, key, join)
+        namespaces = Namespaces.start(self._loop, key, join)
         self._all[namespaces.os_pid] = namespaces
         return namespaces
 
@@ -236,6 +280,23 @@ class Holders:
         namespaces.ended()
         if namespaces is self._spare:
             self._spare = None
+
+    def adopt(self, namespaces: Namespaces) -> None:
+        """Take over what was restored."""
+        self._all[namespaces.os_pid] = namespaces
+
+    def state(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """The shared networks, for `restore`, and descriptors that must stay open. The spare ends."""
+        if self._spare is not None:
+            self._spare.kill()
+        ready = [(key, each.state()) for key, each in self._networks.items() if each.ready]
+        rows = [{"spec": asdict(key.spec), "user": key.user, **state} for key, (state, _) in ready]
+        return rows, [fd for _, (_, descriptors) in ready for fd in descriptors]
+
+    def restore(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            namespaces = self._networks[Key.from_dict(row)] = Namespaces.restore(self._loop, row)
+            self.adopt(namespaces)
 
     def close(self) -> None:
         """Make no more, and end those that no program uses."""
@@ -254,8 +315,8 @@ class _Pipes:
     status: int
     errors: int
 
-    def close(self) -> None:
-        for fd in (self.input, self.answer, self.status, self.errors):
+    def close_readers(self) -> None:
+        for fd in (self.answer, self.status, self.errors):
             os.close(fd)
 
 

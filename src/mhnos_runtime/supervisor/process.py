@@ -14,15 +14,17 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
-from mhnos_runtime.supervisor import tree, watchdog
-from mhnos_runtime.supervisor.cgroup import Group
+from mhnos_runtime.supervisor import tree
+from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
@@ -53,58 +55,155 @@ class Process:
     on_ended: Callable[[], None]
 
     def __init__(
-        self,
-        loop: Loop,
-        pid: int,
-        plan: LaunchPlan,
-        cwd_fd: int,
-        log_path: Path,
-        namespaces: Namespaces | None = None,
+        self, loop: Loop, archive: Archive, log: LogWriter, surroundings: Surroundings, state: dict[str, Any]
     ) -> None:
-        """Allocate the log and fork. namespaces: of the plan's holder; they end with the process.
-
-        Raises LimitReached when disk, descriptors or tasks run out.
-        """
+        """Watch a program that runs by now; see `launch` and `restore`."""
+        self._surroundings = surroundings
         self._loop = loop
-        self._plan = plan
-        self._log_path = log_path
-        self._namespaces = namespaces
-        self._group: Group | None = None
-        self.log = _create_log(log_path, plan.retention_bytes)
-        self._least_kib = _own_memory_kib()
-        try:
-            self._group = _make_group(plan, pid)
-            doors = self._group.doors if self._group else ()
-            child = child_module.start(plan, cwd_fd, namespaces, doors)
-        except BaseException:
-            self._discard_log()
-            self._discard_surroundings()
-            raise
-        self.pid = pid
-        self.os_pid = child.os_pid
-        self.input_fd = child.input_fd
-        self.size = plan.pty
-        self.meta = plan.meta
-        self.exit: ExitRecord | None = None
-        self.started = False
-        self.main_status: int | None = None
+        self._archive = archive
+        self.log = log
+        self._plan = LaunchPlan.from_dict(state["plan"])
+        self.pid: int = state["pid"]
+        self.os_pid: int = state["os_pid"]
+        self.input_fd: int = state["input_fd"]
+        self._verdict_fd: int = state["verdict_fd"]
+        self._sources = {int(fd): stream for fd, stream in state["sources"].items()}
+        self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
+        self.exit: ExitRecord | None = ExitRecord.from_dict(state["exit"]) if state["exit"] else None
+        self.main_status: int | None = state["main_status"]
+        self._least_kib: int = state["least_kib"]
+        self._cpu_ms: int = state["cpu_ms"]
+        self._max_rss_kib: int = state["max_rss_kib"]
+        self._start: float = state["start"]
+        self._start_time_ms: int = state["start_time_ms"]
+        self._end: float = state["end"]
+        self._deadlines: list[list[Any]] = state["deadlines"]
+        self._end_reason: str = state["end_reason"]
+        self._last_signal: str = state["last_signal"]
         self._tree_gone = False
-        self._usage: resource.struct_rusage | None = None
-        self._sources = child.sources
-        self._verdict_fd = child.verdict_fd
-        self._start = time.monotonic()
-        self._start_time_ms = time.time_ns() // 1_000_000
-        self._end = 0.0
         self._timers: list[Timer] = []
         self._stall_timer: Timer | None = None
         self._reopen_timer: Timer | None = None
         self._drain_to = 0
         self._progress: tuple[int, float] | None = None
-        self._end_reason = ""
-        self._last_signal = ""
-        self._peak_bytes = 0
-        loop.watch(self._verdict_fd, self._on_verdict)
+        self._watch_all()
+
+    @classmethod
+    def launch(
+        cls,
+        loop: Loop,
+        pid: int,
+        plan: LaunchPlan,
+        cwd_fd: int,
+        archive: Archive,
+        namespaces: Namespaces | None = None,
+    ) -> Process:
+        """Allocate the log and fork. namespaces: those of the plan's holder, which end with the process.
+
+        Raises LimitReached when disk, descriptors or tasks run out.
+        """
+        surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
+        try:
+            log = _create_log(archive.log_path(pid), plan.retention_bytes)
+        except BaseException:
+            surroundings.close()
+            raise
+        least_kib = _own_memory_kib()
+        try:
+            child = child_module.start(plan, cwd_fd, surroundings)
+        except BaseException:
+            log.close()
+            archive.remove(pid)
+            surroundings.close()
+            raise
+        return cls(
+            loop,
+            archive,
+            log,
+            surroundings,
+            {
+                "plan": plan.to_dict(),
+                "pid": pid,
+                "os_pid": child.os_pid,
+                "input_fd": child.input_fd,
+                "verdict_fd": child.verdict_fd,
+                "sources": child.sources,
+                "size": plan.pty,
+                "exit": None,
+                "main_status": None,
+                "least_kib": least_kib,
+                "cpu_ms": 0,
+                "max_rss_kib": 0,
+                "start": time.monotonic(),
+                "start_time_ms": time.time_ns() // 1_000_000,
+                "end": 0.0,
+                "deadlines": [],
+                "end_reason": "",
+                "last_signal": "",
+            },
+        )
+
+    @classmethod
+    def restore(cls, loop: Loop, archive: Archive, state: dict[str, Any]) -> Process:
+        """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
+        limits = LaunchPlan.from_dict(state["plan"]).confine.limits
+        surroundings = Surroundings.restore(loop, limits, state["pid"], state["surroundings"])
+        process = cls(loop, archive, LogWriter(state["log_fd"]), surroundings, state)
+        if process.started and process.main_status is None:
+            process._watch_limits()
+        return process
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
+        around, descriptors_around = self._surroundings.state()
+        own = {self.log.fd, *self._sources, self.input_fd, self._verdict_fd} - {-1}
+        descriptors = own | set(descriptors_around)
+        return {
+            "surroundings": around,
+            "plan": self._plan.to_dict(),
+            "pid": self.pid,
+            "os_pid": self.os_pid,
+            "input_fd": self.input_fd,
+            "verdict_fd": self._verdict_fd,
+            "sources": self._sources,
+            "size": self.size,
+            "exit": None if self.exit is None else self.exit.to_dict(),
+            "main_status": self.main_status,
+            "least_kib": self._least_kib,
+            "cpu_ms": self._cpu_ms,
+            "max_rss_kib": self._max_rss_kib,
+            "start": self._start,
+            "start_time_ms": self._start_time_ms,
+            "end": self._end,
+            "deadlines": self._deadlines,
+            "end_reason": self._end_reason,
+            "last_signal": self._last_signal,
+            "log_fd": self.log.fd,
+        }, sorted(descriptors)
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        """Those it runs in, for as long as there is something in them."""
+        found = self._surroundings.namespaces
+        return None if found is None or found.gone else found
+
+    @property
+    def started(self) -> bool:
+        """Whether the program runs, or has run: the child's verdict is in."""
+        return self._verdict_fd < 0
+
+    def _watch_all(self) -> None:
+        self.log.unblock()
+        if self._verdict_fd >= 0:
+            self._loop.watch(self._verdict_fd, self._on_verdict)
         self._watch_sources()
+        for deadline in self._deadlines:
+            self._set_timer(deadline)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What a server needs: the log, and the input if it is open."""
+        return [self.log.fd] if self.input_fd < 0 else [self.log.fd, self.input_fd]
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
@@ -112,7 +211,7 @@ class Process:
             os_pid=self.os_pid,
             start_time_ms=self._start_time_ms,
             pty=self.size,
-            meta=self.meta,
+            meta=self._plan.meta,
             stdin_open=self.input_fd >= 0,
             exit=self.exit,
         )
@@ -124,33 +223,18 @@ class Process:
         self._loop.unwatch(self._verdict_fd)
         os.close(self._verdict_fd)
         self._verdict_fd = -1
-        self.started = not report
         if report:
             self.on_started(child_module.why_not(report, self._plan.argv[0]))
             return
-        self._watch_limits()
         if self._plan.timeout_ms:
-            self._after_ms(self._plan.timeout_ms, lambda: self.end(signal.SIGTERM, "timeout"))
+            self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
+        self._watch_limits()
+        self._archive.save(self.record())
         self.on_started(None)
         self.check_ended()
 
     def _watch_limits(self) -> None:
-        if self._group is not None and self._group.oom_fd >= 0:
-            self._loop.watch(self._group.oom_fd, self._on_out_of_memory)
-        if self._plan.confine.limits.watched():
-            self._look_at_use()
-
-    def _on_out_of_memory(self) -> None:
-        if self._group is not None:
-            self._loop.unwatch(self._group.oom_fd)
-        self.end(signal.SIGKILL, "memory")
-
-    def _look_at_use(self) -> None:
-        seen = watchdog.look(self.os_pid, self._plan.confine.limits)
-        self._peak_bytes = max(self._peak_bytes, seen.memory_bytes)
-        if seen.reason:
-            self.end(signal.SIGKILL, seen.reason)
-        self._after_ms(round(watchdog.INTERVAL_SECONDS * 1000), self._look_at_use)
+        self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
 
     # Capture
 
@@ -283,7 +367,7 @@ class Process:
         if escalate and not self._end_reason:
             self._end_reason = reason
             for delay_ms, step in self._plan.escalation:
-                self._after_ms(delay_ms, lambda step=step: self._signal(step))  # type: ignore[misc]
+                self._at(delay_ms, step, "")
         self._signal(number)
 
     def _signal(self, number: int) -> None:
@@ -306,28 +390,31 @@ class Process:
             return os.tcgetpgrp(self.input_fd)
         return 0
 
-    def _after_ms(self, delay_ms: int, callback: Callable[[], None]) -> None:
-        self._timers.append(self._loop.after(delay_ms / 1000, callback))
+    def _at(self, delay_ms: int, number: int, reason: str) -> None:
+        """Signal in so many milliseconds; with a reason, begin to end the process."""
+        deadline = [time.monotonic() + delay_ms / 1000, int(number), reason]
+        self._deadlines.append(deadline)
+        self._set_timer(deadline)
+
+    def _set_timer(self, deadline: list[Any]) -> None:
+        when, number, reason = deadline
+        act = (lambda: self.end(number, reason)) if reason else (lambda: self._signal(number))
+        self._timers.append(self._loop.after(max(0.0, when - time.monotonic()), act))
 
     def main_exited(self, status: int, usage: resource.struct_rusage) -> None:
         """Take the wait status of the main process; the rest of its tree is the supervisor's to end."""
         self.main_status = status
-        self._usage = usage
+        self._cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+        self._max_rss_kib = usage.ru_maxrss
         self._end = time.monotonic()
+        self._deadlines.clear()
         for timer in self._timers:
             timer.cancel()
-        if self._namespaces is not None:
-            self._namespaces.wind_down()
-
-    @property
-    def tree_going(self) -> bool:
-        """Whether the main process has ended and nobody has been told that all others have."""
-        surrounded = self._namespaces is not None and not self._namespaces.gone
-        return self.main_status is not None and self.exit is None and not surrounded
+        self._surroundings.main_ended()
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
-        if self._tree_gone:
+        if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
         self._drain_to = self.log.head + sum(map(_readable_bytes, self._sources))
@@ -347,15 +434,16 @@ class Process:
     def check_ended(self) -> None:
         if self.exit is None and self._tree_gone and not self._sources and self._verdict_fd < 0:
             self.exit = self._exit_record()
-            self._discard_surroundings()
+            self._surroundings.close()
             self.close_stdin()
+            self._archive.save(self.record())
             self.on_ended()
 
     def _exit_record(self) -> ExitRecord:
-        if self.main_status is None or self._usage is None:
+        if self.main_status is None:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
-        self._ask_group(code)
+        self._end_reason = self._surroundings.reason(code, self._end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
         if self._last_signal:
@@ -366,28 +454,17 @@ class Process:
             reason=self._end_reason or ("exit" if code >= 0 else "signal"),
             evidence=evidence,
             runtime_ms=round((self._end - self._start) * 1000),
-            cpu_ms=round((self._usage.ru_utime + self._usage.ru_stime) * 1000),
-            max_rss_bytes=max(_peak_memory(self._usage, self._least_kib) or 0, self._peak_bytes) or None,
+            cpu_ms=self._cpu_ms,
+            max_rss_bytes=self._peak_memory(),
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
         )
 
-    def _ask_group(self, code: int) -> None:
-        """Whether the kernel ended it for its memory, and how much it had then."""
-        if self._group is None:
-            return
-        if code == -signal.SIGKILL and not self._end_reason and self._group.memory_kills():
-            self._end_reason = "memory"
-        if self._end_reason == "memory":
-            self._peak_bytes = max(self._peak_bytes, self._group.peak_bytes() or 0)
-
-    def _discard_surroundings(self) -> None:
-        if self._group is not None:
-            if self._group.oom_fd >= 0:
-                self._loop.unwatch(self._group.oom_fd)
-            self._group.close()
-        if self._namespaces is not None:
-            self._namespaces.kill()
+    def _peak_memory(self) -> int | None:
+        """Bytes; None where the kernel's figure may be that of the supervisor, which the child was a copy of
+        before exec (getrusage(2): the figure is kept across execve)."""
+        own = self._max_rss_kib * 1024 if self._max_rss_kib > self._least_kib else 0
+        return max(own, self._surroundings.peak_bytes) or None
 
     def close(self) -> None:
         """Give back all descriptors and the log; the process must have ended, or never have started."""
@@ -398,26 +475,9 @@ class Process:
                 self.input_fd = -1
         self._sources.clear()
         self.close_stdin()
-        self._discard_surroundings()
-        self._discard_log()
-
-    def _discard_log(self) -> None:
+        self._surroundings.close()
         self.log.close()
-        self._log_path.unlink(missing_ok=True)
-
-
-def _make_group(plan: LaunchPlan, pid: int) -> Group | None:
-    limits = plan.confine.limits
-    if not limits.cgroups:
-        return None
-    try:
-        return Group(limits, f"p{pid}")
-    except OSError as error:
-        raise LimitReached(
-            f"the limits could not be set: {error}",
-            code="start-failed",
-            hint="mhnos-runtime doctor tells more",
-        ) from error
+        self._archive.remove(self.pid)
 
 
 def _create_log(path: Path, retention_bytes: int) -> LogWriter:
@@ -429,12 +489,6 @@ def _create_log(path: Path, retention_bytes: int) -> LogWriter:
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
             hint=f"free some space below {path.parent}, or lower the retention",
         ) from error
-
-
-def _peak_memory(usage: resource.struct_rusage, least_kib: int) -> int | None:
-    """Peak memory, bytes; None where the kernel's figure may be that of the supervisor, which the child was a
-    copy of before exec (getrusage(2): the figure is kept across execve)."""
-    return usage.ru_maxrss * 1024 if usage.ru_maxrss > least_kib else None
 
 
 def _own_memory_kib() -> int:

@@ -1,83 +1,60 @@
-"""The table of processes, the control channel, and the server's life. Knows what a server may ask; no
-network."""
+"""The table of processes: what a server may ask, reaping, the end, and the hand-over to a newer version.
+
+Knows processes and messages; no network.
+"""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import signal
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhnos_runtime import proc
-from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected, Message
+from mhnos_runtime.channel import MOVED, OUTPUT, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
-from mhnos_runtime.supervisor import cgroup, tree
-from mhnos_runtime.supervisor import child as child_module
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
+from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
+from mhnos_runtime.supervisor.keeper import ServerKeeper
+from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
-from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop, Timer
+from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.process import Process
 
 FIRST_PID = 1000
 
-#: How long what a main process left behind may take to end by itself before it is killed.
-LEFTOVER_SECONDS = 1.0
-#: A tree that the kernel does not end within this time (an uninterruptible read) is given up, and said so.
-UNKILLABLE_SECONDS = 10.0
-#: A server that lived shorter than this is started again only after a pause.
-SHORT_LIFE_SECONDS = 2.0
-MAX_RESTART_PAUSE_SECONDS = 5.0
-#: How long a server may take to say goodbye to its clients.
-SERVER_STOP_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the supervisor is started with.
-
-    server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay open
-    over all servers. hello: what each server is told first, unread. remove_at_end: files that say that it
-    runs. groups: directories of cgroups, to be removed at the end too.
-    """
-
-    server: list[str]
-    listeners: list[int]
-    state_dir: Path
-    stop_grace_ms: int
-    hello: dict[str, Any]
-    log_json: bool
-    remove_at_end: list[str]
-    groups: list[str]
+#: How often what ended main processes left behind is looked at.
+LOOK_SECONDS = 0.1
 
 
 class Supervisor:
-    """Owns all processes and one server at a time."""
+    """Owns all processes and keeps one server running."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._loop = Loop()
         self._log = Log(config.log_json)
+        self._archive = Archive(config.state_dir / "processes")
         self._holders = Holders(self._loop)
-        self._directory = config.state_dir / "processes"
-        self._processes: dict[int, Process] = {}
+        self._server = ServerKeeper(
+            self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
+        )
+        self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
         self._next_pid = FIRST_PID
         self._spawned = 0
-        self._channel: Channel | None = None
-        self._server_os_pid = 0
-        self._server_start = 0.0
-        self._short_lives = 0
-        self._leftovers: dict[int, float] = {}
+        self._ready_due = False
+        self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
+        self._check_os_pid = 0
+        self._handing_over = False
         self._stopping = False
+        self._has_terminal = _terminal_is_there()
         self._requests: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
             "spawn": self._spawn,
             "kill": self._kill,
@@ -86,161 +63,144 @@ class Supervisor:
             "forget": self._forget,
         }
 
-    def run(self) -> None:
-        """Supervise until SIGTERM or SIGINT, then end everything and return."""
-        child_module.become_subreaper()
+    def run(self, handed_over: dict[str, Any] | None = None) -> None:
+        """Supervise until SIGTERM or SIGINT, then end everything and return.
+
+        handed_over: the state of the supervisor that this one replaces. Without it, what earlier ones left
+        behind is taken over as ended.
+        """
+        child.become_subreaper()
         _raise_descriptor_limit()
-        _clear(self._directory)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, self._stop)
-        self._loop.on_signal(signal.SIGHUP, self._restart_server)
-        self._loop.on_signal(signal.SIGCHLD, self._reap)
+        if handed_over is None:
+            self._take_over_ended(self._archive.load())
+        else:
+            self._resume(handed_over)
+        self._handle_signals()
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
-        self._start_server()
+        self._server.start()
+        self._reap()
         self._loop.run()
         self._loop.close()
-        _clear(self._directory)
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
         for group in self._config.groups:
             cgroup.remove(group)
 
-    # The server
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._stop)
+        self._loop.on_signal(signal.SIGHUP, self._hang_up)
+        self._loop.on_signal(signal.SIGCHLD, self._reap)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
 
-    def _start_server(self) -> None:
-        ours, theirs = Channel.pair()
-        with theirs:
-            arguments = [*self._config.server, str(theirs.fileno())]
-            self._server_os_pid = child_module.start_server(
-                arguments, theirs.fileno(), self._config.listeners
-            )
-        self._server_start = time.monotonic()
-        self._channel = Channel(ours)
-        self._loop.watch(self._channel.fileno(), self._on_channel)
-        self._introduce()
+    def _take_over_ended(self, ended: list[Ended]) -> None:
+        for each in ended:
+            self._processes[each.pid] = each
+            self._next_pid = max(self._next_pid, each.pid + 1)
+
+    # What the server is told
 
     def _introduce(self) -> None:
         """Tell a new server everything, so that it can go on where another one ended."""
-        self._send({"event": "hello", "spawned": self._spawned, **self._config.hello})
+        self._server.send({"event": "hello", "spawned": self._spawned, **self._config.hello})
         for process in list(self._processes.values()):
             if process.started:
                 self._send_process("restored", process)
-        self._send({"event": "ready"})
+        self._ready_due = True
+        self._say_ready()
 
-    def _send_process(self, event: str, process: Process, **more: Any) -> None:
-        descriptors = [process.log.fd]
-        if process.input_fd >= 0:
-            descriptors.append(process.input_fd)
-        self._send({"event": event, "record": process.record().to_dict(), **more}, descriptors)
+    def _say_ready(self) -> None:
+        """Once nothing is on its way that the server might be asked for again."""
+        if (
+            self._ready_due
+            and not self._holders.under_way
+            and all(process.started for process in self._processes.values())
+        ):
+            self._ready_due = False
+            self._server.send({"event": "ready"})
 
-    def _send(self, body: dict[str, Any], descriptors: list[int] | None = None) -> None:
-        self._use_channel(lambda channel: channel.send(body, descriptors))
+    def _send_process(self, event: str, process: Process | Ended, **more: Any) -> None:
+        body = {"event": event, "record": process.record().to_dict(), **more}
+        self._server.send(body, lambda: process.descriptors)
 
-    def _use_channel(self, action: Callable[[Channel], None]) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        try:
-            action(channel)
-        except Disconnected:
-            self._drop_channel()
-            return
-        events = EPOLLIN | EPOLLOUT if channel.pending else EPOLLIN
-        if events != channel.events:
-            channel.events = events
-            self._loop.watch(channel.fileno(), self._on_channel, events)
-
-    def _drop_channel(self) -> None:
-        if self._channel is not None:
-            self._loop.unwatch(self._channel.fileno())
-            self._channel.close()
-            self._channel = None
-            # A server that closed its end without exiting must not linger beside its successor.
-            tree.send([self._server_os_pid] if self._server_os_pid else [], signal.SIGKILL)
-
-    def _restart_server(self) -> None:
-        self._log.write("info", "restarting the server", os_pid=self._server_os_pid)
-        tree.send([self._server_os_pid] if self._server_os_pid else [], signal.SIGTERM)
-
-    def _server_ended(self, status: int) -> None:
-        self._server_os_pid = 0
-        self._drop_channel()
-        if self._stopping:
-            self._loop.stop()
-            return
-        lived = time.monotonic() - self._server_start
-        self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
-        code = os.waitstatus_to_exitcode(status)
-        level = "info" if code in (0, -signal.SIGTERM) else "error"
-        self._log.write(
-            level, "the server ended; starting it again", code=code, processes=len(self._processes)
-        )
-        pause = min(MAX_RESTART_PAUSE_SECONDS, 0.5 * max(0, self._short_lives - 1))
-        self._loop.after(pause, lambda: None if self._stopping else self._start_server())
-
-    def _on_channel(self) -> None:
-        self._use_channel(self._take_message)
-
-    def _take_message(self, channel: Channel) -> None:
-        channel.flush()
-        message = channel.receive()
-        if message is not None:
-            self._on_message(message)
+    # What a server may ask
 
     def _on_message(self, message: Message) -> None:
         try:
-            if message.kind == MOVED:
-                process = self._processes.get(message.pid)
-                if process is not None:
-                    process.resume()
-                return
-            self._requests[message.body["do"]](message.body, message.descriptors)
+            if message.kind != MOVED:
+                self._requests[message.body["do"]](message.body, message.descriptors)
+            elif (process := self._running(message.pid)) is not None:
+                process.resume()
         finally:
             for fd in message.descriptors:
                 os.close(fd)
 
-    # What a server may ask
+    def _running(self, pid: int) -> Process | None:
+        process = self._processes.get(pid)
+        return process if isinstance(process, Process) else None
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
         request = body["request"]
         plan = LaunchPlan.from_dict(body["plan"])
-        holder = plan.confine.holder
-        if holder is None or self._stopping:
-            self._start(request, plan, descriptors[0], None)
-            return
-        cwd_fd = os.dup(descriptors[0])
-
-        def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
-            try:
-                if error is not None:
-                    self._refuse(request, error)
-                else:
-                    self._start(request, plan, cwd_fd, namespaces)
-            finally:
-                os.close(cwd_fd)
-
-        self._holders.take(holder, plan.confine.user, go_on)
-
-    def _start(self, request: int, plan: LaunchPlan, cwd_fd: int, namespaces: Namespaces | None) -> None:
-        pid = self._next_pid
         try:
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            process = Process(self._loop, pid, plan, cwd_fd, self._directory / f"{pid}.log", namespaces)
+            if not descriptors:
+                raise child.none_left("no descriptor is left for another process")
+            cwd_fd = _copy(descriptors[0])
         except MhnosError as error:
-            if namespaces is not None:
-                namespaces.kill()
             self._refuse(request, error)
             return
+        holder = plan.confine.holder
+        if holder is None:
+            self._launch(request, plan, cwd_fd, None, None)
+        else:
+            take = self._holders.take
+            take(
+                holder,
+                plan.confine.user,
+                lambda found, error: self._launch(request, plan, cwd_fd, found, error),
+            )
+
+    def _launch(
+        self,
+        request: int,
+        plan: LaunchPlan,
+        cwd_fd: int,
+        namespaces: Namespaces | None,
+        error: MhnosError | None,
+    ) -> None:
+        """Start it inside `namespaces`, or say why there are none. Owns the descriptor and the namespaces."""
+        try:
+            if error is None and self._stopping:
+                error = Unavailable("the runtime is stopping")
+            if error is not None:
+                raise error
+            pid = self._next_pid
+            process = Process.launch(self._loop, pid, plan, cwd_fd, self._archive, namespaces)
+        except MhnosError as refusal:
+            if namespaces is not None:
+                namespaces.kill()
+            self._refuse(request, refusal)
+            self._say_ready()
+            return
+        finally:
+            os.close(cwd_fd)
         self._next_pid += 1
-        self._processes[pid] = self._by_os_pid[process.os_pid] = process
+        self._take(process, request)
+
+    def _take(self, process: Process, request: int) -> None:
+        pid = process.pid
+        self._processes[pid] = process
+        if process.main_status is None:
+            self._by_os_pid[process.os_pid] = process
         process.on_started = lambda error: self._on_started(process, request, error)
-        process.on_output = lambda: self._use_channel(lambda channel: channel.notify(OUTPUT, pid))
+        process.on_output = lambda: self._server.notify(OUTPUT, pid)
         process.on_ended = lambda: self._on_ended(process)
 
     def _refuse(self, request: int, error: MhnosError) -> None:
-        self._send(
+        self._server.send(
             {
                 "event": "refused",
                 "request": request,
@@ -255,29 +215,28 @@ class Supervisor:
         if error is None:
             self._spawned += 1
             self._send_process("spawned", process, request=request)
-            if process.exit is not None:
-                self._on_ended(process)
-            return
-        del self._processes[process.pid]
-        process.close()
-        self._refuse(request, error)
+        else:
+            del self._processes[process.pid]
+            process.close()
+            self._refuse(request, error)
+        self._say_ready()
 
     def _on_ended(self, process: Process) -> None:
         if process.started and process.exit is not None:
-            self._send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
+            self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
 
     def _kill(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._processes.get(body["pid"])
+        process = self._running(body["pid"])
         if process is not None:
             process.end(body["signal"], body["reason"], body["escalate"])
 
     def _close_stdin(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._processes.get(body["pid"])
+        process = self._running(body["pid"])
         if process is not None:
             process.close_stdin()
 
     def _size(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._processes.get(body["pid"])
+        process = self._running(body["pid"])
         if process is not None:
             process.size = (body["columns"], body["rows"])
 
@@ -301,46 +260,35 @@ class Supervisor:
         self._end_leftovers()
 
     def _reaped(self, os_pid: int, status: int, usage: resource.struct_rusage) -> None:
-        if os_pid == self._server_os_pid:
-            self._server_ended(status)
-            return
-        process = self._by_os_pid.pop(os_pid, None)
-        if process is not None:
-            process.main_exited(status, usage)
-        self._holders.reaped(os_pid)
-        self._leftovers.pop(os_pid, None)
+        if os_pid == self._server.os_pid:
+            self._server.ended(status)
+        elif os_pid == self._check_os_pid:
+            self._checked(status)
+        else:
+            process = self._by_os_pid.pop(os_pid, None)
+            if process is not None:
+                process.main_exited(status, usage)
+            self._leftovers.reaped(os_pid, process)
+            self._holders.reaped(os_pid)
+
+    def _known(self) -> set[int]:
+        """Children that no ended process has left behind."""
+        return {self._server.os_pid, self._check_os_pid, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
-        """End what ended main processes left behind: all children that are neither a main process nor the
-        server.
-
-        They get a hang-up and a SIGTERM first. A process counts as ended when no leftover is there any more.
-        """
-        known = {self._server_os_pid, *self._by_os_pid, *self._holders.os_pids}
-        current = [os_pid for os_pid in proc.children(os.getpid()) if os_pid not in known]
-        now = time.monotonic()
-        self._leftovers = {os_pid: self._leftovers.get(os_pid, now) for os_pid in current}
-        late = [os_pid for os_pid, since in self._leftovers.items() if now - since >= LEFTOVER_SECONDS]
-        new = [os_pid for os_pid, since in self._leftovers.items() if since == now]
-        tree.kill(late)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
-            tree.send(proc.descendants(new), number)
-        stuck = [since for since in self._leftovers.values() if now - since >= UNKILLABLE_SECONDS]
-        if len(stuck) == len(self._leftovers):
-            self._trees_gone()
+        """A process has ended when nothing is left of its tree."""
+        for process in self._leftovers.end():
+            if self._processes.get(process.pid) is process:
+                process.set_tree_gone()
+        if not self._leftovers.some:
+            if self._stopping and not self._by_os_pid and not self._holders.os_pids:
+                self._server.stop()
         elif self._leftover_timer is None:
-            self._leftover_timer = self._loop.after(LEFTOVER_SECONDS / 10, self._look_again)
+            self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
         self._leftover_timer = None
         self._reap()
-
-    def _trees_gone(self) -> None:
-        for process in self._processes.values():
-            if process.tree_going:
-                process.set_tree_gone()
-        if self._stopping and not self._by_os_pid and not self._holders.os_pids:
-            self._stop_server()
 
     # The end
 
@@ -357,34 +305,90 @@ class Supervisor:
         self._loop.after(self._config.stop_grace_ms / 1000, lambda: tree.kill(self._by_os_pid))
         self._reap()
 
-    def _stop_server(self) -> None:
-        if not self._server_os_pid:
+    def _server_stopped(self) -> None:
+        if self._stopping or not self._handing_over:
             self._loop.stop()
+        else:
+            self._hand_over()
+
+    # Reload
+
+    def _hang_up(self) -> None:
+        """SIGHUP asks for a reload; when it says that the terminal is gone, for an end."""
+        if self._has_terminal and not _terminal_is_there():
+            self._stop()
+        elif not self._stopping and not self._check_os_pid and not self._handing_over:
+            self._check_os_pid = handover.start_check()
+
+    def _checked(self, status: int) -> None:
+        self._check_os_pid = 0
+        if self._stopping:
             return
-        server = [self._server_os_pid]
-        tree.send(server, signal.SIGTERM)
-        self._loop.after(SERVER_STOP_SECONDS, lambda: tree.send(server, signal.SIGKILL))
+        if os.waitstatus_to_exitcode(status) != 0:
+            self._log.write(
+                "error",
+                "not reloaded: the installed version does not understand this one's state; all runs on",
+            )
+            return
+        self._log.write("info", "reloading", processes=len(self._by_os_pid))
+        self._handing_over = True
+        self._server.stop()
+
+    def _hand_over(self) -> None:
+        running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
+        networks, kept_networks = self._holders.state()
+        state = {
+            "networks": networks,
+            "config": self._config.to_dict(),
+            "next_pid": self._next_pid,
+            "spawned": self._spawned,
+            "processes": [each for each, _ in running],
+            "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
+        }
+        kept = [fd for _, descriptors in running for fd in descriptors]
+        kept += [*kept_networks, *self._config.listeners, self._config.lock_fd]
+        try:
+            handover.replace(state, kept)
+        except OSError as error:
+            self._log.write("error", "the new version could not be started; going on", error=str(error))
+            self._handing_over = False
+            self._handle_signals()
+            self._server.resume()
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self._holders.restore(state["networks"])
+        handover.keep_to_oneself(self._holders.state()[1])
+        for each in state["processes"]:
+            process = Process.restore(self._loop, self._archive, each)
+            if process.namespaces is not None:
+                self._holders.adopt(process.namespaces)
+            handover.keep_to_oneself(process.state()[1])
+            self._take(process, 0)
+            if process.main_status is not None and process.exit is None:
+                self._leftovers.reaped(process.os_pid, process)
+        self._take_over_ended(self._archive.load(state["ended"]))
+        self._next_pid = state["next_pid"]
+        self._spawned = state["spawned"]
 
 
-def _clear(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in directory.glob("*.log"):
-        path.unlink(missing_ok=True)
+def _copy(fd: int) -> int:
+    """A descriptor that outlives the message it came with. Raises LimitReached."""
+    try:
+        return os.dup(fd)
+    except OSError as error:
+        raise child.none_left("no descriptor is left for another process") from error
+
+
+def _terminal_is_there() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _raise_descriptor_limit() -> None:
     """Use what the machine allows: a process costs the supervisor three descriptors and the server two."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def main() -> None:
-    """Run with the configuration that `serve` left in the descriptor named by the first argument.
-
-    The others are descriptors that it keeps: the lock and the listening sockets."""
-    for fd in sys.argv[2:]:
-        # The lock and the listening sockets: a process that had them could serve in this server's place.
-        os.set_inheritable(int(fd), False)
-    with open(int(sys.argv[1]), "rb") as file:
-        data = json.load(file)
-    Supervisor(Config(**{**data, "state_dir": Path(data["state_dir"])})).run()

@@ -12,8 +12,8 @@ INTERVAL_SECONDS = 0.2
 
 
 class Look(NamedTuple):
-    """memory_bytes: of the tree, what several processes share counted once where it matters. reason: which
-    limit is exceeded, as in an exit record, or ""."""
+    """memory_bytes: of the tree, what several processes share counted once where it matters. reason: of
+    its end when a limit is exceeded, as in an exit record, or ""."""
 
     memory_bytes: int
     reason: str
@@ -31,7 +31,7 @@ def look(os_pid: int, limits: Limits) -> Look:
         if memory > limits.memory_bytes:
             return Look(memory, "memory")
     if limits.tasks and usage.tasks > limits.tasks:
-        return Look(memory, "tasks")
+        return Look(memory, "killed")
     return Look(memory, "")
 
 

@@ -10,7 +10,8 @@ from mhnos_runtime.errors import InvalidRequest
 STDOUT = 1
 STDERR = 2
 INPUT = 3
-REPLAY = 0x01  # flag: these bytes were written before the attach that made the server send them
+REPLAY = 0x01  # flag of output: written before the attach that made the server send it
+NUMBERED = 0x02  # flag of input: offset counts what this client has typed, see openInput
 
 MAX_OUTPUT_PAYLOAD_BYTES = 64 << 10  # one drained read: larger frames would keep other processes waiting
 MAX_INPUT_PAYLOAD_BYTES = 1 << 20  # a large paste; more comes in several frames
@@ -20,7 +21,7 @@ HEADER_BYTES = _HEADER.size
 
 
 class DataFrame(NamedTuple):
-    """`offset`: of the first payload byte in the output log; 0 in input. `payload`: a view, no copy."""
+    """`offset`: of the first payload byte, in the output log or in numbered input. `payload`: a view."""
 
     kind: int
     flags: int
@@ -42,7 +43,8 @@ def unpack(frame: bytes | bytearray | memoryview) -> DataFrame:
     kind, flags, reserved, pid, offset = _HEADER.unpack_from(view)
     if kind not in (STDOUT, STDERR, INPUT):
         raise _invalid(f"unknown kind of binary frame: {kind}")
-    if reserved or flags & ~REPLAY or (kind == INPUT and (flags or offset)):
+    allowed = NUMBERED if kind == INPUT else REPLAY
+    if reserved or flags & ~allowed or (kind == INPUT and offset and not flags):
         raise _invalid("a reserved field of the binary frame is not 0")
     payload = view[HEADER_BYTES:]
     limit = MAX_INPUT_PAYLOAD_BYTES if kind == INPUT else MAX_OUTPUT_PAYLOAD_BYTES

@@ -21,6 +21,7 @@ MAX_INTEGER = (
     2**53 - 1
 )  # the largest that JavaScript counts exactly; also bounds arithmetic on what clients send
 MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and small enough for every program
+MAX_NAME = 128  # characters of a key or of a client's name: a UUID with something before it
 DEFAULT_COLS = 100
 DEFAULT_ROWS = 30
 
@@ -34,6 +35,7 @@ Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Count: TypeAlias = Offset
 FileContent: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"anyOf": _CONTENT_SCHEMAS})]
 Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
 ExitReason: TypeAlias = Literal["exit", "signal", "timeout", "memory", "killed", "idle", "lost"]
@@ -184,8 +186,9 @@ class PushResults(Part):
 class Spawn(Message, tag="spawn"):
     """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
 
-    `linger_ms`: end the process so many ms after its last client left; without it, keep it. `network`:
-    "host", "loopback" or "none", where it is narrower than the server's.
+    `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
+    key with the same request answers with the same pid for as long as the process is kept. `network`: "host",
+    "loopback" or "none", where it is narrower than the server's.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -197,16 +200,21 @@ class Spawn(Message, tag="spawn"):
     name: str | None = None
     attach: bool = True
     linger_ms: Count | None = None
+    key: Name | None = None
     network: str | None = None
     limits: SpawnLimits | None = None
 
 
 class Attach(Message, tag="attach"):
-    """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes."""
+    """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
+
+    `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end.
+    """
 
     pid: Integer
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
+    repaint: bool = False
 
 
 class Detach(Message, tag="detach"):
@@ -222,6 +230,13 @@ class Write(Message, tag="write"):
 
 class CloseStdin(Message, tag="closeStdin"):
     pid: Integer
+
+
+class OpenInput(Message, tag="openInput"):
+    """Begin, or go on, to number what a client types into a process. `client`: its own name, for always."""
+
+    pid: Integer
+    client: Name
 
 
 class Resize(Message, tag="resize"):
@@ -269,7 +284,20 @@ class Fsync(Message, tag="fsync"):
 
 
 Request: TypeAlias = (
-    Spawn | Attach | Detach | Write | CloseStdin | Resize | Kill | List | Status | Ping | Stats | Ack | Fsync
+    Spawn
+    | Attach
+    | Detach
+    | Write
+    | CloseStdin
+    | OpenInput
+    | Resize
+    | Kill
+    | List
+    | Status
+    | Ping
+    | Stats
+    | Ack
+    | Fsync
 )
 
 
@@ -309,6 +337,18 @@ class Detached(Message, tag="detached"):
 
 class StdinClosed(Message, tag="stdinClosed"):
     pid: int
+
+
+class InputOpened(Message, tag="inputOpened"):
+    """`next`: the first byte that was not typed yet.
+
+    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`; nobody knows whether
+    they were typed, and they count as typed.
+    """
+
+    pid: int
+    next: int
+    uncertain_from: int | UnsetType = UNSET
 
 
 class Killed(Message, tag="killed"):
@@ -402,12 +442,28 @@ class Gap(Message, tag="gap"):
     to: int
 
 
+class Replay(Message, tag="replay"):
+    """What follows from `from_` up to `to` was written before the attach: a terminal must not answer it."""
+
+    pid: int
+    from_: int = msgspec.field(name="from")
+    to: int
+
+
+class InputAck(Message, tag="inputAck"):
+    """All input of this client below `next` was typed."""
+
+    pid: int
+    next: int
+
+
 Answer: TypeAlias = (
     Connected
     | Spawned
     | Attached
     | Detached
     | StdinClosed
+    | InputOpened
     | Killed
     | ProcessList
     | StatusAnswer
@@ -416,5 +472,5 @@ Answer: TypeAlias = (
     | FsyncResult
     | ErrorMessage
 )
-Event: TypeAlias = Stdout | Stderr | Exit | Gap
+Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | InputAck
 ServerMessage: TypeAlias = Answer | Event

@@ -1,0 +1,33 @@
+"""What the supervisor is started with. Plain data, which also travels to the supervisor that replaces it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay
+    open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
+    told first, unread. remove_at_end: files that say that it runs. groups: directories of
+    control groups, to be removed at the end too.
+    """
+
+    server: list[str]
+    listeners: list[int]
+    lock_fd: int
+    state_dir: Path
+    stop_grace_ms: int
+    hello: dict[str, Any]
+    log_json: bool
+    remove_at_end: list[str]
+    groups: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "state_dir": str(self.state_dir)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Config:
+        return cls(**{**data, "state_dir": Path(data["state_dir"])})

@@ -1,0 +1,65 @@
+"""From one supervisor to the next in the same OS process: state and descriptors over an exec.
+
+Knows how; what the state says is the supervisor's. The OS pid stays, so that the processes keep their parent
+and their exits stay known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from mhnos_runtime.supervisor import child
+
+#: Of the state that is handed over. A supervisor refuses any other one.
+STATE_VERSION = 2
+_MODULE = ("-m", "mhnos_runtime.supervisor")
+#: They wait from before the exec until the next supervisor has its handlers.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+def start_check() -> int:
+    """Ask the installed version whether it understands this one's state; return the OS pid of the one
+    asked."""
+    return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION)])
+
+
+def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:
+    """Become the installed version, which reads `state` and has the descriptors. Raises OSError."""
+    fd = write({"version": STATE_VERSION, **state})
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.set_wakeup_fd(-1)
+    try:
+        for each in descriptors:
+            os.set_inheritable(each, True)
+        os.execv(sys.executable, [sys.executable, *_MODULE, "--resume", str(fd)])
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(fd)
+
+
+def keep_to_oneself(descriptors: Iterable[int]) -> None:
+    """Have descriptors that came over an exec closed at the next one, which is a process's: whoever had the
+    listening sockets could serve in this server's place."""
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+
+
+def write(data: dict[str, Any]) -> int:
+    """An inheritable descriptor of a memory file that holds `data` as JSON."""
+    fd = os.memfd_create("mhnos-runtime", 0)
+    with open(fd, "w", encoding="utf-8", closefd=False) as file:
+        json.dump(data, file)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def read(fd: int) -> dict[str, Any]:
+    """What `write` wrote; closes the descriptor."""
+    with open(fd, encoding="utf-8") as file:
+        data: dict[str, Any] = json.load(file)
+    return data

@@ -1,0 +1,169 @@
+"""The server's life: started, restarted when it dies or hangs, stopped. Owns the control channel.
+
+Knows one child and its channel; not what is said on it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mhnos_runtime.channel import ALIVE, Channel, Descriptors, Disconnected, Message
+from mhnos_runtime.supervisor import child, tree
+from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.log import Log
+from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop
+
+#: A server that lived shorter than this is started again only after a pause.
+SHORT_LIFE_SECONDS = 2.0
+MAX_RESTART_PAUSE_SECONDS = 5.0
+#: A server that could not be started for want of descriptors or tasks is tried again after so long.
+NONE_LEFT_SECONDS = 1.0
+#: How long a server may take to say goodbye to its clients.
+STOP_SECONDS = 3.0
+#: A server whose event loop has been silent for this long hangs. It speaks once a second; a large request may
+#: keep it busy for a second or two, a machine that swaps for longer.
+HANG_SECONDS = 10.0
+
+
+class ServerKeeper:
+    """Keeps one server running.
+
+    introduce() is called when a new one listens, on_message for what it says, on_stopped when it has ended
+    and is not to be started again.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: Config,
+        log: Log,
+        introduce: Callable[[], None],
+        on_message: Callable[[Message], None],
+        on_stopped: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._log = log
+        self._introduce = introduce
+        self._on_message = on_message
+        self._on_stopped = on_stopped
+        self.os_pid = 0
+        self._channel: Channel | None = None
+        self._started = 0.0
+        self._heard = 0.0
+        self._short_lives = 0
+        self._stopping = False
+
+    def start(self) -> None:
+        try:
+            ours, theirs = Channel.pair()
+            with theirs:
+                arguments = [*self._config.server, str(theirs.fileno())]
+                self.os_pid = child.start_server(arguments, theirs.fileno(), self._config.listeners)
+        except OSError as error:
+            self._log.write("error", "no server can be started now", error=error.strerror)
+            self._loop.after(NONE_LEFT_SECONDS, self._start_again)
+            return
+        self._started = time.monotonic()
+        self._heard = 0.0
+        self._channel = Channel(ours)
+        self._loop.watch(self._channel.fileno(), self._on_channel)
+        self._watch_dog(self.os_pid)
+        self._introduce()
+
+    def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
+        """Tell the server, if there is one; the next one is told everything anyway."""
+        self._use(lambda channel: channel.send(body, descriptors))
+
+    def notify(self, kind: bytes, pid: int) -> None:
+        self._use(lambda channel: channel.notify(kind, pid))
+
+    def stop(self) -> None:
+        """End the server for good; on_stopped follows, at once if there is none."""
+        self._stopping = True
+        if not self.os_pid:
+            self._on_stopped()
+            return
+        server = [self.os_pid]
+        tree.send(server, signal.SIGTERM)
+        self._loop.after(STOP_SECONDS, lambda: tree.send(server, signal.SIGKILL))
+
+    def resume(self) -> None:
+        """Keep a server running again after `stop`."""
+        self._stopping = False
+        self.start()
+
+    def ended(self, status: int) -> None:
+        """The server has been reaped."""
+        self.os_pid = 0
+        self._drop_channel()
+        if self._stopping:
+            self._on_stopped()
+            return
+        lived = time.monotonic() - self._started
+        self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
+        self._log.write(
+            "error", "the server ended; starting it again", code=os.waitstatus_to_exitcode(status)
+        )
+        pause = min(MAX_RESTART_PAUSE_SECONDS, 0.5 * max(0, self._short_lives - 1))
+        self._loop.after(pause, self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._stopping and not self.os_pid:
+            self.start()
+
+    def _watch_dog(self, os_pid: int) -> None:
+        """Kill a server that has spoken and then fell silent; what it leaves is as after any other death."""
+        if os_pid != self.os_pid:
+            return
+        if self._heard and time.monotonic() - self._heard > HANG_SECONDS:
+            self._log.write("error", "the server hangs; ending it", os_pid=os_pid)
+            tree.send([os_pid], signal.SIGKILL)
+            return
+        self._loop.after(HANG_SECONDS / 4, lambda: self._watch_dog(os_pid))
+
+    def _use(self, action: Callable[[Channel], None]) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        try:
+            action(channel)
+        except Disconnected:
+            self._drop_channel()
+            return
+        if self._channel is not channel:
+            return
+        events = EPOLLIN | EPOLLOUT if channel.pending else EPOLLIN
+        if events != channel.events:
+            channel.events = events
+            self._loop.watch(channel.fileno(), self._on_channel, events)
+
+    def _drop_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+            # A server that closed its end without exiting must not linger beside its successor.
+            tree.send([self.os_pid] if self.os_pid else [], signal.SIGKILL)
+
+    def _on_channel(self) -> None:
+        self._use(self._take_message)
+
+    def _take_message(self, channel: Channel) -> None:
+        channel.flush()
+        try:
+            message = channel.receive()
+            if message is None:
+                return
+            if message.kind == ALIVE:
+                self._heard = time.monotonic()
+            else:
+                self._on_message(message)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # A server with a defect, or of another version: the next one starts from what is known here.
+            self._log.write("error", "the server said what makes no sense; ending it", error=repr(error))
+            self._drop_channel()
