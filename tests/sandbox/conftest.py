@@ -22,7 +22,6 @@ import pytest_asyncio
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.sandbox.probe import landlock_abi, probe
 from mhnos_runtime.testing import TestServer
-from tests.sandbox.attempts import WAYS
 from tests.server.client import Client, connect
 
 SOURCES = Path(__file__).parent
@@ -118,7 +117,7 @@ class Targets:
         self._stack.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS, ids="-".join)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arena(request: pytest.FixtureRequest, facts: Facts) -> AsyncIterator[Arena]:
     """One server for all attempts at one level with one network."""
     level, network = request.param

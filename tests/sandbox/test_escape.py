@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.sandbox.attempts import ANY, ATTEMPTS, HELD, OUT, Attempt, outcome
+from tests.sandbox.attempts import ANY, CASES, HELD, OUT, WAYS, Attempt, outcome
 from tests.sandbox.conftest import Arena, as_argument
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,7 +21,12 @@ SAME_USER = frozenset(
 )
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
+@pytest.mark.parametrize(
+    ("arena", "attempt"),
+    CASES,
+    indirect=["arena"],
+    ids=lambda value: "-".join(value) if len(value) == 2 else value.name,
+)
 async def test_attempt(arena: Arena, attempt: Attempt) -> None:
     expected = outcome(attempt, arena.level, arena.network)
     if arena.level == "none" and os.geteuid() != 0 and attempt.name in SAME_USER:
@@ -43,6 +48,7 @@ LATE = frozenset(
 )
 
 
+@pytest.mark.parametrize("arena", WAYS, indirect=True, ids="-".join)
 async def test_the_victim_and_the_server_are_still_there(arena: Arena) -> None:
     client = arena.client
     assert client is not None
@@ -51,6 +57,7 @@ async def test_the_victim_and_the_server_are_still_there(arena: Arena) -> None:
     assert arena.server.server_pid() == arena.facts["server_pid"]
 
 
+@pytest.mark.parametrize("arena", WAYS, indirect=True, ids="-".join)
 async def test_the_record_says_what_was_given(arena: Arena) -> None:
     client = arena.client
     assert client is not None

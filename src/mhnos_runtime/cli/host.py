@@ -157,7 +157,7 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
 
 
 def path_for(user: User) -> str:
-    """PATH without the folders that processes cannot enter, where a program would be found and then refused."""
+    """PATH without the folders that processes cannot enter: what is found there would be refused."""
     path = os.environ.get("PATH") or DEFAULT_PATH
     if user.ids is None:
         return path

@@ -42,7 +42,7 @@ def start(flags: dict[str, Any]) -> None:
     _greet(settings, user, url, token_file)
     if user.ids is not None and user.hand_over:
         host.hand_over(settings.workspace, user.ids)
-    groups = cgroups.prepare(cgroups.find()[0], server_id)
+    groups = cgroups.prepare(cgroups.find()[0])
     hello = {
         "settings": settings.to_json(),
         "server_id": server_id,

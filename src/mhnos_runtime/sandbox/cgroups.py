@@ -96,24 +96,25 @@ def _words(path: Path) -> set[str]:
     return set()
 
 
-def prepare(places: list[Place], name: str) -> tuple[tuple[str, str], ...]:
+def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
     """Make the runtime's group in each place, and remove what earlier ones left there; (controller, path)."""
     rows: list[tuple[str, str]] = []
     for place in places:
         _sweep(place.directory)
         with contextlib.suppress(OSError):
-            rows.append((place.controller, str(_make(place, name))))
+            rows.append((place.controller, str(_make(place))))
     return tuple(rows)
 
 
-def _make(place: Place, name: str) -> Path:
+def _make(place: Place) -> Path:
     if place.own:
         own = place.directory / "runtime"
         own.mkdir(exist_ok=True)
         (own / "cgroup.procs").write_text(str(os.getpid()))
         _enable(place.directory)
-    group = place.directory / f"{PREFIX}{name}"
-    group.mkdir()
+    # By the OS pid, which the supervisor keeps: that says later whether it is still in use.
+    group = place.directory / f"{PREFIX}{os.getpid()}"
+    group.mkdir(exist_ok=True)
     if place.controller == UNIFIED:
         _enable(group)
     return group
@@ -127,8 +128,10 @@ def _enable(directory: Path) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    """An ended runtime that was killed could not remove its groups. Those in use cannot be removed."""
+    """A runtime that was killed could not remove its groups."""
     for group in directory.glob(f"{PREFIX}*"):
+        if os.path.exists(f"/proc/{group.name.removeprefix(PREFIX)}"):
+            continue
         for each in (*group.glob("p*"), group):
             with contextlib.suppress(OSError):
                 each.rmdir()

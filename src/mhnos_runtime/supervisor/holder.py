@@ -141,7 +141,7 @@ class Namespaces:
 
     def multiplexer(self) -> str:
         """The path to the inside's own /dev/ptmx."""
-        return f"/proc/{self.init}/root/dev/pts/ptmx"
+        return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
 
     def kill(self) -> None:
         """End everything inside at once. os_pid can be reaped after the last of it is gone."""
