@@ -23,8 +23,9 @@ MOVED = b"M"
 ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
-_MAX_MESSAGE_BYTES = 1 << 18
-_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+#: Of one message: with the kernel's own share it fits into a socket's default send buffer of 208 KiB.
+MAX_MESSAGE_BYTES = 160 * 1024
+ANCILLARY_BYTES = socket.CMSG_SPACE(24 * array.array("i").itemsize)
 
 
 #: What goes with a message: descriptors, or how to find those that are right when it is sent. After a restart
@@ -59,7 +60,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._buffer = bytearray(_MAX_MESSAGE_BYTES)
+        self._buffer = bytearray(MAX_MESSAGE_BYTES)
         self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, Descriptors]] = deque()
 
@@ -79,8 +80,11 @@ class Channel:
         self._send(_NOTICE.pack(kind, pid), ())
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Send JSON and descriptors, which stay the caller's."""
-        self._send(json.dumps(body, separators=(",", ":")).encode(), descriptors)
+        """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message."""
+        data = json.dumps(body, separators=(",", ":")).encode()
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{len(data)} bytes in one message, {MAX_MESSAGE_BYTES} are allowed")
+        self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: Descriptors) -> None:
         if self.pending or not self._try(data, descriptors):
@@ -112,7 +116,7 @@ class Channel:
         """
         try:
             size, ancillary, _flags, _address = self._sock.recvmsg_into(
-                self._buffers, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                self._buffers, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -123,7 +127,7 @@ class Channel:
         if size == _NOTICE.size:
             kind, pid = _NOTICE.unpack_from(self._buffer)
             return Message(kind, pid, {}, [])
-        return Message(b"", 0, json.loads(self._buffer[:size]), _descriptors(ancillary))
+        return Message(b"", 0, json.loads(self._buffer[:size]), descriptors_of(ancillary))
 
 
 def _give_back(descriptors: Descriptors) -> None:
@@ -132,7 +136,7 @@ def _give_back(descriptors: Descriptors) -> None:
             os.close(fd)
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     """What came by SCM_RIGHTS (unix(7))."""
     found = array.array("i")
     for level, kind, data in ancillary:

@@ -12,10 +12,6 @@ from typing import Any
 STDOUT = 0
 STDERR = 1
 
-#: Longest launch plan as JSON, bytes: one datagram of the control socket, whose default send buffer is 208
-#: KiB.
-MAX_PLAN_BYTES = 160 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -82,6 +78,11 @@ class Confinement:
     seccomp: str = ""
     limits: Limits = Limits()
 
+    def to_dict(self) -> dict[str, Any]:
+        inner = {"holder": self.holder, "landlock": self.landlock, "limits": self.limits}
+        plain = {name: None if value is None else _shallow(value) for name, value in inner.items()}
+        return {**_shallow(self), **plain}
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Confinement:
         user, holder, landlock, limits = (data[name] for name in ("user", "holder", "landlock", "limits"))
@@ -96,6 +97,11 @@ class Confinement:
                 "limits": Limits(**{k: _frozen(v) for k, v in limits.items()}),
             }
         )
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """As a dictionary; what is inside stays as it is, unlike with asdict, which copies it."""
+    return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
 def _frozen(value: Any) -> Any:
@@ -126,7 +132,7 @@ class LaunchPlan:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**_shallow(self), "confine": self.confine.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LaunchPlan:

@@ -69,7 +69,9 @@ async def test_a_background_process_is_listed_written_logged_and_killed(server: 
     pid = out.decode().strip()
     async with connect(server.url, server.token) as runtime:
         process = await runtime.attach(int(pid))
-        assert await anext(process.output()) == Output("stdout", 0, b"ready\n")
+        ready = await anext(process.output())
+        assert isinstance(ready, Output)
+        assert (ready.stream, ready.offset, ready.data) == ("stdout", 0, b"ready\n")
     rows = json.loads((await command("ps", "--json", env=env))[1])
     assert [(row["pid"], row["name"], row["status"]) for row in rows] == [(int(pid), "w", "running")]
     assert (await command("logs", "--tail", "1", pid, env=env))[1] == b"ready\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.console import Console, command
-from tests.client.fake import FakeProcess, FakeServer
+from tests.client.fake import FakeProcess, FakeServer, Peer
 
 ENDED = {"code": 0, "signal": None, "reason": "exit", "evidence": "", "runtimeMs": 5, "cpuMs": 1}
 
@@ -149,6 +149,39 @@ async def test_attach_replays_without_the_questions_and_tells_a_gap() -> None:
             await fake.end(1000, code=None, signal="SIGKILL", reason="killed")
             assert await terminal.exit_code() == 137
             assert terminal.is_restored()
+
+
+async def test_attach_at_the_end_has_the_screen_drawn_anew() -> None:
+    async with FakeServer() as fake:
+        fake.processes[1000] = FakeProcess(b"old", pty={"cols": 80, "rows": 24})
+        async with console(fake, "attach", "--end", "1000") as terminal:
+            await terminal.until_raw()
+            await fake.until(lambda: any(1000 in peer.attached for peer in fake.peers))
+            await fake.feed(1000, b"screen")
+            await terminal.until(b"screen")
+            await fake.end(1000)
+            assert await terminal.exit_code() == 0
+            assert b"old" not in terminal.seen
+        [attach] = [request for request in fake.requests if request["type"] == "attach"]
+        assert (attach["from"], attach["repaint"]) == ("end", True)
+
+
+async def test_keys_of_which_nobody_knows_are_told() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+
+        async def die(peer: Peer, pid: int, data: bytes) -> bool:
+            fake.on_input, fake.processes[pid].uncertain_from = None, 0
+            fake.processes[pid].typed[peer.names[pid]] = 1
+            peer.cut()
+            return True
+
+        fake.on_input = die
+        terminal.type(b"x")
+        await terminal.until(b"killed while it typed 'x': bytes 0 to 1")
+        assert fake.processes[1000].written == b""
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
 
 
 async def test_a_paste_waits_for_a_slow_process() -> None:

@@ -28,6 +28,8 @@ class FakeProcess:
     stderr: bool = False
     pty: Json | None = None
     written: bytes = b""
+    typed: dict[str, int] = field(default_factory=dict)
+    uncertain_from: int | None = None
     stdin_closed: bool = False
     sizes: list[tuple[int, int]] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Peer:
         self.socket = socket
         self._request = request
         self.attached: set[int] = set()
+        self.names: dict[int, str] = {}
 
     async def send(self, **message: Any) -> None:
         self._count()
@@ -111,10 +114,11 @@ class FakeServer:
         self.subprotocol = True
         self.handlers: dict[str, Handler] = {}
         self.requests: list[Json] = []
+        self.keys: dict[str, int] = {}
         self.peers: list[Peer] = []
         self.upgrades = 0
         self.changed = asyncio.Condition()
-        self.on_input: Callable[[Peer, int, bytes], Awaitable[None]] | None = None
+        self.on_input: Callable[[Peer, int, bytes], Awaitable[bool]] | None = None
 
     async def __aenter__(self) -> FakeServer:
         app = web.Application()
@@ -205,14 +209,41 @@ class FakeServer:
             if frame.type is WSMsgType.TEXT:
                 await self._on_request(peer, json.loads(frame.data))
             elif frame.type is WSMsgType.BINARY:
-                await self._on_input(peer, frames.unpack(frame.data))
+                with suppress(Cut):
+                    await self._on_input(peer, frames.unpack(frame.data))
             await self.note()
 
     async def _on_input(self, peer: Peer, frame: frames.DataFrame) -> None:
-        if self.on_input is not None:
-            await self.on_input(peer, frame.pid, bytes(frame.payload))
-        elif frame.pid in self.processes:
-            self.processes[frame.pid].written += bytes(frame.payload)
+        """Numbered, as this project's client sends it. on_input: True when it has answered instead."""
+        process, name = self.processes.get(frame.pid), peer.names.get(frame.pid)
+        assert process is not None
+        assert frame.flags == frames.NUMBERED
+        if self.on_input is not None and await self.on_input(peer, frame.pid, bytes(frame.payload)):
+            return
+        typed = process.typed.get(name or "", 0)
+        if name is None or frame.offset > typed:
+            code = "not-negotiated" if name is None else "input-gap"
+            await peer.send(type="error", pid=frame.pid, error="refused", code=code, retry=False)
+            return
+        new = bytes(frame.payload[typed - frame.offset :])
+        process.written += new
+        process.typed[name] = typed + len(new)
+        await peer.send(type="inputAck", pid=frame.pid, next=typed + len(new))
+
+    async def _do_openinput(self, peer: Peer, request: Json) -> None:
+        process = self.processes.get(request["pid"])
+        if process is None:
+            await self._unknown(peer, request)
+            return
+        peer.names[request["pid"]] = request["client"]
+        answer: Json = {"next": process.typed.setdefault(request["client"], 0)}
+        if process.uncertain_from is not None:
+            answer["uncertainFrom"] = process.uncertain_from
+        await peer.send(type="inputOpened", id=request["id"], pid=request["pid"], **answer)
+
+    async def _unknown(self, peer: Peer, request: Json) -> None:
+        error = f"Process {request['pid']} not found"
+        await peer.send(type="error", id=request["id"], error=error, code="unknown-process", retry=False)
 
     async def _on_request(self, peer: Peer, request: Json) -> None:
         self.requests.append(request)
@@ -253,7 +284,7 @@ class FakeServer:
         await peer.send(type="stdinClosed", id=request["id"], pid=request["pid"])
 
     async def _do_spawn(self, peer: Peer, request: Json) -> None:
-        pid = 1000 + len(self.processes)
+        pid = self.keys.setdefault(request["key"], 1000 + len(self.processes))
         process = self.processes.setdefault(pid, FakeProcess())
         if isinstance(request.get("pty"), dict):
             process.pty = request["pty"]
@@ -266,16 +297,17 @@ class FakeServer:
         pid = request["pid"]
         process = self.processes.get(pid)
         if process is None:
-            error = f"Process {pid} not found"
-            await peer.send(type="error", id=request["id"], error=error, code="unknown-process", retry=False)
+            await self._unknown(peer, request)
             return
         wanted = self._start_of(process, request)
         start = max(wanted, process.first_offset)
+        head = len(process.log)
+        if start < head:
+            await peer.send(type="replay", pid=pid, to=head, **{"from": start})
         if start > wanted:
             await peer.send(type="gap", pid=pid, **{"from": wanted, "to": start})
         elif isinstance(request.get("from"), int):
             start = max(process.first_offset, start - self.overlap_bytes)
-        head = len(process.log)
         for offset in range(start, head, self.chunk_bytes):
             chunk = process.log[offset : min(offset + self.chunk_bytes, head)]
             await peer.send_output(pid, offset, chunk, stderr=process.stderr, flags=frames.REPLAY)

@@ -15,6 +15,7 @@ from mhnos_runtime.client import (
     ConnectionLost,
     ExitInfo,
     Gap,
+    InputUncertain,
     Output,
     ProcessLost,
     ProtocolViolation,
@@ -140,7 +141,20 @@ async def test_attach_at_the_end_and_with_a_tail() -> None:
         assert await anext(end.output()) == Output("stdout", 10, b"ab")
         await end.detach()
         tail = await runtime.attach(1000, tail=3)
-        assert await anext(tail.output()) == Output("stdout", 9, b"9ab")
+        assert await anext(tail.output()) == Output("stdout", 9, b"9ab", replay=True)
+
+
+async def test_a_replay_is_told_apart_and_a_reconnection_is_none() -> None:
+    """A terminal that answered replayed questions typed its answers into the shell again."""
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        fake.processes[1000] = FakeProcess(b"old")
+        process = await runtime.attach(1000, repaint=True)
+        output = process.output()
+        assert await anext(output) == Output("stdout", 0, b"old", replay=True)
+        fake.peers[0].cut()
+        fake.processes[1000].log += b"new"
+        assert await anext(output) == Output("stdout", 3, b"new")
+        assert [r.get("repaint", False) for r in fake.requests if r["type"] == "attach"] == [True, False]
 
 
 async def test_an_unknown_process_is_an_error_with_code() -> None:
@@ -241,44 +255,45 @@ async def test_a_request_without_an_answer_times_out() -> None:
         await runtime.ping()
 
 
-async def test_a_harmless_request_is_sent_again_and_a_spawn_is_not() -> None:
-    async def cut_once(peer: Peer, request: Json) -> bool:
-        del fake.handlers[request["type"]]
+async def test_a_spawn_is_sent_again_with_its_key_and_starts_one_process() -> None:
+    async def start_and_cut(peer: Peer, request: Json) -> bool:
+        del fake.handlers["spawn"]
+        fake.keys[request["key"]] = 1000
+        fake.processes[1000] = FakeProcess(b"early")
         peer.cut()
         return True
 
     async with FakeServer() as fake, runtime_for(fake) as runtime:
-        fake.handlers["list"] = cut_once
-        assert await runtime.list() == []
-        fake.handlers["spawn"] = cut_once
-        with pytest.raises(ConnectionLost):
-            await runtime.spawn("python", "app.py")
-        assert [request["type"] for request in fake.requests] == ["list", "list", "spawn"]
+        fake.handlers["spawn"] = start_and_cut
+        first = await runtime.spawn("python", "app.py")
+        second = await runtime.spawn("python", "app.py")
+        assert (first.pid, second.pid, len(fake.processes)) == (1000, 1001, 2)
+        keys = [request["key"] for request in fake.requests]
+        assert keys[0] == keys[1] != keys[2]
 
 
 async def test_a_full_input_is_waited_for_and_nothing_is_typed_twice() -> None:
     room = 3
-    taken = b""
 
-    async def take(peer: Peer, pid: int, data: bytes) -> None:
-        nonlocal room, taken
+    async def refuse(peer: Peer, pid: int, data: bytes) -> bool:
+        nonlocal room
         room -= 1
-        if room < 0 and room > -4:
+        if -4 < room < 0:
             await peer.send(type="error", pid=pid, error="full", code="input-full", retry=True)
-        else:
-            taken += data
+        return -4 < room < 0
 
     async with FakeServer() as fake, runtime_for(fake) as runtime:
-        fake.on_input = take
+        fake.on_input = refuse
         process = await runtime.spawn("python", "app.py")
-        data = bytes(range(256)) * 2048
+        data = bytes(range(256)) * 8192
         await process.write(data)
-        assert taken == data
+        assert fake.processes[process.pid].written == data
 
 
 async def test_input_to_a_closed_process_is_an_error() -> None:
-    async def refuse(peer: Peer, pid: int, data: bytes) -> None:
+    async def refuse(peer: Peer, pid: int, data: bytes) -> bool:
         await peer.send(type="error", pid=pid, error="closed", code="input-closed", retry=False)
+        return True
 
     async with FakeServer() as fake, runtime_for(fake) as runtime:
         fake.on_input = refuse
@@ -286,6 +301,77 @@ async def test_input_to_a_closed_process_is_an_error() -> None:
         with pytest.raises(RequestFailed) as caught:
             await process.write("x")
         assert caught.value.code == "input-closed"
+        with pytest.raises(RequestFailed):
+            process.write_nowait("y")
+
+
+async def test_what_waits_to_be_typed_fails_with_the_end_of_the_process() -> None:
+    async def swallow(peer: Peer, pid: int, data: bytes) -> bool:
+        return True
+
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        fake.on_input = swallow
+        process = await runtime.spawn("python", "app.py")
+        writing = asyncio.create_task(process.write("x"))
+        await fake.until(lambda: any(request["type"] == "openInput" for request in fake.requests))
+        await fake.end(process.pid)
+        with pytest.raises(RequestFailed) as caught:
+            await writing
+        assert caught.value.code == "input-closed"
+
+
+async def test_input_is_typed_once_over_cuts_before_and_after_each_acknowledgement() -> None:
+    typed = b"".join(b"%d." % number for number in range(300))
+    for cut_after in range(1, 12):
+        async with FakeServer() as fake, runtime_for(fake) as runtime:
+            process = await runtime.spawn("shell")
+            fake.cut_after, fake.next_cut_after = cut_after, 4
+            for start in range(0, len(typed), 100):
+                await process.write(typed[start : start + 100])
+            assert fake.processes[process.pid].written == typed, cut_after
+            assert process.uncertain_input == []
+            assert len({r["client"] for r in fake.requests if r["type"] == "openInput"}) == 1
+
+
+async def test_what_was_being_typed_when_a_server_was_killed_is_told_and_not_typed_again() -> None:
+    told: list[InputUncertain] = []
+
+    async def die(peer: Peer, pid: int, data: bytes) -> bool:
+        """Three of eight bytes were known to be typed, and five more were on their way."""
+        process = fake.processes[pid]
+        fake.on_input, process.uncertain_from = None, 3
+        process.typed[peer.names[pid]] = 8
+        peer.cut()
+        return True
+
+    async with FakeServer() as fake, runtime_for(fake, on_uncertain=told.append) as runtime:
+        process = await runtime.spawn("shell")
+        fake.on_input = die
+        await process.write("0123456789")
+        assert fake.processes[process.pid].written == b"89"
+        assert told == [InputUncertain(process.pid, 3, 8, b"34567")] == process.uncertain_input
+
+
+async def test_what_waits_to_be_typed_is_bounded() -> None:
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        process = await runtime.spawn("shell")
+        fake.refuse_status = 503
+        fake.peers[0].cut()
+        process.write_nowait(b"x" * 1_000_000)
+        with pytest.raises(RequestFailed) as caught:
+            process.write_nowait(b"x" * 100_000)
+        assert caught.value.code == "input-full"
+        fake.refuse_status = None
+        await process.write(b"y" * 500_000)
+        assert fake.processes[process.pid].written == b"x" * 1_000_000 + b"y" * 500_000
+
+
+async def test_what_was_typed_last_arrives_before_the_client_closes() -> None:
+    async with FakeServer() as fake:
+        async with runtime_for(fake) as runtime:
+            process = await runtime.spawn("shell")
+            process.write_nowait("exit\r")
+        assert fake.processes[process.pid].written == b"exit\r"
 
 
 async def test_keys_wait_for_the_connection_to_return_and_the_size_is_told_again() -> None:
@@ -296,7 +382,7 @@ async def test_keys_wait_for_the_connection_to_return_and_the_size_is_told_again
         await fake.until(lambda: len(fake.processes[process.pid].sizes) == 2)
         fake.peers[0].cut()
         await lost.wait()
-        await process.write_nowait("ls\r")
+        process.write_nowait("ls\r")
         await process.write("more")
         assert fake.processes[process.pid].written == b"ls\rmore"
         await fake.until(lambda: fake.processes[process.pid].sizes == [(90, 20), (100, 30), (100, 30)])

@@ -62,23 +62,27 @@ async def test_what_clients_push_belongs_to_processes(level: str, folder: Path) 
 
 async def test_a_terminal_is_one(level: str, folder: Path) -> None:
     async with serving(folder, level) as (_, client):
-        pid = await client.spawn("shell", "bash", pty={"cols": 77, "rows": 22})
+        pid = await client.spawn("shell", "bash", pty={"cols": 177, "rows": 22})
         await client.send(
             "write", pid=pid, data="stty size; test -w $(tty) && echo at-$(tty); echo x > /dev/tty\r"
         )
-        await client.text(pid, "22 77")
+        await client.text(pid, "22 177")
         await client.text(pid, "at-/dev/pts/")
-        await client.send("resize", pid=pid, cols=99, rows=33)
+        await client.send("resize", pid=pid, cols=199, rows=33)
         await client.send("write", pid=pid, data="stty size\r")
-        await client.text(pid, "33 99")
+        await client.text(pid, "33 199")
         # Job control: Ctrl-Z stops the foreground job, and the shell goes on.
-        await client.send("write", pid=pid, data="sleep 100\r")
+        await client.send("write", pid=pid, data="sh -c 'echo job-$((20 + 1)); exec sleep 100'\r")
+        await client.text(pid, "job-21")
         await client.send("write", pid=pid, data="\x1a")
         await client.text(pid, "Stopped")
         await client.send("write", pid=pid, data="kill %1; echo go-$((40 + 2))\r")
         await client.text(pid, "go-42")
         # Ctrl-C reaches the program, not what holds the sandbox.
-        await client.send("write", pid=pid, data="sleep 100\r\x03echo still-$((1 + 1))\r")
+        await client.send("write", pid=pid, data="sh -c 'echo job-$((30 + 1)); exec sleep 100'\r")
+        await client.text(pid, "job-31")
+        await client.send("write", pid=pid, data="\x03")
+        await client.send("write", pid=pid, data="echo still-$((1 + 1))\r")
         await client.text(pid, "still-2")
         await client.send("write", pid=pid, data="exit 3\r")
         assert (await client.exit(pid))["code"] == 3

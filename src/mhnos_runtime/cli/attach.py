@@ -33,6 +33,9 @@ class Start(ParamType):
     "--from", "from_", type=Start(), default="start", show_default=True, help="start, end or an offset."
 )
 @click.option(
+    "--end", is_flag=True, help="Nothing old: start at the end, and have the program draw its screen anew."
+)
+@click.option(
     "--detach-keys",
     default=DEFAULT_DETACH_KEYS,
     show_default=True,
@@ -41,7 +44,13 @@ class Start(ParamType):
 )
 @target_options
 def attach(
-    url: str | None, token_file: str | None, pid: int, no_stdin: bool, from_: int | str, detach_keys: bytes
+    url: str | None,
+    token_file: str | None,
+    pid: int,
+    no_stdin: bool,
+    from_: int | str,
+    end: bool,
+    detach_keys: bytes,
 ) -> int:
     """Show what process PID has written and writes, and send it what is typed; any number may be attached.
 
@@ -51,24 +60,34 @@ def attach(
     \b
     Examples:
       mhnos-runtime attach 1000
+      mhnos-runtime attach --end 1000
       mhnos-runtime attach --no-stdin --from end 1000
     """
     try:
-        return run_async(_attach(url, token_file, pid, no_stdin, from_, detach_keys))
+        start = "end" if end else from_
+        return run_async(_attach(url, token_file, pid, no_stdin, start, end, detach_keys))
     except MhnosError as error:
         say.error(error.message, error.hint)
         return exits.RUNTIME_FAILED
 
 
 async def _attach(
-    url: str | None, token_file: str | None, pid: int, no_stdin: bool, from_: int | str, detach_keys: bytes
+    url: str | None,
+    token_file: str | None,
+    pid: int,
+    no_stdin: bool,
+    from_: int | str,
+    repaint: bool,
+    detach_keys: bytes,
 ) -> int:
     from mhnos_runtime.cli.session import Manner, Notices, Session
     from mhnos_runtime.wire.messages import PtySize
 
     notices = Notices()
-    async with open_runtime(url, token_file, on_state=notices.connection) as runtime:
-        process = await runtime.attach(pid, from_=from_)  # type: ignore[arg-type]
+    async with open_runtime(
+        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+    ) as runtime:
+        process = await runtime.attach(pid, from_=from_, repaint=repaint)  # type: ignore[arg-type]
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
         manner = Manner(
             raw=has_terminal and not no_stdin and os.isatty(0) and process.exit is None,

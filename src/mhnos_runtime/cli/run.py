@@ -111,7 +111,9 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
     from mhnos_runtime.client.errors import RequestFailed
 
     notices = Notices()
-    async with open_runtime(url, token_file, on_state=notices.connection) as runtime:
+    async with open_runtime(
+        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+    ) as runtime:
         try:
             process = await runtime.spawn(
                 plan.kind,

@@ -17,19 +17,20 @@ from mhnos_runtime.cli import exits, say
 from mhnos_runtime.cli.keys import DetachKeys
 from mhnos_runtime.cli.screen import Modes, QuestionFilter
 from mhnos_runtime.cli.terminal import RawMode, Sink, Source, size_of
-from mhnos_runtime.client.errors import ClientError, ConnectionLost, RequestFailed, RequestTimedOut
+from mhnos_runtime.client.errors import ClientError, RequestFailed
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import ConnectionState, Runtime
-from mhnos_runtime.client.types import Gap, Output
+from mhnos_runtime.client.types import Gap, InputUncertain
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CTRL_C = b"\x03"
-# chunks of keys that wait for a connection; more than a person types blindly
+# chunks of keys that wait behind a paste; more than a person types blindly
 KEY_CHUNKS = 64
 # how long a key that may begin the detach keys waits for the next: two keys under one Ctrl come within this
 HELD_KEY_S = 0.25
 # bytes; from here on it is a paste, which a program may read slowly: it waits to be taken. Keys never wait.
 PASTE_BYTES = 512
+SHOWN_UNCERTAIN_BYTES = 40  # enough to recognise what was typed
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
 
 
@@ -73,6 +74,10 @@ class Notices:
         """For the client's `on_state`."""
         self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
 
+    def uncertain(self, found: InputUncertain) -> None:
+        """For the client's `on_uncertain`."""
+        self.say(uncertain_in_words(found))
+
 
 class Session:
     """Call `run` once, inside the runtime's context."""
@@ -114,7 +119,7 @@ class Session:
     # Output
 
     async def _show_output(self) -> None:
-        questions = QuestionFilter() if self._manner.raw and self._process.attached_at else None
+        questions = QuestionFilter()
         last = self._stdout
         async for item in self._process.output():
             if isinstance(item, Gap):
@@ -124,22 +129,12 @@ class Session:
             if sink is not last:
                 await last.flush()  # two threads write: the order between the streams is kept here
                 last = sink
-            data, questions = self._without_questions(item, questions)
+            data = item.data
+            if self._manner.raw:
+                data = questions.feed(data) if item.replay else questions.rest() + data
             self._modes.feed(data)
             await sink.write(data)
         await self._flush()
-
-    def _without_questions(
-        self, item: Output, questions: QuestionFilter | None
-    ) -> tuple[bytes, QuestionFilter | None]:
-        """Replayed questions to the terminal are taken out, up to where this command attached."""
-        if questions is None:
-            return item.data, None
-        old_bytes = max(0, (self._process.attached_at or 0) - item.offset)
-        shown = questions.feed(item.data[:old_bytes])
-        if old_bytes <= len(item.data):
-            return shown + questions.rest() + item.data[old_bytes:], None
-        return shown, questions
 
     async def _flush(self) -> None:
         await self._stdout.flush()
@@ -198,7 +193,7 @@ class Session:
                 self._leave(exits.OK)
 
     def _typed_blindly(self, typed: bytes) -> None:
-        """Without a connection Ctrl-C leaves, and a few keys are kept for the next one."""
+        """Without a connection Ctrl-C leaves, and keys are kept for the next one."""
         if CTRL_C in typed:
             self._leave(exits.INTERRUPTED)
         self._put_key(typed)
@@ -214,13 +209,13 @@ class Session:
                 typed += self._keys.get_nowait()
             try:
                 if len(typed) < PASTE_BYTES:
-                    await self._process.write_nowait(typed)
+                    self._process.write_nowait(typed)
                 else:
                     await self._process.write(typed)
-            except (ConnectionLost, RequestTimedOut):
-                self._notices.say("some keys were lost with the connection")
-            except RequestFailed:
-                pass  # the process has closed its input: its end, or its output, says why
+            except RequestFailed as error:
+                if error.code == "input-full":
+                    self._notices.say("some keys were dropped: the process does not read")
+                # Else it has closed its input: its end, or its output, says why.
 
     async def _pipe_stdin(self) -> None:
         try:
@@ -230,8 +225,6 @@ class Session:
                 await self._process.close_stdin()
         except RequestFailed:
             pass  # the process has closed its input, as `yes | head` does: not a failure of either
-        except (ConnectionLost, RequestTimedOut) as error:
-            self._notices.say(f"input stops here, since some of it may be lost: {error.message}")
 
     # Signals
 
@@ -314,6 +307,17 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
 def gap_in_words(gap: Gap) -> str:
     """What is missing, by its exact range."""
     return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
+
+
+def uncertain_in_words(found: InputUncertain) -> str:
+    """Which bytes of the input may be missing."""
+    shown = repr(found.data[:SHOWN_UNCERTAIN_BYTES])[1:] + (
+        "..." if len(found.data) > SHOWN_UNCERTAIN_BYTES else ""
+    )
+    return (
+        f"the server was killed while it typed {shown}: bytes {found.from_} to {found.to} of the input, "
+        "of which the process may have all, some or none"
+    )
 
 
 def stdin_is_terminal() -> bool:

@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from mhnos_runtime.client.runtime import ConnectionState, Runtime
+    from mhnos_runtime.client.types import InputUncertain
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -39,13 +40,14 @@ def open_runtime(
     *,
     reconnect: bool = True,
     on_state: Callable[[ConnectionState], None] | None = None,
+    on_uncertain: Callable[[InputUncertain], None] | None = None,
 ) -> Runtime:
     """The runtime that the options, the environment or this machine name; to be entered with `async with`."""
     from mhnos_runtime.client.discovery import discover
     from mhnos_runtime.client.runtime import Runtime
 
     found = discover(url, token_file)
-    return Runtime(found.url, found.token, reconnect=reconnect, on_state=on_state)
+    return Runtime(found.url, found.token, reconnect=reconnect, on_state=on_state, on_uncertain=on_uncertain)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

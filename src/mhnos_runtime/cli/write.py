@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import exits
+from mhnos_runtime.cli import exits, say
 from mhnos_runtime.cli.target import Pid, open_runtime, run_async, target_options
+
+if TYPE_CHECKING:
+    from mhnos_runtime.client.types import InputUncertain
 
 
 @click.command(short_help="Type into a process.")
@@ -19,7 +23,7 @@ from mhnos_runtime.cli.target import Pid, open_runtime, run_async, target_option
 def write(url: str | None, token_file: str | None, pid: int, text: str, enter: bool, close: bool) -> int:
     """Type TEXT into process PID; `-` sends this command's own input, bytes as they are.
 
-    Waits while the process is slow to read; exits with 1 when its input is closed.
+    Waits while the process is slow to read, and over lost connections; exits with 1 when its input is closed.
 
     \b
     Examples:
@@ -32,10 +36,13 @@ def write(url: str | None, token_file: str | None, pid: int, text: str, enter: b
 async def _write(
     url: str | None, token_file: str | None, pid: int, text: str, enter: bytes, close: bool
 ) -> int:
-    from mhnos_runtime.cli.session import chunks
+    from mhnos_runtime.cli.session import chunks, uncertain_in_words
     from mhnos_runtime.client.errors import RequestFailed
 
-    async with open_runtime(url, token_file, reconnect=False) as runtime:
+    def uncertain(found: InputUncertain) -> None:
+        say.error(uncertain_in_words(found))
+
+    async with open_runtime(url, token_file, on_uncertain=uncertain) as runtime:
         if pid not in {row.pid for row in await runtime.list()}:
             raise RequestFailed(f"process {pid} does not run", hint="`mhnos-runtime ps` lists those that do")
         process = runtime.handle(pid)

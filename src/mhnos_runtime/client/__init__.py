@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from mhnos_runtime.client.process import ClientProcess
     from mhnos_runtime.client.runtime import Runtime, connect
-    from mhnos_runtime.client.types import ExitInfo, Gap, Output, PtySize
+    from mhnos_runtime.client.types import ExitInfo, Gap, InputUncertain, Output, PtySize
 
 _HOMES = {
     "backoff": ("Backoff",),
@@ -42,7 +42,7 @@ _HOMES = {
     ),
     "process": ("ClientProcess",),
     "runtime": ("Runtime", "connect"),
-    "types": ("ExitInfo", "Gap", "Output", "PtySize"),
+    "types": ("ExitInfo", "Gap", "InputUncertain", "Output", "PtySize"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -55,6 +55,7 @@ __all__ = [
     "ExitInfo",
     "Forbidden",
     "Gap",
+    "InputUncertain",
     "Output",
     "ProcessLost",
     "ProtocolViolation",

@@ -43,9 +43,14 @@ class Inbox:
         self.consumed = expected
         self.flow = Flow.FLOWING
         self.queued_bytes = 0
+        self.replay_end = 0
         self._high_water_bytes = high_water_bytes
         self._low_water_bytes = low_water_bytes
         self._items: deque[Output | Gap] = deque()
+
+    def replays_to(self, offset: int) -> None:
+        """What comes from before `offset` is a replay."""
+        self.replay_end = offset
 
     def begin_sync(self) -> None:
         """A replay from `expected` has been asked for."""
@@ -73,7 +78,7 @@ class Inbox:
             return
         fresh = data[start - offset :] if start > offset else data
         if fresh and self._has_room():
-            self._append(Output(stream, start, fresh), len(fresh))
+            self._append(Output(stream, start, fresh, start < self.replay_end), len(fresh))
 
     def gap(self, from_: int, to: int) -> None:
         """Take the server's word that a range is gone. Raises ProtocolViolation on a hole before it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from mhnos_runtime.client.errors import ClientError, ProcessLost, ProtocolViolation
 from mhnos_runtime.client.inbox import Flow, Inbox
-from mhnos_runtime.client.pending import failure
-from mhnos_runtime.client.types import ExitInfo, Gap, Output, PtySize, Stream
+from mhnos_runtime.client.numbered import NumberedInput
+from mhnos_runtime.client.types import ExitInfo, Gap, InputUncertain, Output, PtySize, Stream
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 
@@ -21,9 +21,6 @@ ACK_BYTES = 128 * 1024
 # have to
 # wait for an acknowledgement that waits for more output
 ACK_RETENTION_SHARE = 4
-WRITE_CHUNK_BYTES = 64 * 1024  # what one confirmed write risks to lose with its connection
-INPUT_FULL_FIRST_WAIT_S = 0.005
-INPUT_FULL_LONGEST_WAIT_S = 0.25
 
 Origin: TypeAlias = int | Literal["start", "end"]
 M = TypeVar("M", bound=m.Message)
@@ -38,14 +35,12 @@ class Host(Protocol):
         answer: type[M],
         *,
         resend: bool = ...,
-        before: bytes | None = ...,
         on_answer: Callable[[m.Message], None] | None = ...,
     ) -> M: ...
     async def send_now(self, message: m.Message | bytes) -> bool: ...
-    async def send_when_connected(self, frame: bytes) -> None: ...
+    def input(self, pid: int) -> NumberedInput: ...
     def resync(self, process: ClientProcess) -> None: ...
     def forget(self, process: ClientProcess) -> None: ...
-    async def sleep(self, delay_s: float) -> None: ...
     @property
     def retention_bytes(self) -> int | None: ...
 
@@ -60,6 +55,7 @@ class ClientProcess:
         self._host = host
         self._origin: Origin | None = None
         self._tail: int | None = None
+        self._repaint = False
         self._inbox = Inbox(expected)
         self._acked = 0
         self._exit: ExitInfo | None = None
@@ -67,8 +63,6 @@ class ClientProcess:
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
-        self._write_lock = asyncio.Lock()
-        self._input_error: m.ErrorMessage | None = None
         self._size: PtySize | None = None
 
     # What callers use
@@ -111,26 +105,29 @@ class ClientProcess:
         return self._inbox.consumed
 
     async def write(self, data: bytes | str) -> None:
-        """Type into the process; returns when the server has taken everything, waits while its queue is full.
+        """Type into the process; returns when it has been given everything, waits while it does not read.
 
-        At most once: nothing is ever typed twice. When the connection is lost meanwhile, ConnectionLost says
-        that the last 64 KiB may or may not have arrived. Raises RequestFailed (such as input-closed).
+        Exactly once, over lost connections and killed servers; what cannot be known is told, see
+        `uncertain_input`. One that is cancelled has been typed in part, or will be. Raises RequestFailed
+        (such as input-closed), and what ended the runtime's connection for good.
         """
-        view = memoryview(data.encode() if isinstance(data, str) else data)
-        async with self._write_lock:
-            for start in range(0, len(view), WRITE_CHUNK_BYTES):
-                await self._write_chunk(bytes(view[start : start + WRITE_CHUNK_BYTES]))
+        await self._host.input(self.pid).write(data.encode() if isinstance(data, str) else data)
 
-    async def write_nowait(self, data: bytes | str) -> None:
-        """Type without waiting for a confirmation: for keys. What a full or closed input refuses is lost.
+    def write_nowait(self, data: bytes | str) -> None:
+        """Type, as `write`, without waiting: for keys. Up to 1 MiB is kept until it can be typed.
 
-        While there is no connection this waits for the next one. Raises RequestTimedOut when none comes.
+        Raises RequestFailed: input-full where more waits already, or why an earlier write failed.
         """
-        encoded = data.encode() if isinstance(data, str) else data
-        await self._host.send_when_connected(self._input_frame(encoded))
+        self._host.input(self.pid).write_nowait(data.encode() if isinstance(data, str) else data)
+
+    @property
+    def uncertain_input(self) -> Sequence[InputUncertain]:
+        """What was being typed when a server was killed; see also the runtime's `on_uncertain`."""
+        return self._host.input(self.pid).uncertain
 
     async def close_stdin(self) -> None:
         """End the process's input, after everything written. Raises RequestFailed."""
+        await self._host.input(self.pid).settled()
         await self._host.request(m.CloseStdin(pid=self.pid), m.StdinClosed, resend=True)
 
     async def resize(self, cols: int, rows: int) -> None:
@@ -164,17 +161,18 @@ class ClientProcess:
         """The server attached this client when it started the process."""
         self._ready.set()
 
-    def start_from(self, origin: Origin | None, tail: int | None) -> None:
-        """Where the first attach starts."""
-        self._origin, self._tail = origin, tail
+    def start_from(self, origin: Origin | None, tail: int | None, repaint: bool) -> None:
+        """Where the first attach starts, and whether the program is to draw its screen anew."""
+        self._origin, self._tail, self._repaint = origin, tail, repaint
         self._inbox = Inbox(origin if isinstance(origin, int) else None)
 
     def attach_message(self) -> m.Attach:
         """The request that brings what is missing."""
         self._inbox.begin_sync()
         if self._inbox.expected is None:
-            return m.Attach(pid=self.pid, from_=self._origin, tail=self._tail)
-        return m.Attach(pid=self.pid, from_=self._inbox.expected)
+            return m.Attach(pid=self.pid, from_=self._origin, tail=self._tail, repaint=self._repaint)
+        repaint = self._repaint and not self.ready()
+        return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint)
 
     def resume_messages(self) -> list[m.Message]:
         """What else a new connection must be told."""
@@ -213,9 +211,10 @@ class ClientProcess:
         """The process has ended; its last output came before this."""
         self._end(exit_of_event(message))
 
-    def on_error(self, message: m.ErrorMessage) -> None:
-        """An error that no request waits for: of unconfirmed or confirmed input."""
-        self._input_error = message
+    def on_replay(self, replay: m.Replay) -> None:
+        """What follows was written before this attach. After the first one this client has been there."""
+        if not self.ready():
+            self._inbox.replays_to(replay.to)
 
     def fail(self, error: ClientError) -> None:
         """Nothing more will come, and why."""
@@ -240,24 +239,6 @@ class ClientProcess:
     def _ack_interval_bytes(self) -> int:
         retention = self._host.retention_bytes
         return ACK_BYTES if retention is None else min(ACK_BYTES, max(1, retention // ACK_RETENTION_SHARE))
-
-    async def _write_chunk(self, chunk: bytes) -> None:
-        wait_s = INPUT_FULL_FIRST_WAIT_S
-        while True:
-            self._input_error = None
-            # Answers come in order: an error about this frame comes before the answer to the ping that
-            # follows it.
-            await self._host.request(m.Ping(), m.Pong, before=self._input_frame(chunk))
-            refused: m.ErrorMessage | None = self._input_error
-            if refused is None:
-                return
-            if refused.code != "input-full":
-                raise failure(refused)
-            await self._host.sleep(wait_s)
-            wait_s = min(wait_s * 2, INPUT_FULL_LONGEST_WAIT_S)
-
-    def _input_frame(self, data: bytes) -> bytes:
-        return frames.pack_header(frames.INPUT, 0, self.pid, 0) + data
 
 
 def with_violations(process: ClientProcess, action: Callable[[], None]) -> None:

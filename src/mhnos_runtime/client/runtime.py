@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar
@@ -17,22 +19,21 @@ from mhnos_runtime.client.errors import (
     ConnectFailed,
     ConnectionLost,
     ProtocolViolation,
-    RequestFailed,
     RequestTimedOut,
 )
 from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, Unknown
+from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.timeline import read_timeline
-from mhnos_runtime.client.types import PtySize
+from mhnos_runtime.client.types import InputUncertain, PtySize
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
-PROVEN_AFTER_S = (
-    5.0  # a connection that lasted so long is good: the next loss is a new one, not the same again
-)
+PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
+INPUT_GOODBYE_S = 1.0  # what was typed last gets so long to arrive when the client is closed
 YIELD_EVERY_BYTES = 256 * 1024  # consumers run at least so often, however fast a flood comes
 
 ConnectionState = Literal["lost", "resumed"]
@@ -54,9 +55,11 @@ class Runtime:
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         heartbeat_s: float = HEARTBEAT_S,
         on_state: Callable[[ConnectionState], None] | None = None,
+        on_uncertain: Callable[[InputUncertain], None] | None = None,
         ssl_option: SslOption = True,
     ) -> None:
         self.url = url
+        self.client_name = str(uuid.uuid4())
         self._token = token
         self._reconnect = reconnect
         self._backoff = backoff or Backoff()
@@ -65,9 +68,11 @@ class Runtime:
         self._request_timeout_s = request_timeout_s
         self._heartbeat_s = heartbeat_s
         self._on_state = on_state
+        self._on_uncertain = on_uncertain
         self._ssl_option = ssl_option
         self._pending = PendingRequests()
         self._processes: dict[int, ClientProcess] = {}
+        self._inputs: dict[int, NumberedInput] = {}
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._final: ClientError | None = None
@@ -89,12 +94,22 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._settle_input()
         self._keeper.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(self._keeper, *self._tasks, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
         self._end(ConnectionLost("the client was closed", retry=False))
         await self._session.close()
+
+    async def _settle_input(self) -> None:
+        if self._link is not None:
+            waits = [each.settled() for each in self._inputs.values()]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INPUT_GOODBYE_S):
+                    await asyncio.gather(*waits, return_exceptions=True)
 
     # Requests
 
@@ -115,10 +130,8 @@ class Runtime:
         """Start a process and, unless told otherwise, receive its output from the first byte.
 
         pty: a size, False for pipes, None for what the kind has by itself. linger_ms: end it so long after
-        its
-        last client has left. Raises RequestFailed with the server's code; ConnectionLost where it is not
-        known
-        whether the process was started.
+        its last client has left. Starts one process, also where the connection is lost meanwhile. Raises
+        RequestFailed with the server's code.
         """
         message = m.Spawn(
             process_type=kind,
@@ -129,23 +142,27 @@ class Runtime:
             name=name,
             attach=attach,
             linger_ms=linger_ms,
+            key=str(uuid.uuid4()),
         )
         made: list[ClientProcess] = []
         await self.request(
-            message, m.Spawned, on_answer=lambda answer: made.append(self._spawned(answer, attach))
+            message, m.Spawned, resend=True, on_answer=lambda got: made.append(self._spawned(got, attach))
         )
         return made[0]
 
-    async def attach(self, pid: int, from_: Origin | None = None, tail: int | None = None) -> ClientProcess:
+    async def attach(
+        self, pid: int, from_: Origin | None = None, tail: int | None = None, *, repaint: bool = False
+    ) -> ClientProcess:
         """Receive output: from an offset, the kept "start" (default), the "end", or the last `tail` bytes.
 
-        Returns when everything kept from there has been received or is on its way to the consumer. Raises
-        RequestFailed (unknown-process); ValueError if this client is attached to it already.
+        repaint: have a full-screen program draw its screen anew, for who starts at the end. Returns when
+        everything kept from there has been received or is on its way to the consumer. Raises RequestFailed
+        (unknown-process); ValueError if this client is attached to it already.
         """
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
         process = self._processes[pid] = ClientProcess(self, pid)
-        process.start_from(from_, tail)
+        process.start_from(from_, tail, repaint)
         self.resync(process)
         try:
             async with asyncio.timeout(self._request_timeout_s):
@@ -225,21 +242,20 @@ class Runtime:
         answer: type[M],
         *,
         resend: bool = False,
-        before: bytes | None = None,
         on_answer: Callable[[m.Message], None] | None = None,
     ) -> M:
-        """Send, wait for the answer with the same id. before: a binary frame that must go first.
+        """Send, wait for the answer with the same id. resend: on the next connection again, as it is.
 
         Raises RequestFailed, RequestTimedOut, ConnectionLost (not with resend), and what ended the connection
         for good.
         """
         try:
             async with asyncio.timeout(self._request_timeout_s):
-                got = await self._exchange(message, resend, before, on_answer)
+                got = await self._exchange(message, resend, on_answer)
         except TimeoutError:
             raise RequestTimedOut(
                 f"no answer to {_name(message)} within {self._request_timeout_s:g} s",
-                hint=self._state_in_words(),
+                hint="" if self._link is not None else "there is no connection; the client goes on trying",
             ) from None
         if not isinstance(got, answer):
             raise ProtocolViolation(f"{_name(message)} was answered by {_name(got)}")
@@ -248,29 +264,28 @@ class Runtime:
     async def send_now(self, message: m.Message | bytes) -> bool:
         """Send what needs no answer, if there is a connection; says whether there was."""
         link = self._link
-        if link is None:
-            return False
-        if isinstance(message, bytes):
-            await link.send_frame(message)
-        else:
-            await link.send(encode(message))
-        return True
+        if link is not None:
+            await (link.send_frame(message) if isinstance(message, bytes) else link.send(encode(message)))
+        return link is not None
 
-    async def send_when_connected(self, frame: bytes) -> None:
-        """Send a binary frame, on the next connection if there is none. Raises RequestTimedOut."""
-        try:
-            async with asyncio.timeout(self._request_timeout_s):
-                link = await self._usable_link()
-        except TimeoutError:
-            raise RequestTimedOut("no connection", hint=self._state_in_words()) from None
-        await link.send_frame(frame)
+    def input(self, pid: int) -> NumberedInput:
+        """What this client types into a process: one numbering, whoever holds it."""
+        if pid not in self._inputs:
+            typed = self._inputs[pid] = NumberedInput(self, pid)
+            if self._final is not None:
+                typed.fail(self._final)
+            self._keep(asyncio.create_task(typed.run()))
+        return self._inputs[pid]
+
+    def tell_uncertain(self, uncertain: InputUncertain) -> None:
+        """A server was killed while it typed."""
+        if self._on_uncertain is not None:
+            self._on_uncertain(uncertain)
 
     def resync(self, process: ClientProcess) -> None:
         """Ask for a process's output from where it is missing; without a connection, the next one does it."""
         if self._link is not None:
-            task = asyncio.create_task(self._link.send(self._attach_payload(process)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.create_task(self._link.send(self._attach_payload(process))))
 
     def forget(self, process: ClientProcess) -> None:
         """Nothing of this process is wanted any more."""
@@ -287,16 +302,12 @@ class Runtime:
         self,
         message: m.Message,
         resend: bool,
-        before: bytes | None,
         on_answer: Callable[[m.Message], None] | None,
     ) -> m.Message:
         link = await self._usable_link()
         number, waiting = self._pending.add(message, resend=resend, on_answer=on_answer)
         try:
-            if before is not None:
-                await link.send_frame(before)
-            if link is self._link:
-                await link.send(waiting.payload)
+            await link.send(waiting.payload)
             return await waiting.future
         finally:
             self._pending.discard(number)
@@ -320,6 +331,8 @@ class Runtime:
             self._link = None
             self._connected.clear()
             self._pending.connection_lost(code)
+            for typed in self._inputs.values():
+                typed.on_lost()
             if not self._reconnect:
                 self._end(ConnectionLost(f"the connection to {self.url} was lost"))
                 return
@@ -351,9 +364,7 @@ class Runtime:
         """
         before, self._hello = self._hello, link.hello
         if before is not None and before.server_id != link.hello.server_id:
-            for process in list(self._processes.values()):
-                process.fail(lost(process.pid, "the server has started anew without its earlier state"))
-            self._processes.clear()
+            self._fail_all(lambda pid: lost(pid, "the server has started anew without its earlier state"))
         unsent = [*self._pending.to_resend(), *self._resumptions()]
         self._link = link
         self._connected.set()
@@ -404,13 +415,16 @@ class Runtime:
     def _on_message(self, message: m.Message | Unknown) -> None:
         if self._pending.settle(message):
             return
-        process = self._processes.get(getattr(message, "pid", -1))
+        pid = getattr(message, "pid", -1)
+        typed, process = self._inputs.get(pid), self._processes.get(pid)
+        if typed is not None:
+            typed.on_message(message)
         if process is None:
             return
         if isinstance(message, m.Gap):
             process.on_gap(message)
-        elif isinstance(message, m.ErrorMessage):
-            process.on_error(message)
+        elif isinstance(message, m.Replay):
+            process.on_replay(message)
         elif isinstance(message, m.Exit):
             process.on_exit(message)
             if process.over:
@@ -435,7 +449,7 @@ class Runtime:
         error = None if future.cancelled() else future.exception()
         if isinstance(error, ConnectionLost):
             return  # the next connection attaches again
-        if isinstance(error, RequestFailed) and process.ready() and error.code == "unknown-process":
+        if process.ready() and error is not None and getattr(error, "code", "") == "unknown-process":
             error = lost(process.pid, "the server does not know it any more")
         if isinstance(error, ClientError):
             process.fail(error)
@@ -454,17 +468,23 @@ class Runtime:
         self._final = self._final or error
         self._link = None
         self._pending.fail_all(self._final)
-        for process in self._processes.values():
-            process.fail(self._final)
-        self._processes.clear()
+        self._fail_all(lambda _: self._final or error)
         self._connected.set()
+
+    def _fail_all(self, why: Callable[[int], ClientError]) -> None:
+        for pid, process in self._processes.items():
+            process.fail(why(pid))
+        for pid, typed in self._inputs.items():
+            typed.fail(why(pid))
+        self._processes, self._inputs = {}, {}
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _tell(self, state: ConnectionState) -> None:
         if self._on_state is not None:
             self._on_state(state)
-
-    def _state_in_words(self) -> str:
-        return "" if self._link is not None else "there is no connection; the client goes on trying"
 
 
 connect = Runtime

@@ -18,11 +18,16 @@ class PtySize:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Bytes as the process wrote them; `offset` is the position of the first one in the output log."""
+    """Bytes as the process wrote them; `offset` is the position of the first one in the output log.
+
+    `replay`: they were written before this client attached for the first time. A terminal that shows them
+    must not answer the questions in them; what a mere reconnection brings is no replay.
+    """
 
     stream: Stream
     offset: int
     data: bytes
+    replay: bool = False
 
     @property
     def next(self) -> int:
@@ -36,6 +41,19 @@ class Gap:
 
     from_: int
     to: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputUncertain:
+    """A server was killed while it typed `data`, the bytes from_ <= position < to of this client's input.
+
+    Nobody knows whether the process has them, or only the first of them; they are not typed again.
+    """
+
+    pid: int
+    from_: int
+    to: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

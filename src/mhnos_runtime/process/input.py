@@ -80,9 +80,12 @@ class InputQueue:
         self.closed = True
         if self._waiting:
             self._watcher.remove_writer(self.fd)
+        dropped = {client for _, client in self._waiting if client is not None}
         self._waiting.clear()
         self._queued_bytes = 0
         os.close(self.fd)
+        for client in dropped:
+            client.drop()
 
     def _write_now(self, data: bytes | memoryview, client: ClientInput | None) -> int:
         if client is None:

@@ -27,22 +27,21 @@ class ClientInput:
     """One client's input. accepted: bytes that are typed or wait to be; typed: those that the process has.
 
     `begin` and `wrote` stand around each write. A server that is killed between the two leaves an intent, of
-    which nobody can know whether it came to be: `uncertain_from` tells it to the client, once.
+    which nobody can know whether it came to be: `uncertain_from` says where it begins, until the client types
+    on, and so has heard of it. on_typed, on_dropped: whom to tell what was typed, and that no more will be.
     """
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
-        self.uncertain_from: int | None = None
-        if slot[_INTENT] > slot[_TYPED]:
-            self.uncertain_from = slot[_TYPED]
-            slot[_TYPED] = slot[_INTENT]
-        slot[_INTENT] = 0
-        self.accepted = slot[_TYPED]
+        self.uncertain_from = slot[_TYPED] if slot[_INTENT] > slot[_TYPED] else None
+        self.accepted = max(slot[_TYPED], slot[_INTENT])
         self.on_typed: Callable[[int], None] | None = None
+        self.on_dropped: Callable[[], None] | None = None
 
     @property
     def typed(self) -> int:
-        return self._slot[_TYPED]
+        """What is uncertain counts as typed."""
+        return self._slot[_TYPED] if self.uncertain_from is None else self._slot[_INTENT]
 
     def new_part(self, offset: int, data: memoryview) -> memoryview:
         """What of `data` was not accepted before; empty for a repetition.
@@ -58,6 +57,8 @@ class ClientInput:
         return data[self.accepted - offset :]
 
     def begin(self, count: int) -> None:
+        if self.uncertain_from is not None:
+            self._slot[_TYPED], self.uncertain_from = self._slot[_INTENT], None
         self._slot[_INTENT] = self._slot[_TYPED] + count
 
     def wrote(self, count: int) -> None:
@@ -65,6 +66,11 @@ class ClientInput:
         self._slot[_INTENT] = 0
         if self.on_typed is not None and count:
             self.on_typed(self._slot[_TYPED])
+
+    def drop(self) -> None:
+        """The process takes no more; what waited is not typed."""
+        if self.on_dropped is not None:
+            self.on_dropped()
 
 
 class NumberedInputs:

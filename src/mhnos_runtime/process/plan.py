@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import MAX_PLAN_BYTES, Confinement, LaunchPlan
+from mhnos_runtime.launch import Confinement, LaunchPlan
 from mhnos_runtime.process.kinds import Kind
 
 TERM = "xterm-256color"
@@ -170,14 +169,7 @@ def _check(result: LaunchPlan) -> None:
     if any("\0" in item for item in result.argv):
         raise InvalidRequest("a NUL character in the command or its arguments")
     try:
-        size = len(json.dumps(result.to_dict()).encode())
         for item in (*result.argv, *result.env, *result.env.values()):
-            os.fsencode(item)
+            item.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest("command, arguments or environment are not Unicode text") from error
-    if size > MAX_PLAN_BYTES:
-        raise InvalidRequest(
-            f"command, arguments and environment take {size} bytes, {MAX_PLAN_BYTES} are allowed",
-            code="too-large",
-            hint="put them in a file",
-        )

@@ -29,7 +29,7 @@ _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro
 #: Programs cannot do without these in relaxed, where they share the host's.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/ptmx")
 _WRITABLE = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - what every program expects
-_READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/passwd", "/etc/group")
+_READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
 from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.state import NotNow
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.replies import Replies, Reply
 from mhnos_runtime.server.runtime import Runtime
@@ -201,7 +202,7 @@ class Connection:
             self.unwatch(pid, vanished)
         for client, told in self._numbered.values():
             if client.on_typed is told:
-                client.on_typed = None
+                client.on_typed = client.on_dropped = None
 
     # Input
 
@@ -244,7 +245,10 @@ class Connection:
         def tell(typed: int) -> None:
             self.tell(m.InputAck(process.pid, typed))
 
-        client.on_typed = tell
+        def dropped() -> None:
+            self.answer(error_message(NotNow("the process takes no more input"), pid=process.pid))
+
+        client.on_typed, client.on_dropped = tell, dropped
         self._numbered[process.pid] = (client, tell)
         return client
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
-from mhnos_runtime.errors import MhnosError, Unavailable
+from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 
 
@@ -52,6 +52,12 @@ class SupervisorLink:
         try:
             self._send({"do": "spawn", "request": number, "plan": plan.to_dict()}, [cwd_fd])
             return await answer
+        except ValueError as error:
+            raise InvalidRequest(
+                f"command, arguments and environment are too long: {error}",
+                code="too-large",
+                hint="put them in a file",
+            ) from error
         finally:
             del self._spawning[number]
 

@@ -140,11 +140,10 @@ def close_stdin(connection: Connection, request: m.CloseStdin) -> m.StdinClosed:
 def open_input(connection: Connection, request: m.OpenInput) -> m.InputOpened:
     process = connection.runtime.table.find(request.pid)
     client = connection.number_input(process, request.client)
-    uncertain, client.uncertain_from = client.uncertain_from, None
     return m.InputOpened(
         process.pid,
         next=client.typed,
-        uncertain_from=msgspec.UNSET if uncertain is None else uncertain,
+        uncertain_from=msgspec.UNSET if client.uncertain_from is None else client.uncertain_from,
         id=request.id,
     )
 

@@ -20,7 +20,7 @@ import msgspec
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process import kinds, plan
 from mhnos_runtime.process.input import InputQueue
@@ -144,27 +144,11 @@ class Runtime:
 
     async def _spawn(self, request: m.Spawn) -> Process:
         kind = self._kind(request.process_type)
-        policy = narrow(self._sandbox.policy, _wish(request))
-        cwd, notice = self._directory(kind, request)
         self.table.reserve()
         try:
-            launch = plan.plan(
-                kind,
-                plan.Request(
-                    command=self._command(kind, request.command, cwd),
-                    args=tuple(request.args),
-                    env=request.options.env or {},
-                    pty=_terminal(kind, request.pty),
-                    timeout_ms=_timeout_ms(request.options.timeout),
-                    notice=notice,
-                ),
-                self._policy,
-                self._host,
-                plan.Bounds(*confine(self._sandbox, policy, cwd)),
-                self._meta(request, cwd, policy),
-            )
-            directory = self.workspace.open_dir(cwd)
+            cwd, directory, notice = self._directory(kind, request.options.cwd or "/")
             try:
+                launch = self._plan(kind, request, cwd, notice)
                 pid = await self.link.spawn(launch, directory)
             finally:
                 os.close(directory)
@@ -172,6 +156,19 @@ class Runtime:
             self.table.release()
         self.table.total_spawned += 1
         return self.table.find(pid)
+
+    def _plan(self, kind: kinds.Kind, request: m.Spawn, cwd: str, notice: str) -> LaunchPlan:
+        asked = plan.Request(
+            command=self._command(kind, request.command, cwd),
+            args=tuple(request.args),
+            env=request.options.env or {},
+            pty=_terminal(kind, request.pty),
+            timeout_ms=_timeout_ms(request.options.timeout),
+            notice=notice,
+        )
+        policy = narrow(self._sandbox.policy, _wish(request))
+        bounds = plan.Bounds(*confine(self._sandbox, policy, cwd))
+        return plan.plan(kind, asked, self._policy, self._host, bounds, self._meta(request, cwd, policy))
 
     def _kind(self, name: str) -> kinds.Kind:
         if name == "openclaw" and not self.settings.allow_openclaw:
@@ -191,16 +188,15 @@ class Runtime:
             )
         return kind
 
-    def _directory(self, kind: kinds.Kind, request: m.Spawn) -> tuple[str, str]:
-        """The working directory as a workspace path, and what to tell the user about it."""
-        cwd = self.workspace.normalise(request.options.cwd or "/")
+    def _directory(self, kind: kinds.Kind, path: str) -> tuple[str, int, str]:
+        """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
+        cwd = self.workspace.normalise(path)
         try:
-            os.close(self.workspace.open_dir(cwd))
+            return cwd, self.workspace.open_dir(cwd), ""
         except NotFound:
             if kind.command != "shell":
                 raise
-            return "/", f"mhnos: {cwd} does not exist; starting in /"
-        return cwd, ""
+        return "/", self.workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /"
 
     def _command(self, kind: kinds.Kind, command: str, cwd: str) -> str:
         """A script's path as the host knows it; relative ones stay as they are once they are known to be

@@ -48,9 +48,30 @@ class Archive:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._next: tuple[int, LogWriter] | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def log_path(self, pid: int) -> Path:
+    def new_log(self, pid: int, retention_bytes: int) -> LogWriter:
+        """An empty log, the prepared one where it has the size. Raises OSError (ENOSPC, EDQUOT)."""
+        if self._next is not None and self._next[0] == retention_bytes:
+            log = self._next[1]
+            self._next = None
+            self._next_path().rename(self._log_path(pid))
+            return log
+        return LogWriter.create(self._log_path(pid), retention_bytes)
+
+    def prepare(self, retention_bytes: int) -> None:
+        """Allocate the next log in advance: it takes as long as everything else that a start does here."""
+        if self._next is not None:
+            return
+        with contextlib.suppress(OSError):
+            self._next_path().unlink(missing_ok=True)
+            self._next = (retention_bytes, LogWriter.create(self._next_path(), retention_bytes))
+
+    def _next_path(self) -> Path:
+        return self._directory / "next.log"
+
+    def _log_path(self, pid: int) -> Path:
         return self._directory / f"{pid}.log"
 
     def save(self, record: ProcessRecord) -> bool:
@@ -68,7 +89,7 @@ class Archive:
         return True
 
     def remove(self, pid: int) -> None:
-        self.log_path(pid).unlink(missing_ok=True)
+        self._log_path(pid).unlink(missing_ok=True)
         self._record_path(pid).unlink(missing_ok=True)
 
     def load(self, pids: Iterable[int] | None = None) -> list[Ended]:
@@ -90,7 +111,7 @@ class Archive:
 
     def _read(self, pid: int) -> Ended:
         record = ProcessRecord.from_dict(json.loads(self._record_path(pid).read_text(encoding="utf-8")))
-        log = LogWriter(os.open(self.log_path(pid), os.O_RDWR | os.O_CLOEXEC))
+        log = LogWriter(os.open(self._log_path(pid), os.O_RDWR | os.O_CLOEXEC))
         if record.exit is None:
             record = replace(record, stdin_open=False, exit=_lost(log.head))
             self.save(record)

@@ -22,7 +22,6 @@ from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import STDERR, STDOUT, LaunchPlan
 from mhnos_runtime.supervisor import confine
 from mhnos_runtime.supervisor.confine import prctl
-from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.signals import reset_signals
 from mhnos_runtime.supervisor.surroundings import Surroundings
 
@@ -57,44 +56,6 @@ def become_subreaper() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(plan: LaunchPlan, cwd_fd: int, surroundings: Surroundings) -> Child:
-    """Fork a child that confines itself and executes the plan; `cwd_fd` stays the caller's.
-
-    surroundings: with the namespaces of the plan's holder, which are ready.
-    Raises LimitReached (code no-pty, too-many-files, too-many-tasks) when the machine has none left.
-    """
-    with _Wiring(plan.pty, plan.confine.user, surroundings.namespaces, surroundings.doors) as wiring:
-        try:
-            os_pid = os.fork()
-        except OSError as error:
-            raise LimitReached(
-                f"the machine can start no more programs: {error.strerror}",
-                code="start-failed",
-                hint="end some processes, or raise the limit of tasks (ulimit -u, TasksMax)",
-            ) from error
-        if os_pid == 0:
-            _run_child(plan, cwd_fd, wiring)
-        if surroundings.namespaces is not None:
-            os_pid = _sibling(os_pid, wiring)
-        return wiring.keep_parent_side(os_pid)
-
-
-def _sibling(os_pid: int, wiring: _Wiring) -> int:
-    """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside."""
-    os.waitpid(os_pid, 0)
-    for fd in (wiring.sibling_reader, wiring.verdict_reader):
-        os.set_blocking(fd, False)
-    try:
-        return int(os.read(wiring.sibling_reader, 32))
-    except BlockingIOError:
-        pass
-    try:
-        report = os.read(wiring.verdict_reader, 512)
-    except BlockingIOError:
-        report = b"namespaces:they are gone"
-    raise why_not(report, "the program")
-
-
 def why_not(report: bytes, program: str) -> MhnosError:
     """The error for what a child wrote to its verdict descriptor."""
     step, _, number = report.decode(errors="replace").partition(":")
@@ -116,13 +77,12 @@ def why_not(report: bytes, program: str) -> MhnosError:
 
 
 @dataclass
-class _Wiring:
+class Wiring:
     """All descriptors of one start; what is still open at the end of the block is closed."""
 
     pty: tuple[int, int] | None
-    user: tuple[int, int] | None = None
-    namespaces: Namespaces | None = None
-    doors: tuple[str, ...] = ()
+    user: tuple[int, int] | None
+    surroundings: Surroundings
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1
     sibling_writer: int = -1
@@ -133,12 +93,12 @@ class _Wiring:
     verdict_writer: int = -1
     _open: set[int] = field(default_factory=set)
 
-    def __enter__(self) -> _Wiring:
+    def __enter__(self) -> Wiring:
         try:
             self.verdict_reader, self.verdict_writer = self._pipe()
-            if self.namespaces is not None:
+            if self.surroundings.namespaces is not None:
                 self.sibling_reader, self.sibling_writer = self._pipe()
-                self.join = self.namespaces.descriptors()
+                self.join = self.surroundings.namespaces.descriptors()
                 self._open.update(self.join)
             if self.pty is None:
                 self._open_pipes()
@@ -179,17 +139,38 @@ class _Wiring:
 
     def _pty_pair(self) -> tuple[int, int]:
         """The host's, or the namespaces' own, so that the terminal has a path inside (ioctl_tty(2))."""
-        if self.namespaces is None:
+        if self.surroundings.namespaces is None:
             pair = os.openpty()
             self._open.update(pair)
             return pair
         flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-        master = os.open(self.namespaces.multiplexer(), flags)
+        master = os.open(self.surroundings.namespaces.multiplexer(), flags)
         self._open.add(master)
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
         self._open.add(slave)
         return master, slave
+
+    @property
+    def handed_over(self) -> list[int]:
+        """What the child gets, as `become` takes it."""
+        inside = [] if self.sibling_writer < 0 else [self.sibling_writer, *self.join]
+        return [self.verdict_writer, *self.stdio, *inside]
+
+    def sibling(self, os_pid: int) -> int:
+        """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside.
+
+        Nobody else reaps meanwhile, so that even one that has ended by then is not missed.
+        """
+        os.waitpid(os_pid, 0)
+        for fd in (self.sibling_reader, self.verdict_reader):
+            os.set_blocking(fd, False)
+        with contextlib.suppress(BlockingIOError):
+            return int(os.read(self.sibling_reader, 32))
+        report = b"namespaces:they are gone"
+        with contextlib.suppress(BlockingIOError):
+            report = os.read(self.verdict_reader, 512) or report
+        raise why_not(report, "the program")
 
     def _open_pipes(self) -> None:
         child_in, self.input_fd = self._pipe()
@@ -222,46 +203,58 @@ def none_left(message: str) -> LimitReached:
     )
 
 
-def _run_child(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> NoReturn:
+def detach() -> None:
+    """In a fresh child: be nobody's but the supervisor's, and end with it."""
+    reset_signals()
+    os.setsid()
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoReturn:
+    """Set this child up and execute the plan; what fails is written to the verdict descriptor.
+
+    doors: files through which control groups are joined. descriptors: the working directory, the verdict,
+    standard input, output and error (on a terminal all the same one), and for a plan with a holder where to
+    write the sibling's OS pid, and the namespaces to join.
+    """
     step = ["setup"]
     try:
-        for name in _setup(plan, cwd_fd, wiring):
+        for name in _setup(plan, doors, descriptors):
             step[0] = name
     except BaseException as error:
         number = error.errno if isinstance(error, OSError) and error.errno else repr(error)
         with contextlib.suppress(OSError):
-            os.write(wiring.verdict_writer, f"{step[0]}:{number}".encode()[:512])
+            os.write(descriptors[1], f"{step[0]}:{number}".encode()[:512])
     finally:
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
+def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
+    cwd_fd, _verdict_fd, *rest = descriptors
+    stdio, inside = rest[:3], rest[3:]
     yield "limits"
-    for path in wiring.doors:
+    for path in doors:
         with open(path, "wb", 0) as file:
             file.write(b"0")
-    yield "signals"
-    reset_signals()
     yield "user"
     confine.become(plan.confine.user)
-    if wiring.namespaces is not None:
+    if inside:
         yield "namespaces"
-        _go_inside(wiring)
-    yield "session"
-    os.setsid()
+        _go_inside(*inside)
+    # A new user, like a new process, has lost this.
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield "terminal"
-    if wiring.pty is not None:
-        fcntl.ioctl(wiring.stdio[0], termios.TIOCSCTTY, 0)
-    for target, fd in enumerate(wiring.stdio):
+    if plan.pty is not None:
+        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
+    for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     yield "directory"
-    if wiring.namespaces is None:
-        os.fchdir(cwd_fd)
-    else:
+    if inside:
         os.chdir(plan.confine.directory)
+    else:
+        os.fchdir(cwd_fd)
     os.umask(0o022)
     yield "rlimits"
     for number, soft, hard in plan.rlimits:
@@ -273,13 +266,15 @@ def _setup(plan: LaunchPlan, cwd_fd: int, wiring: _Wiring) -> Iterator[str]:
     os.execve(plan.argv[0], plan.argv, plan.env)
 
 
-def _go_inside(wiring: _Wiring) -> None:
+def _go_inside(sibling_writer: int, *namespaces: int) -> None:
     """Join the namespaces and go on as a sibling, since only what is forked now is in the PID namespace."""
-    confine.enter(wiring.join)
+    confine.enter(namespaces)
     os_pid = confine.fork_as_sibling()
     if os_pid:
-        os.write(wiring.sibling_writer, str(os_pid).encode())
+        os.write(sibling_writer, str(os_pid).encode())
         os._exit(0)
+    os.setsid()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:

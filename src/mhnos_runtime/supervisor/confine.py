@@ -9,6 +9,7 @@ import base64
 import ctypes
 import os
 import struct
+from collections.abc import Iterable
 
 from mhnos_runtime.launch import Confinement, Landlock
 
@@ -69,7 +70,7 @@ def become(user: tuple[int, int] | None) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def enter(namespaces: list[int]) -> None:
+def enter(namespaces: Iterable[int]) -> None:
     """Join the namespaces behind the descriptors, in their order (setns(2))."""
     for fd in namespaces:
         _check(_libc.setns(fd, 0))

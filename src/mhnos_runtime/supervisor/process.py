@@ -13,7 +13,6 @@ import sys
 import termios
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError
@@ -23,6 +22,7 @@ from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.surroundings import Surroundings
 
@@ -38,6 +38,9 @@ DRAIN_SECONDS = 1.0
 #: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
 #: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
 REOPENED_SECONDS = 0.2
+
+#: When the record of a start is written: the first output is out by then.
+SAVE_SECONDS = 0.005
 
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
@@ -55,14 +58,20 @@ class Process:
     on_ended: Callable[[], None]
 
     def __init__(
-        self, loop: Loop, archive: Archive, log: LogWriter, surroundings: Surroundings, state: dict[str, Any]
+        self,
+        loop: Loop,
+        archive: Archive,
+        log: LogWriter,
+        plan: LaunchPlan,
+        surroundings: Surroundings,
+        state: dict[str, Any],
     ) -> None:
         """Watch a program that runs by now; see `launch` and `restore`."""
         self._surroundings = surroundings
         self._loop = loop
         self._archive = archive
         self.log = log
-        self._plan = LaunchPlan.from_dict(state["plan"])
+        self._plan = plan
         self.pid: int = state["pid"]
         self.os_pid: int = state["os_pid"]
         self.input_fd: int = state["input_fd"]
@@ -92,37 +101,32 @@ class Process:
     def launch(
         cls,
         loop: Loop,
+        archive: Archive,
+        launcher: Launcher,
         pid: int,
         plan: LaunchPlan,
         cwd_fd: int,
-        archive: Archive,
-        namespaces: Namespaces | None = None,
+        namespaces: Namespaces | None,
     ) -> Process:
-        """Allocate the log and fork. namespaces: those of the plan's holder, which end with the process.
+        """Allocate the log and start. namespaces: those of the plan's holder, which end with the process.
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
         surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
-        try:
-            log = _create_log(archive.log_path(pid), plan.retention_bytes)
-        except BaseException:
-            surroundings.close()
-            raise
-        least_kib = _own_memory_kib()
-        try:
-            child = child_module.start(plan, cwd_fd, surroundings)
-        except BaseException:
-            log.close()
-            archive.remove(pid)
-            surroundings.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(surroundings.close)
+            log = _new_log(archive, pid, plan.retention_bytes)
+            undo.callback(archive.remove, pid)
+            undo.callback(log.close)
+            child = launcher.start(plan, cwd_fd, surroundings)
+            undo.pop_all()
         return cls(
             loop,
             archive,
             log,
+            plan,
             surroundings,
             {
-                "plan": plan.to_dict(),
                 "pid": pid,
                 "os_pid": child.os_pid,
                 "input_fd": child.input_fd,
@@ -131,7 +135,7 @@ class Process:
                 "size": plan.pty,
                 "exit": None,
                 "main_status": None,
-                "least_kib": least_kib,
+                "least_kib": launcher.least_kib,
                 "cpu_ms": 0,
                 "max_rss_kib": 0,
                 "start": time.monotonic(),
@@ -146,9 +150,9 @@ class Process:
     @classmethod
     def restore(cls, loop: Loop, archive: Archive, state: dict[str, Any]) -> Process:
         """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
-        limits = LaunchPlan.from_dict(state["plan"]).confine.limits
-        surroundings = Surroundings.restore(loop, limits, state["pid"], state["surroundings"])
-        process = cls(loop, archive, LogWriter(state["log_fd"]), surroundings, state)
+        plan = LaunchPlan.from_dict(state["plan"])
+        surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
+        process = cls(loop, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
         if process.started and process.main_status is None:
             process._watch_limits()
         return process
@@ -157,7 +161,6 @@ class Process:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
         around, descriptors_around = self._surroundings.state()
         own = {self.log.fd, *self._sources, self.input_fd, self._verdict_fd} - {-1}
-        descriptors = own | set(descriptors_around)
         return {
             "surroundings": around,
             "plan": self._plan.to_dict(),
@@ -179,7 +182,7 @@ class Process:
             "end_reason": self._end_reason,
             "last_signal": self._last_signal,
             "log_fd": self.log.fd,
-        }, sorted(descriptors)
+        }, [*own, *descriptors_around]
 
     @property
     def namespaces(self) -> Namespaces | None:
@@ -229,9 +232,15 @@ class Process:
         if self._plan.timeout_ms:
             self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
         self._watch_limits()
-        self._archive.save(self.record())
         self.on_started(None)
+        self._loop.after(SAVE_SECONDS, self._settle)
         self.check_ended()
+
+    def _settle(self) -> None:
+        """What a start leaves for later: its record, and room for the next one."""
+        if self.exit is None:
+            self._archive.save(self.record())
+        self._archive.prepare(self._plan.retention_bytes)
 
     def _watch_limits(self) -> None:
         self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
@@ -480,24 +489,15 @@ class Process:
         self._archive.remove(self.pid)
 
 
-def _create_log(path: Path, retention_bytes: int) -> LogWriter:
+def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
     try:
-        return LogWriter.create(path, retention_bytes)
+        return archive.new_log(pid, retention_bytes)
     except OSError as error:
         raise LimitReached(
             f"no room for the output log: {error.strerror}",
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
-            hint=f"free some space below {path.parent}, or lower the retention",
+            hint="free some space where the state directory is, or lower the retention",
         ) from error
-
-
-def _own_memory_kib() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize() // 1024
-    except OSError:
-        # No descriptor is left: the start will say so, and where it does not, no figure can be told.
-        return sys.maxsize
 
 
 def _readable_bytes(fd: int) -> int:

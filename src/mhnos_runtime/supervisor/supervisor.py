@@ -21,6 +21,7 @@ from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
+from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
@@ -39,8 +40,9 @@ class Supervisor:
         self._config = config
         self._loop = Loop()
         self._log = Log(config.log_json)
-        self._archive = Archive(config.state_dir / "processes")
+        self._launcher = Launcher(self._loop)
         self._holders = Holders(self._loop)
+        self._archive = Archive(config.state_dir / "processes")
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
         )
@@ -78,6 +80,7 @@ class Supervisor:
         self._handle_signals()
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
+        self._launcher.prepare()
         self._server.start()
         self._reap()
         self._loop.run()
@@ -112,11 +115,8 @@ class Supervisor:
 
     def _say_ready(self) -> None:
         """Once nothing is on its way that the server might be asked for again."""
-        if (
-            self._ready_due
-            and not self._holders.under_way
-            and all(process.started for process in self._processes.values())
-        ):
+        under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
+        if self._ready_due and not under_way:
             self._ready_due = False
             self._server.send({"event": "ready"})
 
@@ -141,52 +141,47 @@ class Supervisor:
         return process if isinstance(process, Process) else None
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request = body["request"]
-        plan = LaunchPlan.from_dict(body["plan"])
-        try:
-            if self._stopping:
-                raise Unavailable("the runtime is stopping")
-            if not descriptors:
-                raise child.none_left("no descriptor is left for another process")
-            cwd_fd = _copy(descriptors[0])
-        except MhnosError as error:
-            self._refuse(request, error)
-            return
+        request, plan = body["request"], LaunchPlan.from_dict(body["plan"])
         holder = plan.confine.holder
-        if holder is None:
-            self._launch(request, plan, cwd_fd, None, None)
-        else:
-            take = self._holders.take
-            take(
-                holder,
-                plan.confine.user,
-                lambda found, error: self._launch(request, plan, cwd_fd, found, error),
-            )
+        if holder is None or not descriptors:
+            self._launch(request, plan, descriptors, None, None)
+            return
+        try:
+            kept = [os.dup(fd) for fd in descriptors[:1]]
+        except OSError:
+            kept = []
+
+        def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
+            self._launch(request, plan, kept, namespaces, error)
+            for fd in kept:
+                os.close(fd)
+            self._say_ready()
+
+        self._holders.take(holder, plan.confine.user, go_on)
 
     def _launch(
         self,
         request: int,
         plan: LaunchPlan,
-        cwd_fd: int,
+        descriptors: list[int],
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, or say why there are none. Owns the descriptor and the namespaces."""
+        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder."""
         try:
-            if error is None and self._stopping:
-                error = Unavailable("the runtime is stopping")
             if error is not None:
                 raise error
-            pid = self._next_pid
-            process = Process.launch(self._loop, pid, plan, cwd_fd, self._archive, namespaces)
+            if self._stopping:
+                raise Unavailable("the runtime is stopping")
+            if not descriptors:
+                raise child.none_left("no descriptor is left for another process")
+            pid, folder = self._next_pid, descriptors[0]
+            process = Process.launch(self._loop, self._archive, self._launcher, pid, plan, folder, namespaces)
         except MhnosError as refusal:
             if namespaces is not None:
                 namespaces.kill()
             self._refuse(request, refusal)
-            self._say_ready()
             return
-        finally:
-            os.close(cwd_fd)
         self._next_pid += 1
         self._take(process, request)
 
@@ -264,6 +259,8 @@ class Supervisor:
             self._server.ended(status)
         elif os_pid == self._check_os_pid:
             self._checked(status)
+        elif os_pid == self._launcher.os_pid:
+            self._launcher.lost()
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
@@ -273,7 +270,8 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        return {self._server.os_pid, self._check_os_pid, *self._by_os_pid, *self._holders.os_pids}
+        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid}
+        return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
@@ -369,14 +367,6 @@ class Supervisor:
         self._take_over_ended(self._archive.load(state["ended"]))
         self._next_pid = state["next_pid"]
         self._spawned = state["spawned"]
-
-
-def _copy(fd: int) -> int:
-    """A descriptor that outlives the message it came with. Raises LimitReached."""
-    try:
-        return os.dup(fd)
-    except OSError as error:
-        raise child.none_left("no descriptor is left for another process") from error
 
 
 def _terminal_is_there() -> bool:

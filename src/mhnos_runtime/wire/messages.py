@@ -342,8 +342,8 @@ class StdinClosed(Message, tag="stdinClosed"):
 class InputOpened(Message, tag="inputOpened"):
     """`next`: the first byte that was not typed yet.
 
-    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`; nobody knows whether
-    they were typed, and they count as typed.
+    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`. Nobody knows if
+    they were typed; they count as typed.
     """
 
     pid: int

@@ -1,0 +1,121 @@
+"""`reload`: the installed version takes over from the running one; processes never notice.
+
+Knows the supervisor by its pid and its signal, and the server by its health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.target import Duration, run_async
+from mhnos_runtime.errors import MhnosError
+
+# ms; a server may take 3 s to say goodbye, and a busy machine as long again to start the next
+WAIT_MS = 15_000
+POLL_S = 0.02
+HEALTH_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """uptime_s: of the server, not of the processes."""
+
+    uptime_s: float
+    processes: int
+
+
+@click.command(short_help="Restart the runtime with the installed version; processes go on.")
+@click.option("--state-dir", metavar="DIR", type=click.Path(), help="The runtime's state directory.")
+@click.option(
+    "--wait",
+    "wait_ms",
+    type=Duration(),
+    default=f"{WAIT_MS}ms",
+    help="Give up after so long.  [default: 15s]",
+)
+def reload(state_dir: str | None, wait_ms: int) -> int:
+    """Have the runtime on this machine go on with the code that is installed now, and with the certificate
+    that is there now. Processes, their terminals and output are not touched; clients reconnect by themselves.
+
+    A version that does not understand the state of the running one is not started, and all runs on as it was.
+    Settings stay those of the start.
+
+    \b
+    Examples:
+      pip install --upgrade mhnos-runtime && mhnos-runtime reload
+    """
+    from mhnos_runtime.config import load
+
+    folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
+    pid, url = _running(folder)
+    took_s, health = run_async(_reload(pid, url, wait_ms / 1000))
+    print(f"reloaded in {took_s:.2f} s; {health.processes} processes went on")
+    return exits.OK
+
+
+def _running(folder: Path) -> tuple[int, str]:
+    """The supervisor's OS pid and the runtime's address. Raises MhnosError when there is none."""
+    try:
+        facts = json.loads((folder / "server.json").read_text())
+        pid, url = int(facts["pid"]), str(facts["url"])
+        # A file that a crash left over may name a pid that is somebody else's by now.
+        if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            raise ProcessLookupError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MhnosError(
+            f"no runtime uses {folder}",
+            hint="--state-dir names another one; `mhnos-runtime serve` starts one",
+        ) from None
+    return pid, url
+
+
+async def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:
+    before = await _health(url)
+    started = time.monotonic()
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError:
+        raise MhnosError(f"process {pid} belongs to another user", hint="reload as that user") from None
+    while (took_s := time.monotonic() - started) < wait_s:
+        health = await _health(url)
+        if health is not None and health.uptime_s <= took_s:
+            return time.monotonic() - started, health
+        await asyncio.sleep(POLL_S)
+    raise _not_reloaded(pid, before, wait_s)
+
+
+def _not_reloaded(pid: int, before: Health | None, wait_s: float) -> MhnosError:
+    if before is None:
+        return MhnosError(
+            f"no server of supervisor {pid} answered within {wait_s:g} s", hint="its log says why"
+        )
+    return MhnosError(
+        f"the runtime did not reload within {wait_s:g} s; its processes run on",
+        hint="its log says why; a version that does not understand the running one's state is not started",
+    )
+
+
+async def _health(url: str) -> Health | None:
+    """None while nobody answers."""
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(HEALTH_TIMEOUT_S)) as session,
+            session.get(f"{url}/health") as response,
+        ):
+            body = await response.json()
+            return Health(float(body["uptime"]), int(body["processes"]["active"]))
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, aiohttp.ClientSSLError):
+            say.error(str(error), "set SSL_CERT_FILE for a certificate of your own")
+        return None
