@@ -1,4 +1,4 @@
-"""Limits, end to end: what exceeds them ends alone, and its record says why. Knows no mechanism but by name."""
+"""Limits, end to end: what exceeds them ends alone, and its record says why. Knows no mechanism."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ async def test_certificates_names_and_users(level: str, folder: Path) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not on this machine")
 async def test_git_works(level: str, folder: Path) -> None:
     async with serving(folder, level) as (_, client):
-        commands = "git init -q r && cd r && echo x > f && git add f && git -c user.name=a -c user.email=a@b commit -qm m"
-        assert await said(client, f"{commands} && git log --oneline | wc -l") == "1"
+        commands = "git init -q r && cd r && echo x > f && git add f && git -c user.name=a -c user.email=a@b"
+        assert await said(client, f"{commands} commit -qm m && git log --oneline | wc -l") == "1"
 
 
 async def test_processes_of_one_workspace_reach_each_other_over_loopback(folder: Path, facts: object) -> None:
@@ -121,7 +121,8 @@ async def test_processes_of_one_workspace_reach_each_other_over_loopback(folder:
             "while True:\n    c = s.accept()[0]\n    c.sendall(b'hello')\n    c.close()\n"
         )
         (server.workspace / "ask.py").write_text(
-            "import socket, sys\nprint(socket.create_connection(('127.0.0.1', int(sys.argv[1])), 3).recv(9))\n"
+            "import socket, sys\n"
+            "print(socket.create_connection(('127.0.0.1', int(sys.argv[1])), 3).recv(9))\n"
         )
         listening = await client.spawn("python", "serve.py")
         await client.text(listening, "up")

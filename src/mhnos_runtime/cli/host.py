@@ -117,13 +117,8 @@ def _used(number: int) -> bool:
 
 
 def hand_over(workspace: Path, ids: tuple[int, int]) -> None:
-    """Give what root owns of the workspace to the user; links are not followed. Raises ConfigError."""
+    """Give what root owns of the workspace to the user; links are not followed."""
     real = workspace.resolve()
-    if real in _SYSTEM_FOLDERS:
-        raise ConfigError(
-            f"workspace {workspace} belongs to root and is part of the system",
-            hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
-        )
     os.chown(real, *ids)
     for _folder, folders, files, fd in os.fwalk(real, follow_symlinks=False):
         for name in (*folders, *files):
@@ -150,6 +145,11 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
         raise ConfigError(
             f"network is {settings.network} by {settings.source('network')}, "
             f"which sandbox {level} cannot give; expected {' or '.join(OFFERED[level])}"
+        )
+    if user.hand_over and settings.workspace.resolve() in _SYSTEM_FOLDERS:
+        raise ConfigError(
+            f"workspace {settings.workspace} belongs to root and is part of the system",
+            hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
         )
     if level != "none":
         _check_folders(settings, user)
