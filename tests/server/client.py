@@ -50,6 +50,10 @@ class Client:
         """Send a binary frame of input."""
         await self.socket.send_bytes(HEADER.pack(3, 0, 0, pid, 0) + data)
 
+    async def number(self, pid: int, offset: int, data: bytes) -> None:
+        """Send a binary frame of numbered input."""
+        await self.socket.send_bytes(HEADER.pack(3, 2, 0, pid, offset) + data)
+
     async def next(self, timeout: float = PATIENCE) -> Message:
         """The next message. Raises Closed, TimeoutError."""
         frame = await asyncio.wait_for(self.socket.receive(), timeout)
@@ -140,11 +144,14 @@ def _unpacked(data: bytes) -> Message:
 
 
 @asynccontextmanager
-async def connect(server: TestServer, newer: bool = False, **options: Any) -> AsyncIterator[Client]:
-    """A connection that has read the server's first message. newer: with binary frames."""
+async def connect(
+    server: TestServer, newer: bool = False, base: str = "", **options: Any
+) -> AsyncIterator[Client]:
+    """A connection that has read the server's first message. newer: with binary frames. base: by another
+    address."""
     protocols = {"protocols": (NEWER,)} if newer else {}
     options = {"max_msg_size": 0, "autoping": True, **protocols, **options}
-    url = f"{server.url}/?token={server.token}"
+    url = f"{base or server.url}/?token={server.token}"
     async with aiohttp.ClientSession() as session, session.ws_connect(url, **options) as socket:
         client = Client(socket)
         client.hello = await client.next()

@@ -37,7 +37,8 @@ class Host(Protocol):
         resend: bool = ...,
         on_answer: Callable[[m.Message], None] | None = ...,
     ) -> M: ...
-    async def send_now(self, message: m.Message | bytes) -> bool: ...
+    async def send_now(self, message: m.Message | bytes) -> None: ...
+    def tell(self, message: m.Message) -> None: ...
     def input(self, pid: int) -> NumberedInput: ...
     def resync(self, process: ClientProcess) -> None: ...
     def forget(self, process: ClientProcess) -> None: ...
@@ -58,6 +59,7 @@ class ClientProcess:
         self._repaint = False
         self._inbox = Inbox(expected)
         self._acked = 0
+        self._consuming = False
         self._exit: ExitInfo | None = None
         self._error: ClientError | None = None
         self._changed = asyncio.Event()
@@ -72,8 +74,10 @@ class ClientProcess:
 
         Goes on over reconnections. Raises ProcessLost, ProtocolViolation, and what ended the runtime's
         connection
-        for good. A consumer that is slow keeps its place as long as the server's retention allows.
+        for good. A consumer that is slow keeps its place as long as the server allows; before there is one,
+        nothing waits.
         """
+        self._consuming = True
         while True:
             self._changed.clear()
             item = self._inbox.take()
@@ -170,9 +174,11 @@ class ClientProcess:
         """The request that brings what is missing."""
         self._inbox.begin_sync()
         if self._inbox.expected is None:
-            return m.Attach(pid=self.pid, from_=self._origin, tail=self._tail, repaint=self._repaint)
+            return m.Attach(
+                pid=self.pid, from_=self._origin, tail=self._tail, repaint=self._repaint, acks=True
+            )
         repaint = self._repaint and not self.ready()
-        return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint)
+        return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint, acks=True)
 
     def resume_messages(self) -> list[m.Message]:
         """What else a new connection must be told."""
@@ -189,6 +195,9 @@ class ClientProcess:
         """A data frame of this process."""
         stream: Stream = "stderr" if frame.kind == frames.STDERR else "stdout"
         with_violations(self, lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
+        next_ = frame.offset + len(frame.payload)
+        if not self._consuming and self._ack_is_due(next_):
+            self._host.tell(m.Ack(pid=self.pid, offset=next_))
 
     def on_gap(self, gap: m.Gap) -> None:
         """The server no longer keeps a range."""
@@ -232,13 +241,15 @@ class ClientProcess:
         if self._inbox.wants_replay:
             self._host.resync(self)
         consumed = self._inbox.consumed or 0
-        if consumed - self._acked >= self._ack_interval_bytes():
-            self._acked = consumed
+        if self._ack_is_due(consumed):
             await self._host.send_now(m.Ack(pid=self.pid, offset=consumed))
 
-    def _ack_interval_bytes(self) -> int:
-        retention = self._host.retention_bytes
-        return ACK_BYTES if retention is None else min(ACK_BYTES, max(1, retention // ACK_RETENTION_SHARE))
+    def _ack_is_due(self, offset: int) -> bool:
+        retention = self._host.retention_bytes or ACK_BYTES * ACK_RETENTION_SHARE
+        due = offset - self._acked >= min(ACK_BYTES, max(1, retention // ACK_RETENTION_SHARE))
+        if due:
+            self._acked = offset
+        return due
 
 
 def with_violations(process: ClientProcess, action: Callable[[], None]) -> None:

@@ -143,6 +143,7 @@ class Runtime:
             attach=attach,
             linger_ms=linger_ms,
             key=str(uuid.uuid4()),
+            acks=True,
         )
         made: list[ClientProcess] = []
         await self.request(
@@ -261,12 +262,10 @@ class Runtime:
             raise ProtocolViolation(f"{_name(message)} was answered by {_name(got)}")
         return got
 
-    async def send_now(self, message: m.Message | bytes) -> bool:
-        """Send what needs no answer, if there is a connection; says whether there was."""
-        link = self._link
-        if link is not None:
-            await (link.send_frame(message) if isinstance(message, bytes) else link.send(encode(message)))
-        return link is not None
+    async def send_now(self, message: m.Message | bytes) -> None:
+        """Send what needs no answer, if there is a connection."""
+        if (to := self._link) is not None:
+            await (to.send_frame(message) if isinstance(message, bytes) else to.send(encode(message)))
 
     def input(self, pid: int) -> NumberedInput:
         """What this client types into a process: one numbering, whoever holds it."""
@@ -286,6 +285,10 @@ class Runtime:
         """Ask for a process's output from where it is missing; without a connection, the next one does it."""
         if self._link is not None:
             self._keep(asyncio.create_task(self._link.send(self._attach_payload(process))))
+
+    def tell(self, message: m.Message) -> None:
+        """Send what needs no answer, some time soon, if there is a connection."""
+        self._keep(asyncio.create_task(self.send_now(message)))
 
     def forget(self, process: ClientProcess) -> None:
         """Nothing of this process is wanted any more."""
@@ -372,11 +375,9 @@ class Runtime:
 
     def _resumptions(self) -> Sequence[bytes]:
         """The messages by which every process goes on where it was."""
-        payloads = []
-        for process in self._processes.values():
-            payloads.append(self._attach_payload(process))
-            payloads.extend(encode(message) for message in process.resume_messages())
-        return payloads
+        processes = self._processes.values()
+        attaches = [self._attach_payload(process) for process in processes]
+        return attaches + [encode(message) for each in processes for message in each.resume_messages()]
 
     async def _serve(self, link: Link, unsent: Sequence[bytes]) -> int:
         """Take in what comes until the connection ends; returns the close code."""
@@ -408,18 +409,16 @@ class Runtime:
                 await asyncio.sleep(0)
 
     def _on_frame(self, frame: frames.DataFrame) -> None:
-        process = self._processes.get(frame.pid)
-        if process is not None:
+        if (process := self._processes.get(frame.pid)) is not None:
             process.on_output(frame)
 
     def _on_message(self, message: m.Message | Unknown) -> None:
         if self._pending.settle(message):
             return
         pid = getattr(message, "pid", -1)
-        typed, process = self._inputs.get(pid), self._processes.get(pid)
-        if typed is not None:
+        if (typed := self._inputs.get(pid)) is not None:
             typed.on_message(message)
-        if process is None:
+        if (process := self._processes.get(pid)) is None:
             return
         if isinstance(message, m.Gap):
             process.on_gap(message)

@@ -33,13 +33,14 @@ class Cursor:
     def take(self, limit: int = BURST_BYTES) -> Chunk | Gap | None:
         """The next bytes of one stream, the gap in front of them, or None at the head. Never an empty
         chunk."""
-        chunk = self.log.read(self.offset, limit)
-        if chunk is not None:
-            self.offset = chunk.next
-            return chunk
-        tail = self.log.tail
-        if tail <= self.offset:
-            return None
-        gap = Gap(self.offset, tail)
-        self.offset = tail
-        return gap
+        while (chunk := self.log.read(self.offset, limit)) is None:
+            tail = self.log.tail
+            if tail > self.offset:
+                gap = Gap(self.offset, tail)
+                self.offset = tail
+                return gap
+            if self.log.head <= self.offset:
+                return None
+            # The writer went by while the segments were searched, but not beyond this offset.
+        self.offset = chunk.next
+        return chunk

@@ -3,11 +3,10 @@ why."""
 
 from __future__ import annotations
 
-import mmap
 import os
 
-from mhnos_runtime.errors import Unavailable
 from mhnos_runtime.output import layout as at
+from mhnos_runtime.output.mapping import Mapping
 
 
 class Chunk:
@@ -37,25 +36,16 @@ class LogReader:
     def __init__(self, fd: int) -> None:
         """Take over a descriptor of the file. Raises Unavailable for a file of another layout."""
         try:
-            self._map = mmap.mmap(fd, 0)
+            self._mapping = mapping = Mapping.of(fd)
         finally:
             os.close(fd)
-        view = memoryview(self._map)
-        self._words = words = view[: at.PAGE].cast("Q")
-        if words[at.W_MAGIC] != at.MAGIC or words[at.W_VERSION] != at.VERSION:
-            raise Unavailable("the output log has an unknown layout", code="internal", retry=False)
-        self.capacity = words[at.W_CAPACITY]
-        self._slots = words[at.W_SLOTS]
-        self._segments = view[at.PAGE : at.PAGE + self._slots * 16].cast("Q")
-        self._data = view[at.PAGE + self._slots * 16 :]
-        self._view = view
+        self._words, self._segments, self._data = mapping.words, mapping.segments, mapping.data
+        self.capacity, self._slots = mapping.capacity, mapping.slots
         self._fence = at.Fence()
         self._last: Chunk | None = None
 
     def close(self) -> None:
-        for view in (self._words, self._segments, self._data, self._view):
-            view.release()
-        self._map.close()
+        self._mapping.close()
 
     def inputs(self) -> list[memoryview]:
         """The slots of the clients' input positions, INPUT_WORDS words each; see layout."""
@@ -106,6 +96,8 @@ class LogReader:
         number = self._find(offset, kept, opened)
         stream, time_ms = self._segment(number)
         end = self._end_of_stream(number, stream, min(head, offset + limit), opened)
+        # Where segments were overtaken or damaged, this ends a turn that would not move on.
+        end = max(end, offset + 1)
         data = self._copy(offset, end - offset)
         self._fence()
         if self.tail > offset or self._words[at.W_KEPT] > number:

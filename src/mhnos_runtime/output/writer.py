@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from mhnos_runtime.output import layout as at
+from mhnos_runtime.output.mapping import Mapping
 
 
 class LogWriter:
@@ -16,23 +17,25 @@ class LogWriter:
     """
 
     def __init__(self, fd: int) -> None:
-        """Take over an open log file (and its descriptor), empty or as an earlier writer left it."""
+        """Take over an open log file (and its descriptor), empty or as an earlier writer left it.
+
+        Raises Unavailable for a file of another layout.
+        """
         self.fd = fd
-        self._map = mmap.mmap(fd, 0)
-        view = memoryview(self._map)
-        self._words = words = view[: at.PAGE].cast("Q")
-        self.capacity = words[at.W_CAPACITY]
-        self._slots = words[at.W_SLOTS]
-        self._segments = view[at.PAGE : at.PAGE + self._slots * 16].cast("Q")
-        self._data = view[at.PAGE + self._slots * 16 :]
-        self._view = view
+        try:
+            self._mapping = mapping = Mapping.of(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._words, self._segments, self._data = mapping.words, mapping.segments, mapping.data
+        self.capacity, self._slots = mapping.capacity, mapping.slots
         self._fence = at.Fence()
-        self.head = words[at.W_HEAD]
-        self._tail = words[at.W_TAIL]
-        self._opened = words[at.W_OPENED]
-        self._kept = words[at.W_KEPT]
+        self.head: int = self._words[at.W_HEAD]
+        self._tail: int = self._words[at.W_TAIL]
+        self._opened: int = self._words[at.W_OPENED]
+        self._kept: int = self._words[at.W_KEPT]
         self._stream = -1
-        self._segment_until_ms = 0
+        self._segment_from_ms = self._segment_until_ms = 0
         self._overridden = at.NO_HOLD
 
     @classmethod
@@ -51,16 +54,18 @@ class LogWriter:
                 words[at.W_SLOTS] = slots
                 words[at.W_HOLD] = at.NO_HOLD
                 words[at.W_MAGIC] = at.MAGIC
-            return cls(fd)
         except BaseException:
             os.close(fd)
             path.unlink()
             raise
+        try:
+            return cls(fd)
+        except BaseException:
+            path.unlink()
+            raise
 
     def close(self) -> None:
-        for view in (self._words, self._segments, self._data, self._view):
-            view.release()
-        self._map.close()
+        self._mapping.close()
         os.close(self.fd)
 
     @property
@@ -82,7 +87,10 @@ class LogWriter:
         again."""
         self._words[at.W_BLOCKED] = 1
         self._fence()
-        return self.room() == 0
+        if self.room():
+            self.unblock()
+            return False
+        return True
 
     def unblock(self) -> None:
         self._words[at.W_BLOCKED] = 0
@@ -108,7 +116,7 @@ class LogWriter:
 
     def advance(self, count: int, stream: int, now_ms: int) -> None:
         """Count bytes that were put where `reserve` said, in order."""
-        if stream != self._stream or now_ms >= self._segment_until_ms:
+        if stream != self._stream or not self._segment_from_ms <= now_ms < self._segment_until_ms:
             self._open_segment(stream, now_ms)
         self.head += count
 
@@ -157,4 +165,4 @@ class LogWriter:
         self._segments[slot + 1] = now_ms
         self._opened += 1
         self._stream = stream
-        self._segment_until_ms = now_ms + at.SEGMENT_MS
+        self._segment_from_ms, self._segment_until_ms = now_ms, now_ms + at.SEGMENT_MS

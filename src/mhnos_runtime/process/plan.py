@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ TERM = "xterm-256color"
 PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
 SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_PLACEHOLDER = re.compile(r"\{command\}|\{memory_mb\}")
+#: What a shell takes for one word whatever stands around it.
+_PATH = re.compile(r"[\w./+-]+")
 
 #: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -115,22 +120,23 @@ def _argv(kind: Kind, request: Request, policy: Policy, host: Host) -> tuple[str
 
 
 def _fill(item: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        item = item.replace(name, value)
-    return item
+    """In one go: what a client's command contains is not looked at again."""
+    return _PLACEHOLDER.sub(lambda match: values[match[0]], item)
 
 
 def _shell_argv(request: Request, host: Host) -> tuple[str, ...]:
     """A shell by name (or path: only its name counts), else a command line that a POSIX shell runs."""
-    name = os.path.basename(request.command)
+    # "ls -l /bin/bash" ends like the path of a shell, and is none.
+    name = os.path.basename(request.command) if _PATH.fullmatch(request.command) else ""
     if request.command and name not in SHELLS:
-        return (_shell("sh", host), "-c", request.command, "sh", *request.args)
-    shell = _shell(name or "bash", host)
-    arguments = request.args if request.args or request.pty is None else ("-i",)
+        argv = (_shell("sh", host), "-c", request.command, "sh", *request.args)
+    else:
+        arguments = request.args if request.args or request.pty is None else ("-i",)
+        argv = (_shell(name or "bash", host), *arguments)
     if not request.notice:
-        return (shell, *arguments)
+        return argv
     announce = 'printf \'%s\\n\' "$0"; exec "$@"'
-    return (_shell("sh", host), "-c", announce, request.notice, shell, *arguments)
+    return (_shell("sh", host), "-c", announce, request.notice, *argv)
 
 
 def _shell(name: str, host: Host) -> str:

@@ -14,15 +14,35 @@ from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
 
+#: What a viewer that the writer has waited for in vain must read before it is waited for again. One that
+#: takes less in the time of a stall would hold the process up for ever, at the price of a byte each time.
+RETURN_BYTES = 64 * 1024
+
 
 @dataclass(eq=False)
 class Place:
     """Where one viewer is. offset: what it still needs. vanished: its connection broke without a goodbye, and
-    the place is kept for a while. came_at: the place that was nearest when this one came, and its offset."""
+    the place is kept for a while. came_at: the place that was nearest when this one came, and its offset.
+    passed_at: from where it has to show that it reads, since the writer has waited for it in vain."""
 
     offset: int
     vanished: bool = False
     came_at: tuple[Place, int] | None = None
+    passed_at: int | None = None
+
+    def skip(self, offset: int) -> None:
+        """It has been told of a gap that ends here; that is not reading."""
+        if self.passed_at is not None:
+            self.passed_at = offset
+
+    def is_waited_for(self, log: LogReader, tail: int) -> bool:
+        if self.offset < tail:
+            if self.offset == log.hold:
+                self.passed_at = tail
+            return False
+        if self.passed_at is not None and self.offset >= min(self.passed_at + RETURN_BYTES, log.head):
+            self.passed_at = None
+        return self.passed_at is None
 
 
 @dataclass(eq=False)
@@ -79,10 +99,11 @@ class Process:
         return self.log.hold < self.log.tail
 
     def hold(self) -> bool:
-        """Ask the writer to wait for the slowest place that has not been overtaken. True when it has to be
-        told."""
+        """Ask the writer to wait for the slowest place that has not been overtaken or passed by. True when it
+        has to be told."""
         tail = self.log.tail
-        offset = min((place.offset for place in self.places if place.offset >= tail), default=NO_HOLD)
+        waited_for = (place.offset for place in self.places if place.is_waited_for(self.log, tail))
+        offset = min(waited_for, default=NO_HOLD)
         if offset == self.log.hold:
             return False
         return self.log.set_hold(offset)

@@ -55,7 +55,9 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
     process = await _started(connection.runtime, request)
     connection.answer(m.Spawned(process.pid, id=request.id))
     if request.attach:
-        connection.follow(connection.watch(process, 0))
+        viewer = connection.watch(process, 0)
+        viewer.acknowledges = request.acks
+        connection.follow(viewer)
     else:
         connection.runtime.linger(process)
 
@@ -79,6 +81,7 @@ async def _started(runtime: Runtime, request: m.Spawn) -> Process:
 def attach(connection: Connection, request: m.Attach) -> None:
     process = connection.runtime.table.find(request.pid)
     viewer = connection.watch(process, _start(process, request))
+    viewer.acknowledges = request.acks
     reply = connection.begin()
     if connection.newer and viewer.replay_end > viewer.start:
         connection.tell(m.Replay(process.pid, viewer.start, viewer.replay_end))

@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from mhnos_runtime.server.viewer import Frame, Viewer
+from mhnos_runtime.server.viewer import Frame, Viewer, text_frame
 from mhnos_runtime.server.websocket import WebSocket
 
 #: Answers that wait for a client that does not read them. Above it, no more of its requests are read.
@@ -75,8 +75,8 @@ class Sender:
             frame = self._next()
             if frame is None:
                 return False
-            self._socket.send(frame.data, frame.binary)
-            sent += len(frame.data)
+            self._socket.send(frame.head, frame.body, frame.binary)
+            sent += len(frame.head) + len(frame.body)
             if sent >= TURN_BYTES:
                 return True
         return False
@@ -106,4 +106,4 @@ class Sender:
         self._answer_bytes -= len(data)
         if was_full and not self.full:
             self._on_room()
-        return Frame(data, False)
+        return text_frame(data)

@@ -22,10 +22,15 @@ _KINDS = {STDOUT: frames.STDOUT, STDERR: frames.STDERR}
 
 
 class Frame(NamedTuple):
-    """What goes into one WebSocket message."""
+    """What goes into one WebSocket message: a text, or a header and a body that is not copied behind it."""
 
-    data: bytes
+    head: bytes
+    body: bytes
     binary: bool
+
+
+def text_frame(data: bytes) -> Frame:
+    return Frame(data, b"", False)
 
 
 class Encoding(Protocol):
@@ -38,23 +43,19 @@ class Encoding(Protocol):
 
 
 class BinaryEncoding:
-    """Raw bytes behind a fixed header; viewers that stand beside each other share the frame."""
+    """Raw bytes behind a fixed header."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def chunk(self, chunk: Chunk, replay: bool) -> Frame:
-        if replay:
-            return Frame(self._header(chunk, frames.REPLAY) + chunk.data, True)
-        if chunk.frame is None:
-            chunk.frame = self._header(chunk, 0) + chunk.data
-        return Frame(chunk.frame, True)
+        flags = frames.REPLAY if replay else 0
+        return Frame(
+            frames.pack_header(_KINDS[chunk.stream], flags, self._pid, chunk.offset), chunk.data, True
+        )
 
     def rest(self, _offset: int, /) -> list[Frame]:
         return []
-
-    def _header(self, chunk: Chunk, flags: int) -> bytes:
-        return frames.pack_header(_KINDS[chunk.stream], flags, self._pid, chunk.offset)
 
 
 class TextEncoding:
@@ -73,14 +74,12 @@ class TextEncoding:
         if not characters:
             return None
         time_ms = chunk.time_ms if replay else None
-        return Frame(
-            encode.output_text(name, self._pid, characters, chunk.offset, chunk.next, time_ms), False
-        )
+        return text_frame(encode.output_text(name, self._pid, characters, chunk.offset, chunk.next, time_ms))
 
     def rest(self, offset: int, /) -> list[Frame]:
         left = [(name, self._decoder.flush(name)) for name in _NAMES.values()]
         return [
-            Frame(encode.output_text(name, self._pid, text_, offset, offset), False)
+            text_frame(encode.output_text(name, self._pid, text_, offset, offset))
             for name, text_ in left
             if text_
         ]
@@ -163,7 +162,8 @@ class Viewer:
     def _take(self, item: Chunk | Gap) -> None:
         if isinstance(item, Gap):
             self._pending.extend(self._encoding.rest(item.from_))
-            self._pending.append(Frame(encode.encode(m.Gap(self.process.pid, item.from_, item.to)), False))
+            self._pending.append(text_frame(encode.encode(m.Gap(self.process.pid, item.from_, item.to))))
+            self.place.skip(item.to)
             self._move(item.to)
             return
         frame = self._encoding.chunk(item, self.on_replayed is not None)
@@ -188,7 +188,7 @@ class Viewer:
         if self.process.exit is None:
             return self.process.log.park(offset)
         self._pending.extend(self._encoding.rest(offset))
-        self._pending.append(Frame(encode.encode(_exit(self.process)), False))
+        self._pending.append(text_frame(encode.encode(_exit(self.process))))
         self.finished = True
         return False
 

@@ -19,6 +19,9 @@ HIGH_WATER_BYTES = 64 * 1024
 #: How long a client may take to answer a ping, or a closing handshake.
 CLOSE_SECONDS = 5.0
 
+#: Below this, to copy costs less than to hand over two buffers.
+_COPIED_BYTES = 4096
+
 _FINAL = 0x80
 _SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 _CODE = struct.Struct("!H")
@@ -58,10 +61,13 @@ class WebSocket(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
 
-    def send(self, payload: bytes, binary: bool) -> None:
-        """Send one message. What the kernel does not take waits in the transport: look at `writable`."""
+    def send(self, head: bytes, body: bytes, binary: bool) -> None:
+        """Send one message, in two parts so that a large one is not copied together.
+
+        What the kernel does not take waits in the transport: look at `writable`.
+        """
         if not self._closing:
-            self._write(WSMsgType.BINARY if binary else WSMsgType.TEXT, payload)
+            self._write(WSMsgType.BINARY if binary else WSMsgType.TEXT, head, body)
 
     def close(self, code: int) -> None:
         """Say goodbye and end the connection, at the latest after CLOSE_SECONDS."""
@@ -79,15 +85,18 @@ class WebSocket(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _write(self, opcode: int, payload: bytes) -> None:
-        size = len(payload)
+    def _write(self, opcode: int, head: bytes, body: bytes = b"") -> None:
+        size = len(head) + len(body)
         if size < 126:
             header = _SHORT.pack(_FINAL | opcode, size)
         elif size < 1 << 16:
             header = _MEDIUM.pack(_FINAL | opcode, 126, size)
         else:
             header = _LONG.pack(_FINAL | opcode, 127, size)
-        self._transport.write(header + payload)
+        if len(body) < _COPIED_BYTES:
+            self._transport.write(header + head + body)
+        else:
+            self._transport.writelines((header + head, body))
 
     # What the reader found
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import LogWriter
 
@@ -68,6 +69,13 @@ class Archive:
             self._next_path().unlink(missing_ok=True)
             self._next = (retention_bytes, LogWriter.create(self._next_path(), retention_bytes))
 
+    def close(self) -> None:
+        """Give back what was prepared; logs and records stay."""
+        if self._next is not None:
+            self._next[1].close()
+            self._next = None
+        self._next_path().unlink(missing_ok=True)
+
     def _next_path(self) -> Path:
         return self._directory / "next.log"
 
@@ -99,7 +107,7 @@ class Archive:
         for pid in sorted(self._all() if pids is None else pids):
             try:
                 found.append(self._read(pid))
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, MhnosError):
                 self.remove(pid)
         return found
 

@@ -262,32 +262,17 @@ class Process:
         if not room:
             self._block()
             return
-        now_ms = time.time_ns() // 1_000_000
         total = 0
-        open_ = True
         for view in log.reserve(room):
-            while view and open_:
-                try:
-                    count = os.readv(fd, (view,))
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    if error.errno != errno.EIO:
-                        raise
-                    count = 0
-                if not count:
-                    open_ = False
-                    break
-                log.advance(count, stream, now_ms)
-                total += count
-                view = view[count:]
-                if count < _PROBABLY_MORE_BYTES:
-                    break
-            if view:
+            count, more = _fill(fd, view)
+            total += count
+            if more is not True:
                 break
-        if total and log.publish():
-            self.on_output()
-        if not open_:
+        if total:
+            log.advance(total, stream, time.time_ns() // 1_000_000)
+            if log.publish():
+                self.on_output()
+        if more is None:
             self._source_ended(fd)
 
     def _source_ended(self, fd: int) -> None:
@@ -487,6 +472,29 @@ class Process:
         self._surroundings.close()
         self.log.close()
         self._archive.remove(self.pid)
+
+
+def _fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
+    """Read until the view is full or the source is empty.
+
+    Returns the number of bytes, and whether there may be more: None at the end of the source.
+    """
+    size, done, readv = len(view), 0, os.readv
+    while done < size:
+        try:
+            count = readv(fd, (view[done:],))
+        except BlockingIOError:
+            return done, False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return done, None
+        if not count:
+            return done, None
+        done += count
+        if count < _PROBABLY_MORE_BYTES:
+            return done, False
+    return done, True
 
 
 def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:

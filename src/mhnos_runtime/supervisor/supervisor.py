@@ -85,6 +85,7 @@ class Supervisor:
         self._reap()
         self._loop.run()
         self._loop.close()
+        self._archive.close()
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
         for group in self._config.groups:

@@ -187,7 +187,8 @@ class Spawn(Message, tag="spawn"):
     """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
 
     `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
-    key with the same request answers with the same pid for as long as the process is kept. `network`: "host",
+    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
+    Attach. `network`: "host",
     "loopback" or "none", where it is narrower than the server's.
     """
 
@@ -203,18 +204,21 @@ class Spawn(Message, tag="spawn"):
     key: Name | None = None
     network: str | None = None
     limits: SpawnLimits | None = None
+    acks: bool = False
 
 
 class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
 
-    `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end.
+    `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
+    the client's place is what it acknowledges, from the first byte on.
     """
 
     pid: Integer
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
     repaint: bool = False
+    acks: bool = False
 
 
 class Detach(Message, tag="detach"):

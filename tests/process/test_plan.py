@@ -1,0 +1,204 @@
+"""Launch plans as data: what each kind executes, with which environment and limits, and what is refused."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from mhnos_runtime.config import KindSetting
+from mhnos_runtime.errors import InvalidRequest, MhnosError, StartFailed
+from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.process import kinds
+from mhnos_runtime.process import plan as planning
+from mhnos_runtime.process.plan import Host, Policy, Request
+
+PROGRAMS = {name: f"/usr/bin/{name}" for name in ("python3", "bash", "sh", "zsh", "deno")}
+POLICY = Policy("/home/ws", 1 << 30, 1 << 20, 10_000, 5_000)
+KINDS = kinds.all_kinds(
+    [
+        KindSetting("deno", ("deno", "run", "--max={memory_mb}", "{command}", "{args}", "--end")),
+        KindSetting("say", ("/opt/say", "text={command}", "{args}"), True, (("A", "kind"),), "text"),
+        KindSetting("bare", ("/opt/bare",)),
+    ]
+)
+
+
+def host(
+    programs: Mapping[str, str] = PROGRAMS,
+    node: str = "/opt/node",
+    environment: Mapping[str, str] | None = None,
+) -> Host:
+    environment = environment or {}
+    return Host(
+        "/usr/bin:/bin", node, "Node.js 22 is not there", environment, lambda name, _: programs.get(name)
+    )
+
+
+def request(command: str = "", *args: str, **more: object) -> Request:
+    return replace(Request(command, args, {}, None, 0), **more)  # type: ignore[arg-type]
+
+
+def plan(kind: str, asked: Request, where: Host | None = None) -> LaunchPlan:
+    return planning.plan(KINDS[kind], asked, POLICY, where or host(), {"name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "argv"),
+    [
+        ("node", request("app.js", "a", "b"), ("/opt/node", "--max-old-space-size=1024", "app.js", "a", "b")),
+        ("node", request("-e", "1+1"), ("/opt/node", "--max-old-space-size=1024", "-e", "1+1")),
+        ("node", request(), ("/opt/node", "--max-old-space-size=1024")),
+        ("node", request("/ws/{memory_mb}.js", "{command}", "{args}"),
+         ("/opt/node", "--max-old-space-size=1024", "/ws/{memory_mb}.js", "{command}", "{args}")),
+        ("python", request("/ws/a b.py"), ("/usr/bin/python3", "/ws/a b.py")),
+        ("python", request("-c", 'x = "$HOME ü"'), ("/usr/bin/python3", "-c", 'x = "$HOME ü"')),
+        ("python", request("", "-i"), ("/usr/bin/python3", "-i")),
+        ("deno", request("x.ts", "1"), ("/usr/bin/deno", "run", "--max=1024", "x.ts", "1", "--end")),
+        ("deno", request(), ("/usr/bin/deno", "run", "--max=1024", "--end")),
+        ("say", request("-a b; c"), ("/opt/say", "text=-a b; c")),
+        ("say", request(), ("/opt/say",)),
+        ("bare", request("ignored", "ignored"), ("/opt/bare",)),
+    ],
+)  # fmt: skip
+def test_what_is_executed(kind: str, asked: Request, argv: tuple[str, ...]) -> None:
+    assert plan(kind, asked).argv == argv
+    assert plan(kind, replace(asked, pty=(80, 24))).argv == argv
+
+
+@pytest.mark.parametrize(
+    ("asked", "piped", "terminal"),
+    [
+        (request(), ("/usr/bin/bash",), ("/usr/bin/bash", "-i")),
+        (request("bash"), ("/usr/bin/bash",), ("/usr/bin/bash", "-i")),
+        (request("/bin/zsh"), ("/usr/bin/zsh",), ("/usr/bin/zsh", "-i")),
+        (request("fish"), ("/usr/bin/sh",), ("/usr/bin/sh", "-i")),
+        (request("bash", "-l"), ("/usr/bin/bash", "-l"), ("/usr/bin/bash", "-l")),
+        (request("echo hi; exit 3"), ("/usr/bin/sh", "-c", "echo hi; exit 3", "sh"), None),
+        (request('echo "$1"', "a b"), ("/usr/bin/sh", "-c", 'echo "$1"', "sh", "a b"), None),
+        (request("htop"), ("/usr/bin/sh", "-c", "htop", "sh"), None),
+        (request("ls -l /bin/bash"), ("/usr/bin/sh", "-c", "ls -l /bin/bash", "sh"), None),
+        (request("cat</bin/sh"), ("/usr/bin/sh", "-c", "cat</bin/sh", "sh"), None),
+    ],
+)
+def test_shells(asked: Request, piped: tuple[str, ...], terminal: tuple[str, ...] | None) -> None:
+    """A command line that ends like a shell's path once started that shell."""
+    assert plan("shell", asked).argv == piped
+    assert plan("shell", replace(asked, pty=(80, 24))).argv == (terminal or piped)
+
+
+@pytest.mark.parametrize("command", ["", "bash", "echo hi"])
+def test_a_notice_comes_before_the_shell(command: str) -> None:
+    without = plan("shell", request(command, pty=(80, 24))).argv
+    argv = plan("shell", request(command, pty=(80, 24), notice="it's %s")).argv
+    assert argv == ("/usr/bin/sh", "-c", 'printf \'%s\\n\' "$0"; exec "$@"', "it's %s", *without)
+
+
+def test_the_plan_carries_policy_and_request() -> None:
+    made = plan("python", request("a.py", timeout_ms=77, pty=(100, 30)))
+    assert (made.retention_bytes, made.stall_ms, made.timeout_ms) == (1 << 20, 10_000, 77)
+    assert (made.pty, made.meta) == ((100, 30), {"name": "x"})
+    assert LaunchPlan.from_dict(made.to_dict()) == made
+
+
+def test_escalation() -> None:
+    kill = (5_000, int(signal.SIGKILL))
+    assert plan("python", request("a")).escalation == (kill,)
+    terminal = request("a", pty=(80, 24))
+    assert plan("python", terminal).escalation == ((500, int(signal.SIGHUP)), kill)
+    assert plan("shell", terminal).escalation == ((0, int(signal.SIGHUP)), kill)
+    quick = replace(POLICY, kill_grace_ms=100)
+    made = planning.plan(KINDS["python"], terminal, quick, host(), {})
+    assert made.escalation == ((100, int(signal.SIGHUP)), (100, int(signal.SIGKILL)))
+
+
+def test_limits_keep_what_programs_expect() -> None:
+    limits = {number: (soft, hard) for number, soft, hard in plan("python", request("a")).rlimits}
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert limits[resource.RLIMIT_CORE] == (0, 0)
+    assert limits[resource.RLIMIT_NOFILE] == (min(1024, hard) if hard != -1 else 1024, hard)
+
+
+# Environment, protocol 1.0
+
+FIXED = {
+    "PATH": "/usr/bin:/bin", "HOME": "/home/ws", "USER": "mhnos", "NODE_ENV": "production",
+    "TERM": "xterm-256color", "LANG": "C.UTF-8",
+}  # fmt: skip
+
+
+def test_environment_is_what_the_protocol_says_and_nothing_else() -> None:
+    own = {"MHNOS_TOKEN": "secret", "AWS_KEY": "secret", "HOME": "/root", "PATH": "/own", "LANG_": "x"}
+    assert plan("node", request("a"), host(environment=own)).env == FIXED
+
+
+def test_some_of_the_servers_own_is_passed_through() -> None:
+    own = {"LANG": "de_DE.UTF-8", "LC_ALL": "C", "TZ": "Europe/Berlin", "DEBUG": "*"}
+    assert plan("node", request("a"), host(environment={**own, "SECRET": "x"})).env == {**FIXED, **own}
+
+
+def test_the_clients_is_on_top_and_the_kinds_between() -> None:
+    assert plan("say", request("a")).env == {**FIXED, "A": "kind"}
+    asked = request("a", env={"A": "client", "HOME": "/x", "PATH": "", "TERM": "dumb", "Ü": "ß\n="})
+    assert plan("say", asked, host(environment={"LANG": "x"})).env == {
+        **FIXED, "LANG": "x", "A": "client", "HOME": "/x", "PATH": "", "TERM": "dumb", "Ü": "ß\n=",
+    }  # fmt: skip
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A\0": "x"}, {"A": "x\0y"}, {"=": ""}])
+def test_names_and_values_that_no_environment_can_have(env: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="not a variable"):
+        plan("node", request("a", env=env))
+
+
+@pytest.mark.parametrize("asked", [request("a\0"), request("a", "\0"), request("-c", "x\0y")])
+@pytest.mark.parametrize("kind", ["python", "shell", "say"])
+def test_nul_is_refused(kind: str, asked: Request) -> None:
+    with pytest.raises(InvalidRequest, match="NUL"):
+        plan(kind, asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("\ud800"),
+        request("a", "\udfff"),
+        request("a", env={"A": "\ud83d"}),
+        request("a", env={"\ud83d": ""}),
+    ],
+)
+def test_halves_of_characters_are_refused(asked: Request) -> None:
+    with pytest.raises(InvalidRequest, match="Unicode"):
+        plan("python", asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "text"),
+    [
+        ("node", host(node=""), "Node.js 22 is not there"),
+        ("python", host({}), "python3: no such program"),
+        ("deno", host({}), "deno: no such program"),
+        ("shell", host({}), "no shell"),
+    ],
+)
+def test_programs_that_are_not_there(kind: str, where: Host, text: str) -> None:
+    with pytest.raises(StartFailed, match=text) as refused:
+        plan(kind, request("a b"), where)
+    assert refused.value.code == "not-found"
+    assert refused.value.hint
+
+
+def test_a_path_is_not_looked_for() -> None:
+    assert plan("bare", request("a"), host({})).argv == ("/opt/bare",)
+
+
+def test_errors_are_the_clients_or_the_machines() -> None:
+    for error in (InvalidRequest("x"), StartFailed("x")):
+        assert isinstance(error, MhnosError)
+        assert not error.retry

@@ -1,0 +1,298 @@
+"""The table of processes: how many there may be, how long ended ones stay, and whom a writer waits for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mhnos_runtime.errors import LimitReached, NotFound
+from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.output import NO_HOLD, LogReader, LogWriter
+from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.process.state import Event, NotNow, State
+from mhnos_runtime.process.table import RETURN_BYTES, Place, Process, ProcessTable
+
+
+class NoInput:
+    """Counts how often it was closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Logs:
+    """Makes logs below a folder and closes them at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writers: list[LogWriter] = []
+        self.readers: list[LogReader] = []
+
+    def make(self) -> tuple[LogWriter, LogReader]:
+        path = self.folder / str(len(self.writers))
+        self.writers.append(LogWriter.create(path, 0))
+        self.readers.append(LogReader(os.open(path, os.O_RDWR)))
+        return self.writers[-1], self.readers[-1]
+
+    def process(self, pid: int = 1000) -> tuple[LogWriter, Process]:
+        writer, reader = self.make()
+        return writer, Process(ProcessRecord(pid, 5, 0, None, {"linger_ms": None}), reader, None)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Iterator[Logs]:
+    made = Logs(tmp_path)
+    yield made
+    for writer, reader in zip(made.writers, made.readers, strict=True):
+        writer.close()
+        reader.close()
+
+
+def ended_at(time_ms: int) -> ExitRecord:
+    return ExitRecord(0, None, "exit", "", 1, 1, None, 0, time_ms)
+
+
+def table_of(logs: Logs, ends: list[int | None], count: int = 256, keep_ms: int = 600_000) -> ProcessTable:
+    """A process for each end; None for one that lives."""
+    table = ProcessTable(50, count, keep_ms)
+    for number, end in enumerate(ends):
+        _writer, process = logs.process(1000 + number)
+        table.add(process)
+        if end is not None:
+            process.end(ended_at(end))
+    return table
+
+
+def pids(processes: list[Process]) -> list[int]:
+    return [process.pid for process in processes]
+
+
+# Retention
+
+
+def test_the_old_go_when_their_time_is_over(logs: Logs) -> None:
+    table = table_of(logs, [1000, 2000, None], keep_ms=500)
+    assert pids(table.expire(1499)) == []
+    assert table.next_expiry_ms() == 1500
+    assert pids(table.expire(1500)) == [1000]
+    assert table.next_expiry_ms() == 2500
+    assert pids(table.expire(99_999)) == [1001]
+    assert table.next_expiry_ms() is None
+    assert [process.pid for process in table] == [1002]
+
+
+def test_the_oldest_go_when_there_are_too_many(logs: Logs) -> None:
+    table = table_of(logs, [30, 10, None, 20], count=1)
+    assert sorted(pids(table.expire(31))) == [1001, 1003]
+    assert table.get(1001) is None
+    assert table.find(1000).exit is not None
+
+
+def test_none_may_be_kept_at_all(logs: Logs) -> None:
+    table = table_of(logs, [10, None], count=0)
+    assert pids(table.expire(10)) == [1000]
+
+
+def test_what_is_watched_stays_until_it_is_left(logs: Logs) -> None:
+    table = table_of(logs, [10, 20], count=0)
+    place = Place(0)
+    table.find(1000).places[place] = lambda: None
+    assert pids(table.expire(10**9)) == [1001]
+    assert table.next_expiry_ms() is None
+    place.vanished = True  # a place that is only kept is nobody who watches
+    assert pids(table.expire(10**9)) == [1000]
+
+
+def test_a_process_that_is_not_there_is_named(logs: Logs) -> None:
+    with pytest.raises(NotFound, match=r"^Process 999 not found$") as refused:
+        table_of(logs, []).find(999)
+    assert refused.value.code == "unknown-process"
+
+
+# The maximum
+
+
+def test_the_maximum_counts_those_that_live_and_those_that_start(logs: Logs) -> None:
+    table = ProcessTable(2, 256, 600_000)
+    table.reserve()
+    table.reserve()
+    with pytest.raises(LimitReached, match=r"^Maximum process limit reached \(2\)$") as refused:
+        table.reserve()
+    assert (refused.value.code, refused.value.retry) == ("too-many-processes", True)
+    table.release()
+    table.reserve()
+    table.release()
+    _writer, process = logs.process()
+    table.add(process)
+    with pytest.raises(LimitReached):
+        table.reserve()
+    process.end(ended_at(1))
+    assert table.active == 0
+    table.reserve()
+
+
+# One process
+
+
+def test_an_end_closes_the_input_and_takes_no_more(logs: Logs) -> None:
+    _writer, reader = logs.make()
+    none = NoInput()
+    process = Process(ProcessRecord(1, 2, 0, None, {}), reader, none)  # type: ignore[arg-type]
+    process.happen(Event.END_REQUESTED)
+    assert process.state is State.ENDING
+    process.end(ended_at(7))
+    assert (process.state, none.closed) == (State.EXITED, 1)
+    with pytest.raises(NotNow):
+        process.happen(Event.INPUT)
+
+
+def test_a_restored_end_is_an_end(logs: Logs) -> None:
+    _writer, reader = logs.make()
+    process = Process(ProcessRecord(1, 2, 0, (80, 24), {}, False, ended_at(7)), reader, None)
+    assert (process.state, process.exit, process.size) == (State.EXITED, ended_at(7), (80, 24))
+
+
+def test_all_who_read_are_woken(logs: Logs) -> None:
+    _writer, process = logs.process()
+    woken: list[int] = []
+    for number in range(3):
+        process.places[Place(0)] = lambda number=number: woken.append(number)  # type: ignore[misc]
+    process.wake()
+    assert woken == [0, 1, 2]
+
+
+def test_one_that_leaves_while_it_is_woken(logs: Logs) -> None:
+    _writer, process = logs.process()
+    first, second = Place(0), Place(0)
+    woken: list[str] = []
+
+    def leave() -> None:
+        del process.places[second]
+        woken.append("first")
+
+    process.places[first] = leave
+    process.places[second] = lambda: woken.append("second")
+    process.wake()
+    assert woken[0] == "first"
+
+
+# Whom the writer waits for
+
+
+def place(process: Process, offset: int, vanished: bool = False) -> Place:
+    made = Place(offset, vanished)
+    process.places[made] = lambda: None
+    return made
+
+
+def test_the_slowest_is_waited_for(logs: Logs) -> None:
+    writer, process = logs.process()
+    writer.append(b"x" * 1000, 0, 1)
+    assert process.hold() is False
+    assert process.log.hold == NO_HOLD
+    slow, fast, gone = place(process, 100), place(process, 900), place(process, 500, vanished=True)
+    for leaving, expected in ((None, 100), (slow, 500), (gone, 900), (fast, NO_HOLD)):
+        if leaving is not None:
+            del process.places[leaving]
+        process.hold()
+        assert writer.hold == expected
+
+
+def test_the_writer_is_told_only_when_it_waits_and_something_changed(logs: Logs) -> None:
+    writer, process = logs.process()
+    slow = place(process, 0)
+    process.hold()
+    writer.append(b"x" * BURST_BYTES, 0, 1)
+    assert writer.block()
+    assert process.hold() is False
+    slow.offset = 10
+    assert process.hold() is True
+    writer.unblock()
+    slow.offset = 20
+    assert process.hold() is False
+
+
+def test_a_place_that_was_overtaken_is_not_waited_for(logs: Logs) -> None:
+    writer, process = logs.process()
+    writer.append(b"x" * BURST_BYTES, 0, 1)
+    writer.append(b"x" * 500, 0, 1)
+    place(process, 100)
+    fine = place(process, 700)
+    process.hold()
+    assert writer.hold == 700
+    del process.places[fine]
+    process.hold()
+    assert writer.hold == NO_HOLD
+
+
+def passed_by(logs: Logs) -> tuple[LogWriter, Process, Place, Place]:
+    """The writer has waited for the first place in vain."""
+    writer, process = logs.process()
+    slow, other = place(process, 0), place(process, 40_000)
+    process.hold()
+    writer.append(b"x" * BURST_BYTES, 0, 1)
+    assert writer.block()
+    writer.pass_by()
+    assert process.passed_by
+    assert process.hold() is True
+    return writer, process, slow, other
+
+
+def test_the_others_are_waited_for_when_the_slowest_was_passed_by(logs: Logs) -> None:
+    writer, process, _slow, _other = passed_by(logs)
+    assert writer.hold == 40_000
+    assert not process.passed_by
+
+
+def test_one_that_was_passed_by_must_read_before_it_is_waited_for_again(logs: Logs) -> None:
+    """One that trickled once held a process up for ever: for each stall it lost a single byte."""
+    writer, process, slow, other = passed_by(logs)
+    other.offset = writer.head
+    slow.skip(1)
+    slow.offset = 1
+    process.hold()
+    assert writer.hold == writer.head  # the other one is all
+    slow.offset = 5_000
+    process.hold()
+    assert writer.hold == other.offset
+    writer.append(b"y" * 50_000, 0, 1)
+    slow.skip(50_000)  # a gap is not reading
+    slow.offset = 50_000 + 100
+    process.hold()
+    assert writer.hold == other.offset
+    other.offset = writer.head
+    writer.append(b"z" * BURST_BYTES, 0, 1)
+    slow.skip(writer.head - BURST_BYTES)
+    slow.offset = writer.head - 1
+    process.hold()
+    assert writer.hold == other.offset
+    slow.offset = writer.head - BURST_BYTES + RETURN_BYTES
+    process.hold()
+    assert slow.passed_at is None
+
+
+def test_one_that_has_caught_up_is_waited_for_again(logs: Logs) -> None:
+    writer, process, slow, other = passed_by(logs)
+    del process.places[other]
+    slow.skip(1)
+    slow.offset = writer.head
+    process.hold()
+    assert writer.hold == writer.head
+
+
+def test_one_that_comes_late_is_waited_for_at_once(logs: Logs) -> None:
+    """Overtaken before it came, not passed by: it has not kept anybody waiting."""
+    writer, process = logs.process()
+    writer.append(b"x" * BURST_BYTES, 0, 1)
+    writer.append(b"x" * 500, 0, 1)
+    late = place(process, 0)
+    process.hold()
+    late.skip(500)
+    late.offset = 500
+    process.hold()
+    assert writer.hold == 500
