@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -113,13 +112,6 @@ def test_escalation() -> None:
     quick = replace(POLICY, kill_grace_ms=100)
     made = planning.plan(KINDS["python"], terminal, quick, host(), {})
     assert made.escalation == ((100, int(signal.SIGHUP)), (100, int(signal.SIGKILL)))
-
-
-def test_limits_keep_what_programs_expect() -> None:
-    limits = {number: (soft, hard) for number, soft, hard in plan("python", request("a")).rlimits}
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert limits[resource.RLIMIT_CORE] == (0, 0)
-    assert limits[resource.RLIMIT_NOFILE] == (min(1024, hard) if hard != -1 else 1024, hard)
 
 
 # Environment, protocol 1.0

@@ -70,8 +70,17 @@ class Bounds:
     rlimits: tuple[tuple[int, int, int], ...]
 
 
+#: Those of whoever runs without a sandbox.
+UNBOUND = Bounds(Confinement(), ())
+
+
 def plan(
-    kind: Kind, request: Request, policy: Policy, host: Host, bounds: Bounds, meta: dict[str, object]
+    kind: Kind,
+    request: Request,
+    policy: Policy,
+    host: Host,
+    meta: dict[str, object],
+    bounds: Bounds = UNBOUND,
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
     environment = _environment(kind, request, policy, host)

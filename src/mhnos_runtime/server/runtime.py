@@ -168,7 +168,7 @@ class Runtime:
         )
         policy = narrow(self._sandbox.policy, _wish(request))
         bounds = plan.Bounds(*confine(self._sandbox, policy, cwd))
-        return plan.plan(kind, asked, self._policy, self._host, bounds, self._meta(request, cwd, policy))
+        return plan.plan(kind, asked, self._policy, self._host, self._meta(request, cwd, policy), bounds)
 
     def _kind(self, name: str) -> kinds.Kind:
         if name == "openclaw" and not self.settings.allow_openclaw:

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import signal
-import sys
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +21,7 @@ from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.sources import fill, readable_bytes
 from mhnos_runtime.supervisor.surroundings import Surroundings
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
@@ -41,9 +39,6 @@ REOPENED_SECONDS = 0.2
 
 #: When the record of a start is written: the first output is out by then.
 SAVE_SECONDS = 0.005
-
-#: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
-_PROBABLY_MORE_BYTES = 1024
 
 
 class Process:
@@ -264,7 +259,7 @@ class Process:
             return
         total = 0
         for view in log.reserve(room):
-            count, more = _fill(fd, view)
+            count, more = fill(fd, view)
             total += count
             if more is not True:
                 break
@@ -411,7 +406,7 @@ class Process:
         if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
-        self._drain_to = self.log.head + sum(map(_readable_bytes, self._sources))
+        self._drain_to = self.log.head + sum(map(readable_bytes, self._sources))
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
         if self._stall_timer is None:
             self._watch_sources()
@@ -474,29 +469,6 @@ class Process:
         self._archive.remove(self.pid)
 
 
-def _fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
-    """Read until the view is full or the source is empty.
-
-    Returns the number of bytes, and whether there may be more: None at the end of the source.
-    """
-    size, done, readv = len(view), 0, os.readv
-    while done < size:
-        try:
-            count = readv(fd, (view[done:],))
-        except BlockingIOError:
-            return done, False
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return done, None
-        if not count:
-            return done, None
-        done += count
-        if count < _PROBABLY_MORE_BYTES:
-            return done, False
-    return done, True
-
-
 def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
     try:
         return archive.new_log(pid, retention_bytes)
@@ -506,11 +478,3 @@ def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
             hint="free some space where the state directory is, or lower the retention",
         ) from error
-
-
-def _readable_bytes(fd: int) -> int:
-    """What a pipe or PTY holds (ioctl_tty(2), FIONREAD)."""
-    try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0

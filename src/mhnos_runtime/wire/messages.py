@@ -188,8 +188,7 @@ class Spawn(Message, tag="spawn"):
 
     `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
     key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
-    Attach. `network`: "host",
-    "loopback" or "none", where it is narrower than the server's.
+    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
