@@ -150,7 +150,7 @@ def test_limits_keep_what_programs_expect() -> None:
 
 
 def test_processes_look_for_programs_only_where_they_can_read() -> None:
-    path = "/root/.venv/bin:/usr/local/bin:/usr/bin:/home/me/bin:/bin:/usr/bin:/opt/node/bin"
+    path = "/home/you/.venv/bin:/usr/local/bin:/usr/bin:/home/me/bin:/bin:/usr/bin:/opt/node/bin"
     facts = replace(FACTS, node="/opt/node/")
     strict = view(Sandbox(Policy("strict"), facts, "/srv/ws"), path)
     assert strict.path == "/usr/local/bin:/usr/bin:/bin:/opt/node/bin"
