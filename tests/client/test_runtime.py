@@ -352,6 +352,19 @@ async def test_what_was_being_typed_when_a_server_was_killed_is_told_and_not_typ
         assert told == [InputUncertain(process.pid, 3, 8, b"34567")] == process.uncertain_input
 
 
+async def test_a_server_that_has_forgotten_what_was_typed_is_not_typed_to_again() -> None:
+    """More clients than it has room for came while this one was away; nobody knows what of the rest came."""
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        process = await runtime.spawn("shell")
+        await process.write("abc")
+        fake.processes[process.pid].typed.clear()
+        fake.peers[0].cut()
+        with pytest.raises(RequestFailed) as caught:
+            await process.write("def")
+        assert caught.value.code == "input-lost"
+        assert fake.processes[process.pid].written == b"abc"
+
+
 async def test_what_waits_to_be_typed_is_bounded() -> None:
     async with FakeServer() as fake, runtime_for(fake) as runtime:
         process = await runtime.spawn("shell")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from types import TracebackType
 from typing import Self
@@ -38,27 +39,28 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
 
     def _happens(self, fault: str, chance: float) -> bool:
         happens = not self.calm and self._dice.random() < chance
         self.faults[fault] += happens
         return happens
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: one that ends before it has begun would leave its connection open."""
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        try:
-            # Held for different times, connections reach the server in another order.
-            if self._happens("held", 0.5):
-                await asyncio.sleep(self._dice.random() * 0.3)
-            if not self._happens("refused", 0.1):
+        # What both sides have not read yet is lost, and neither is told more than that.
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Held for different times, connections reach the server in another order.
+        if self._happens("held", 0.5):
+            await asyncio.sleep(self._dice.random() * 0.3)
+        if not self._happens("refused", 0.1):
+            with contextlib.suppress(OSError):
                 await self._connect(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
@@ -74,7 +76,6 @@ class Proxy:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            # What both sides have not read yet is lost, and neither is told more than that.
             up_writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

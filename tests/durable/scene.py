@@ -71,7 +71,8 @@ def server_in(
     customs = directory / "customs"
     customs.mkdir(exist_ok=True)
     patch(directory, patched or {})
-    return TestServer(directory, *flags, environment={"PATH": path, "PYTHONPATH": str(customs)})
+    places = os.pathsep.join(filter(None, (str(customs), os.environ.get("PYTHONPATH"))))
+    return TestServer(directory, *flags, environment={"PATH": path, "PYTHONPATH": places})
 
 
 def patch(directory: Path, values: Mapping[str, Mapping[str, object]]) -> None:
@@ -150,16 +151,21 @@ class Assembler:
 
 def check_typed(typed: bytes, received: bytes, uncertain: list[InputUncertain]) -> int:
     """Everything arrived once and in order, but for what was reported; returns how many bytes are missing."""
-    at = start = missing = 0
-    for each in uncertain:
-        certain = typed[start : each.from_]
-        assert received[at : at + len(certain)] == certain
-        at += len(certain)
-        doubtful = typed[each.from_ : each.to]
-        came = next(n for n in range(len(doubtful), -1, -1) if received[at:].startswith(doubtful[:n]))
-        at, start, missing = at + came, each.to, missing + len(doubtful) - came
-    assert received[at:] == typed[start:]
-    return missing
+    ends = [each.from_ for each in uncertain[1:]] + [len(typed)]
+    at = uncertain[0].from_ if uncertain else len(typed)
+    assert received[:at] == typed[:at]
+    for each, end in zip(uncertain, ends, strict=False):
+        certain, rest = typed[each.to : end], received[at:]
+        # Its beginning may have arrived, and what is certain follows that.
+        came = [
+            n
+            for n in range(each.to - each.from_ + 1)
+            if rest.startswith(each.data[:n]) and rest[n : n + len(certain)] == certain
+        ]
+        assert came, each
+        at += came[-1] + len(certain)
+    assert at == len(received)
+    return len(typed) - len(received)
 
 
 @contextlib.asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.client import ClientProcess, Output, PtySize, RequestFailed
+from mhnos_runtime.client import ClientProcess, InputUncertain, Output, PtySize, RequestFailed
 from mhnos_runtime.testing import TestServer
 from tests.durable.scene import (
     NO_PAUSES,
@@ -69,6 +68,49 @@ async def _first(process: ClientProcess) -> bytes:
         assert isinstance(item, Output)
         return item.data.strip()
     raise AssertionError("it ended")
+
+
+# Kills a server between its two notes, before or after what it notes is done.
+DYING = """
+import os, signal
+from mhnos_runtime.process.numbered import ClientInput
+def dying(name, flag):
+    method = getattr(ClientInput, name)
+    def die_first(self, count):
+        if os.path.exists(flag):
+            os.unlink(flag)
+            os.kill(os.getpid(), signal.SIGKILL)
+        method(self, count)
+    def die_last(self, count):
+        method(self, count)
+        if os.path.exists(flag):
+            os.unlink(flag)
+            os.kill(os.getpid(), signal.SIGKILL)
+    setattr(ClientInput, name, die_last if name == "begin" else die_first)
+dying("begin", "{folder}/before")
+dying("wrote", "{folder}/after")
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_kill_in_the_one_moment_of_which_nobody_knows(tmp_path: Path, moment: str) -> None:
+    """Between the note that it will type and the note that it has: told, and not typed again."""
+    told: list[InputUncertain] = []
+    async with server_in(tmp_path) as server:
+        (tmp_path / "customs" / "sitecustomize.py").write_text(DYING.replace("{folder}", str(tmp_path)))
+        await kill_server(server)
+        async with client_of(server, on_uncertain=told.append) as runtime:
+            process = await runtime.spawn("shell", "cat > typed", pty=False)
+            await process.write("one\n")
+            (tmp_path / moment).touch()
+            await process.write("two\n")
+            await process.write("three\n")
+            await process.close_stdin()
+            assert (await process.wait()).code == 0
+            assert told == [InputUncertain(process.pid, 4, 8, b"two\n")]
+        received = (server.workspace / "typed").read_bytes()
+        assert received == (b"one\nthree\n" if moment == "before" else b"one\ntwo\nthree\n")
+        assert check_typed(b"one\ntwo\nthree\n", received, told) == (4 if moment == "before" else 0)
 
 
 async def test_a_write_that_cannot_be_typed_any_more_fails(tmp_path: Path) -> None:
@@ -172,4 +214,3 @@ async def test_ctrl_c_reaches_a_program_over_a_kill(tmp_path: Path) -> None:
         process.write_nowait("\x03")
         await killing
         assert (await asyncio.wait_for(process.wait(), 20)).code == 9
-        assert signal.SIGINT

@@ -50,7 +50,8 @@ async def test_kills_at_random_moments_of_a_stream(tmp_path: Path, dice: random.
 
 @pytest.mark.timeout(120)
 async def test_a_server_that_is_stopped_for_a_while(tmp_path: Path, long: bool) -> None:
-    """2 s are a pause; after 10 s the watchdog takes it for hung."""
+    """2 s are a pause. After 5 s the watchdog takes it for hung: when that took as long as places are kept,
+    the clients came back too late."""
     stopped_s, blocks = (12.0, 512) if long else (2.0, 256)
     async with server_in(tmp_path) as server, client_of(server) as runtime:
         process = await spawn_writer(runtime, server, "stop", blocks)
@@ -83,6 +84,24 @@ async def test_the_watchdog_ends_a_server_that_hangs(tmp_path: Path) -> None:
         await process.write("x")
         assert await assembling == written_sha(server, "hang") == expected_sha("hang", 64)
         assert "the server hangs; ending it" in server.log.read_text()
+
+
+async def test_a_pause_of_all_of_it_is_no_hang(tmp_path: Path) -> None:
+    """As when a machine sleeps: the watchdog finds an old sign of life, and a newer one unread."""
+    patched = {"mhnos_runtime.supervisor.keeper": {"HANG_SECONDS": 2.0}}
+    async with server_in(tmp_path, patched=patched) as server, client_of(server) as runtime:
+        process = await runtime.spawn("shell", "cat", pty=False)
+        await asyncio.sleep(1.5)
+        before = server.server_pid()
+        for number, pause_s in ((signal.SIGSTOP, 3.0), (signal.SIGCONT, 1.5)):
+            for pid in (server.pid, before):
+                os.kill(pid, number)
+            await asyncio.sleep(pause_s)
+        assert server.server_pid() == before
+        await process.write("on\n")
+        assert getattr(await anext(process.output()), "data", b"") == b"on\n"
+        await process.close_stdin()
+        assert (await process.wait()).code == 0
 
 
 async def test_an_end_that_no_server_saw(tmp_path: Path) -> None:

@@ -1,81 +1,28 @@
-"""The gate: who is let in, with which words others are refused, and that refusing is cheap and quiet."""
+"""The gate: who is let in, and with which words others are refused."""
 
 from __future__ import annotations
-
-import dataclasses
-import itertools
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.server import auth
-from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict, rate_key, shown_tokens
-
-TOKEN = "t" * 43
-PORT = 18790
-HOST = f"localhost:{PORT}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The part of the settings that the gate looks at."""
-
-    host: str = "127.0.0.1"
-    auth: str = "token"
-    allow_origin: tuple[str, ...] = ()
-    allow_host: tuple[str, ...] = ()
-
-
-class OneToken:
-    """A token store without a file, which counts how often it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def matches(self, candidate: str) -> bool:
-        self.asked += 1
-        return candidate == TOKEN
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def gate(setting: Setting | None = None, tokens: OneToken | None = None, clock: Clock | None = None) -> Gate:
-    return Gate(setting or Setting(), PORT, tokens or OneToken(), clock or Clock())
-
-
-def facts(**changes: object) -> RequestFacts:
-    """A request that is let in, but for the changes."""
-    right = RequestFacts(
-        remote_address="127.0.0.1",
-        local_address="127.0.0.1",
-        hosts=(HOST,),
-        query_tokens=(TOKEN,),
-        upgrade=True,
-    )
-    return dataclasses.replace(right, **changes)  # type: ignore[arg-type]
-
-
-def outcome(verdict: Verdict) -> tuple[int, str]:
-    return verdict.status, verdict.code
-
-
-LET_IN = (200, "")
-NO_TOKEN = (401, "unauthorized")
-NO_ORIGIN = (403, "forbidden-origin")
-NO_HOST = (421, "forbidden-host")
-BAD_HOST = (400, "forbidden-host")
-LIMITED = (429, "rate-limited")
-
-
-# --- Host
+from mhnos_runtime.server.auth import Gate, RequestFacts, shown_tokens
+from tests.server.gates import (
+    BAD_HOST,
+    HOST,
+    LET_IN,
+    NO_HOST,
+    NO_ORIGIN,
+    NO_TOKEN,
+    PORT,
+    TOKEN,
+    Clock,
+    OneToken,
+    Setting,
+    facts,
+    gate,
+    outcome,
+)
 
 
 @pytest.mark.parametrize(
@@ -373,124 +320,6 @@ def test_without_authentication_the_other_checks_stay(
 
 
 # --- rate limit
-
-WRONG = facts(query_tokens=("x",))
-
-
-def test_eleventh_refusal_within_a_minute_is_429_until_the_first_is_a_minute_old() -> None:
-    clock = Clock()
-    subject = gate(clock=clock)
-    for _ in range(10):
-        assert outcome(subject.check(WRONG)) == NO_TOKEN
-        clock.now_s += 1
-    limited = subject.check(WRONG)
-    assert outcome(limited) == LIMITED
-    assert limited.retry_after_s == 50
-    assert limited.hint == ""
-    clock.now_s += limited.retry_after_s - 1
-    assert subject.check(WRONG).retry_after_s == 1
-    clock.now_s += 1
-    assert outcome(subject.check(WRONG)) == NO_TOKEN
-    assert outcome(subject.check(WRONG)) == LIMITED
-
-
-def test_waiting_as_told_is_enough_whatever_was_tried_meanwhile() -> None:
-    clock = Clock()
-    subject = gate(clock=clock)
-    for _ in range(100):
-        last = subject.check(WRONG)
-    clock.now_s += last.retry_after_s
-    assert outcome(subject.check(WRONG)) == NO_TOKEN
-
-
-def test_right_token_is_let_in_beside_a_stale_client_of_the_same_address() -> None:
-    """A 1.0 client with a stale token retries every 5 s for ever; it must not lock its neighbour out."""
-    clock = Clock()
-    subject = gate(clock=clock)
-    refused = set()
-    for _ in range(120):
-        refused.add(outcome(subject.check(WRONG)))
-        assert outcome(subject.check(facts())) == LET_IN
-        clock.now_s += 5
-    assert refused == {NO_TOKEN, LIMITED}
-
-
-def test_refusals_of_every_kind_count() -> None:
-    subject = gate()
-    for _ in range(5):
-        subject.check(facts(hosts=("evil.example",)))
-        subject.check(facts(origins=("null",)))
-    assert outcome(subject.check(WRONG)) == LIMITED
-    assert outcome(subject.check(facts(hosts=("evil.example",)))) == LIMITED
-
-
-def test_addresses_are_counted_apart() -> None:
-    subject = gate()
-    for _ in range(11):
-        subject.check(WRONG)
-    assert outcome(subject.check(WRONG)) == LIMITED
-    assert outcome(subject.check(facts(query_tokens=("x",), remote_address="127.0.0.2"))) == NO_TOKEN
-
-
-@pytest.mark.parametrize(
-    ("address", "key"),
-    [
-        ("10.0.0.1", "10.0.0.1"),
-        ("::ffff:10.0.0.1", "10.0.0.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", "other"),
-        ("x" * 10_000, "other"),
-    ],
-)
-def test_rate_key(address: str, key: str) -> None:
-    assert rate_key(address) == key
-
-
-def test_table_of_addresses_is_bounded_and_forgets_the_quiet_ones() -> None:
-    clock = Clock()
-    subject = gate(clock=clock)
-    for _ in range(10):
-        subject.check(WRONG)
-    for number in range(auth.MAX_ADDRESSES - 1):
-        subject.check(facts(query_tokens=(), remote_address=f"10.{number // 256}.{number % 256}.1"))
-    assert outcome(subject.check(WRONG)) == LIMITED
-    for number in range(auth.MAX_ADDRESSES):
-        subject.check(facts(query_tokens=(), remote_address=f"11.{number // 256}.{number % 256}.1"))
-    assert len(subject._refusals._addresses) == auth.MAX_ADDRESSES
-    assert outcome(subject.check(WRONG)) == NO_TOKEN
-
-
-# --- log lines
-
-
-def test_one_line_a_minute_for_each_address_with_what_was_left_out() -> None:
-    clock = Clock()
-    subject = gate(clock=clock)
-    lines = []
-    for _ in range(36):
-        verdict = subject.check(WRONG)
-        if verdict.report:
-            lines.append((clock.now_s - 1000, verdict.unreported))
-        clock.now_s += 5
-    assert lines == [(0, 0), (60, 11), (120, 11)]
-
-
-def test_lines_are_bounded_over_all_addresses_too() -> None:
-    clock = Clock()
-    subject = gate(clock=clock)
-    addresses = [f"10.0.{high}.{low}" for high, low in itertools.product(range(4), range(250))]
-    reports = [subject.check(facts(query_tokens=(), remote_address=address)).report for address in addresses]
-    assert sum(reports) == auth.REPORTS_A_MINUTE
-    clock.now_s += 60
-    again = subject.check(facts(query_tokens=(), remote_address=addresses[-1]))
-    assert (again.report, again.unreported) == (True, 1)
-
-
-def test_let_in_is_not_a_refusal() -> None:
-    verdict = gate().check(facts())
-    assert (verdict.report, verdict.retry_after_s, verdict.text) == (False, 0, "")
 
 
 hosts = st.lists(st.one_of(st.text(max_size=30), st.just(HOST)), max_size=2).map(tuple)

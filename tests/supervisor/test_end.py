@@ -230,7 +230,11 @@ def test_a_daemon_dies_with_the_process_that_made_it(server: Server) -> None:
 
 def test_a_daemon_that_outlives_its_maker_is_ended_before_the_exit_is_told(server: Server) -> None:
     process = server.python(
-        f"import subprocess,sys; subprocess.run([sys.executable, '-c', {DAEMON!r}]); sys.exit(8)"
+        "import subprocess,sys\n"
+        f"maker = subprocess.Popen([sys.executable, '-c', {DAEMON!r}], stdout=subprocess.PIPE)\n"
+        "print(int(maker.stdout.readline()), flush=True)\n"
+        "maker.wait()\n"
+        "sys.exit(8)\n"
     )
     ended = server.ended(process)
     assert (ended.code, ended.reason) == (8, "exit")
@@ -251,8 +255,12 @@ def test_a_background_job_holds_the_exit_up_only_until_it_is_ended(
 
 def test_a_leftover_of_one_process_does_not_hold_up_the_exit_of_another(server: Server) -> None:
     """A stream of processes that each leave something behind once kept every exit from being told."""
-    stubborn = "(trap '' HUP TERM; while :; do sleep 0.3; done) & exit 0"
+    stubborn = "(trap '' HUP TERM; echo up; while :; do sleep 0.3; done) & read line; exit 0"
     leaving = [server.sh(stubborn) for _ in range(3)]
+    for process in leaving:
+        server.said(process, b"up")
+    for process in leaving:
+        process.write(b"\n")
     for process in leaving:
         eventually(lambda: not Path(f"/proc/{process.os_pid}").exists(), "its end")  # noqa: B023
     settled = time.monotonic() + 0.1

@@ -25,6 +25,7 @@ SCRATCH = ".mhnos-check"
 _HEADER = struct.Struct(">BBHIQ")
 _INPUT = 3
 _REPLAY = 0x01
+_NUMBERED = 0x02
 
 
 class Result(NamedTuple):
@@ -93,7 +94,7 @@ class Steps:
     def all(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
         """The steps in their order."""
         names = ["connect", "status", "ping", "list", "spawn", "write", "resize", "attach", "push", "pull"]
-        names += ["unknown", "detach", *(["stats"] if self._modern else []), "kill"]
+        names += ["unknown", "detach", *(["type", "stats"] if self._modern else []), "kill"]
         return [(name, getattr(self, f"do_{name}")) for name in names]
 
     async def close(self) -> None:
@@ -186,6 +187,18 @@ class Steps:
         self._next = None
         await self._ask("attached", "attach", pid=self._pid)
         return "and attached again"
+
+    async def do_type(self) -> str:
+        """Numbered input, sent twice as after a lost connection: the shell must get it once."""
+        opened = await self._ask("inputOpened", "openInput", pid=self._pid, client=self._word)
+        header = _HEADER.pack(_INPUT, _NUMBERED, 0, self._pid, opened["next"])
+        for _ in range(2):
+            await self._connected().send_bytes(header + f'echo "{self._word}""-once"\r'.encode())
+        await self._type(f'echo "{self._word}""-then"\r')
+        await self._until(lambda: f"{self._word}-then".encode() in self._text)
+        if (times := self._text.count(f"{self._word}-once".encode())) != 1:
+            raise Unexpected(f"input that was sent twice was typed {times} times")
+        return "sent twice, typed once"
 
     async def do_stats(self) -> str:
         rows = (await self._ask("processStats", "stats", pid=self._pid))["processes"]

@@ -176,6 +176,13 @@ class NumberedInput:
     def _begun(self, answer: m.Message) -> None:
         if not isinstance(answer, m.InputOpened):
             return
+        if answer.next < self.acknowledged:
+            self.fail(
+                RequestFailed(
+                    "the server has forgotten what was typed: too many clients type", code="input-lost"
+                )
+            )
+            return
         if isinstance(answer.uncertain_from, int):
             self._note_uncertain(max(answer.uncertain_from, self.acknowledged), min(answer.next, self.end))
         self._acknowledge(answer.next)

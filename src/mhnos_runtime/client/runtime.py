@@ -127,14 +127,12 @@ class Runtime:
         attach: bool = True,
         linger_ms: int | None = None,
         network: str | None = None,
-        limits: Mapping[str, int] | None = None,
     ) -> ClientProcess:
         """Start a process and, unless told otherwise, receive its output from the first byte.
 
-        pty: a size, False for pipes, None for what the kind has by itself. linger_ms: end it so long after
-        its last client has left. network: narrower than the server's. limits: likewise, by field of
-        wire.messages.SpawnLimits. Starts one process, also where the connection is lost meanwhile. Raises
-        RequestFailed with the server's code.
+        pty: a size, False for pipes, None for what the kind has. linger_ms: end it so long after its last
+        client has left. network: less than the server gives. Starts one process, also where the connection
+        is lost meanwhile. Raises RequestFailed with the server's code.
         """
         message = m.Spawn(
             process_type=kind,
@@ -148,7 +146,6 @@ class Runtime:
             key=str(uuid.uuid4()),
             acks=True,
             network=network,
-            limits=m.SpawnLimits(**limits) if limits else None,
         )
         made: list[ClientProcess] = []
         await self.request(

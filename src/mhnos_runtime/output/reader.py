@@ -12,18 +12,16 @@ from mhnos_runtime.output.mapping import Mapping
 class Chunk:
     """A stretch of bytes of one stream.
 
-    data is a copy. time_ms: epoch, when its first segment began. frame: room for the encoded form, so that
-    many viewers of one log share it.
+    data is a copy. time_ms: epoch, when its first segment began.
     """
 
-    __slots__ = ("data", "frame", "offset", "stream", "time_ms")
+    __slots__ = ("data", "offset", "stream", "time_ms")
 
     def __init__(self, offset: int, stream: int, data: bytes, time_ms: int) -> None:
         self.offset = offset
         self.stream = stream
         self.data = data
         self.time_ms = time_ms
-        self.frame: bytes | None = None
 
     @property
     def next(self) -> int:
@@ -46,6 +44,10 @@ class LogReader:
 
     def close(self) -> None:
         self._mapping.close()
+
+    def forget(self) -> None:
+        """Keep no copy of the last chunk: nobody stands there any more."""
+        self._last = None
 
     def inputs(self) -> list[memoryview]:
         """The slots of the clients' input positions, INPUT_WORDS words each; see layout."""

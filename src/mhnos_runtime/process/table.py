@@ -92,6 +92,7 @@ class Process:
         """Tell everyone who reads the log that there is something new: output, or the end."""
         for wake in list(self.places.values()):
             wake()
+        self.log.forget()
 
     @property
     def passed_by(self) -> bool:

@@ -25,8 +25,9 @@ NONE_LEFT_SECONDS = 1.0
 #: How long a server may take to say goodbye to its clients.
 STOP_SECONDS = 3.0
 #: A server whose event loop has been silent for this long hangs. It speaks once a second; a large request may
-#: keep it busy for a second or two, a machine that swaps for longer.
-HANG_SECONDS = 10.0
+#: keep it busy for a second or two. Well below the stall time of 10 s, so that its clients are back before
+#: their places lapse.
+HANG_SECONDS = 5.0
 
 
 class ServerKeeper:
@@ -83,7 +84,9 @@ class ServerKeeper:
         self._use(lambda channel: channel.notify(kind, pid))
 
     def stop(self) -> None:
-        """End the server for good; on_stopped follows, at once if there is none."""
+        """End the server for good; on_stopped follows, at once if there is none. Once is enough."""
+        if self._stopping:
+            return
         self._stopping = True
         if not self.os_pid:
             self._on_stopped()
@@ -116,15 +119,20 @@ class ServerKeeper:
         if not self._stopping and not self.os_pid:
             self.start()
 
-    def _watch_dog(self, os_pid: int) -> None:
-        """Kill a server that has spoken and then fell silent; what it leaves is as after any other death."""
+    def _watch_dog(self, os_pid: int, silent_since: float = 0.0) -> None:
+        """Kill a server that has spoken and then fell silent; what it leaves is as after any other death.
+
+        At the second look only: after a pause of the whole machine, what it has said is still unread.
+        """
         if os_pid != self.os_pid:
             return
-        if self._heard and time.monotonic() - self._heard > HANG_SECONDS:
+        silent = bool(self._heard) and time.monotonic() - self._heard > HANG_SECONDS
+        if silent and self._heard == silent_since:
             self._log.write("error", "the server hangs; ending it", os_pid=os_pid)
             tree.send([os_pid], signal.SIGKILL)
             return
-        self._loop.after(HANG_SECONDS / 4, lambda: self._watch_dog(os_pid))
+        since = self._heard if silent else 0.0
+        self._loop.after(HANG_SECONDS / 4, lambda: self._watch_dog(os_pid, since))
 
     def _use(self, action: Callable[[Channel], None]) -> None:
         channel = self._channel

@@ -220,6 +220,7 @@ class Supervisor:
     def _on_ended(self, process: Process) -> None:
         if process.started and process.exit is not None:
             self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
+        self._stop_server()
 
     def _kill(self, body: dict[str, Any], _descriptors: list[int]) -> None:
         process = self._running(body["pid"])
@@ -279,11 +280,9 @@ class Supervisor:
         for process in self._leftovers.end():
             if self._processes.get(process.pid) is process:
                 process.set_tree_gone()
-        if not self._leftovers.some:
-            if self._stopping and not self._by_os_pid and not self._holders.os_pids:
-                self._server.stop()
-        elif self._leftover_timer is None:
+        if self._leftovers.some and self._leftover_timer is None:
             self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
+        self._stop_server()
 
     def _look_again(self) -> None:
         self._leftover_timer = None
@@ -303,6 +302,12 @@ class Supervisor:
             process.end(signal.SIGTERM, "killed")
         self._loop.after(self._config.stop_grace_ms / 1000, lambda: tree.kill(self._by_os_pid))
         self._reap()
+
+    def _stop_server(self) -> None:
+        """Once it has been told of every end, so that clients learn it too."""
+        all_told = all(process.exit is not None for process in self._processes.values())
+        if self._stopping and not self._leftovers.some and all_told:
+            self._server.stop()
 
     def _server_stopped(self) -> None:
         if self._stopping or not self._handing_over:

@@ -1,0 +1,70 @@
+"""A gate over plain facts, with doubles for its settings, its token and its clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
+
+TOKEN = "t" * 43
+PORT = 18790
+HOST = f"localhost:{PORT}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The part of the settings that the gate looks at."""
+
+    host: str = "127.0.0.1"
+    auth: str = "token"
+    allow_origin: tuple[str, ...] = ()
+    allow_host: tuple[str, ...] = ()
+
+
+class OneToken:
+    """A token store without a file, which counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def matches(self, candidate: str) -> bool:
+        self.asked += 1
+        return candidate == TOKEN
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def gate(setting: Setting | None = None, tokens: OneToken | None = None, clock: Clock | None = None) -> Gate:
+    return Gate(setting or Setting(), PORT, tokens or OneToken(), clock or Clock())
+
+
+def facts(**changes: object) -> RequestFacts:
+    """A request that is let in, but for the changes."""
+    right = RequestFacts(
+        remote_address="127.0.0.1",
+        local_address="127.0.0.1",
+        hosts=(HOST,),
+        query_tokens=(TOKEN,),
+        upgrade=True,
+    )
+    return dataclasses.replace(right, **changes)  # type: ignore[arg-type]
+
+
+def outcome(verdict: Verdict) -> tuple[int, str]:
+    return verdict.status, verdict.code
+
+
+LET_IN = (200, "")
+NO_TOKEN = (401, "unauthorized")
+NO_ORIGIN = (403, "forbidden-origin")
+NO_HOST = (421, "forbidden-host")
+BAD_HOST = (400, "forbidden-host")
+LIMITED = (429, "rate-limited")
+WRONG = facts(query_tokens=("x",))
