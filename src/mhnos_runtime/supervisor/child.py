@@ -22,6 +22,7 @@ from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import STDERR, STDOUT, LaunchPlan
 from mhnos_runtime.supervisor import confine
 from mhnos_runtime.supervisor.confine import prctl
+from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.signals import reset_signals
 from mhnos_runtime.supervisor.surroundings import Surroundings
 
@@ -83,8 +84,8 @@ class Wiring:
     """All descriptors of one start; what is still open at the end of the block is closed."""
 
     pty: tuple[int, int] | None
-    user: tuple[int, int] | None
-    surroundings: Surroundings
+    user: tuple[int, int] | None = None
+    surroundings: Surroundings | None = None
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1
     sibling_writer: int = -1
@@ -98,9 +99,9 @@ class Wiring:
     def __enter__(self) -> Wiring:
         try:
             self.verdict_reader, self.verdict_writer = self._pipe()
-            if self.surroundings.namespaces is not None:
+            if self.namespaces is not None:
                 self.sibling_reader, self.sibling_writer = self._pipe()
-                self.join = self.surroundings.namespaces.descriptors()
+                self.join = self.namespaces.descriptors()
                 self._open.update(self.join)
             if self.pty is None:
                 self._open_pipes()
@@ -141,17 +142,21 @@ class Wiring:
 
     def _pty_pair(self) -> tuple[int, int]:
         """The host's, or the namespaces' own, so that the terminal has a path inside (ioctl_tty(2))."""
-        if self.surroundings.namespaces is None:
+        if self.namespaces is None:
             pair = os.openpty()
             self._open.update(pair)
             return pair
         flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-        master = os.open(self.surroundings.namespaces.multiplexer(), flags)
+        master = os.open(self.namespaces.multiplexer(), flags)
         self._open.add(master)
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
         self._open.add(slave)
         return master, slave
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        return self.surroundings.namespaces if self.surroundings is not None else None
 
     @property
     def handed_over(self) -> list[int]:
