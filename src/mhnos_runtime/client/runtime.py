@@ -130,8 +130,8 @@ class Runtime:
     ) -> ClientProcess:
         """Start a process and, unless told otherwise, receive its output from the first byte.
 
-        pty: a size, False for pipes, None: the kind's own. linger_ms: end it so long after its last client has
-        left. network: less than the server gives. Starts one process only. Raises RequestFailed.
+        pty: a size, False for pipes, None: the kind's own. linger_ms: end it so long after its last client
+        has left. network: less than the server gives. Starts one process only. Raises RequestFailed.
         """
         message = m.Spawn(
             process_type=kind,
