@@ -79,7 +79,8 @@ async def once(kills: int) -> tuple[list[float], int]:
     with tempfile.TemporaryDirectory() as folder:
         async with busy(Path(folder)) as (server, viewers):
             for _ in range(kills):
-                await asyncio.sleep(2.5)  # a server that lived for less is started after a pause
+                # Longer than what makes a server one that crashes at once, and a connection a bad one.
+                await asyncio.sleep(5.5)
                 killed = time.monotonic()
                 os.kill(server.server_pid(), signal.SIGKILL)
                 # What was on its way already is no sign that anybody is back.

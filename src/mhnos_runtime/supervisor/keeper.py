@@ -84,13 +84,14 @@ class ServerKeeper:
         self._use(lambda channel: channel.notify(kind, pid))
 
     def stop(self) -> None:
-        """End the server for good; on_stopped follows, at once if there is none. Once is enough."""
+        """End the server for good; on_stopped follows, at once if there is none."""
+        if not self.os_pid:
+            self._stopping = True
+            self._on_stopped()
+            return
         if self._stopping:
             return
         self._stopping = True
-        if not self.os_pid:
-            self._on_stopped()
-            return
         server = [self.os_pid]
         tree.send(server, signal.SIGTERM)
         self._loop.after(STOP_SECONDS, lambda: tree.send(server, signal.SIGKILL))

@@ -305,15 +305,17 @@ class Supervisor:
 
     def _stop_server(self) -> None:
         """Once it has been told of every end, so that clients learn it too."""
-        all_told = all(process.exit is not None for process in self._processes.values())
-        if self._stopping and not self._leftovers.some and all_told:
+        if self._stopping and self._all_ended():
             self._server.stop()
 
+    def _all_ended(self) -> bool:
+        return not self._leftovers.some and all(each.exit is not None for each in self._processes.values())
+
     def _server_stopped(self) -> None:
-        if self._stopping or not self._handing_over:
-            self._loop.stop()
-        else:
+        if not self._stopping:
             self._hand_over()
+        elif self._all_ended():
+            self._loop.stop()
 
     # Reload
 
