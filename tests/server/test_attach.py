@@ -77,7 +77,8 @@ async def test_from_the_kept_start(newer: Client, long: int) -> None:
         start = len(newer.seen)
         answer = await newer.ask("attach", pid=long, **asked)
         first = answer["from"]
-        assert TOTAL - 64 * KIB <= first < TOTAL - 32 * KIB
+        # At least what is promised; what was reserved for the last read depends on how the bytes came.
+        assert TOTAL - 132 * KIB <= first < TOTAL - 32 * KIB
         assert answer["next"] == TOTAL
         assert joined(newer.seen[start:], long, first) == content()[first:]
         assert all(m["replay"] for m in newer.seen[start:] if m.get("binary"))
@@ -154,9 +155,11 @@ async def test_attached_comes_between_what_was_there_and_what_comes_after(
             answer = await client.ask("attach", pid=pid)
             frames = [m for m in client.seen if m.get("binary")]
             assert all(m["replay"] and m["next"] <= answer["next"] for m in frames)
+            # The flood may overtake an attach to the oldest byte before its place is held; then that is told.
+            gaps = [m["to"] for m in client.seen if m["type"] == "gap"]
             client.seen.clear()
             assert (await client.until("stdout", pid=pid))["replay"] is False
-            assert client.seen[0]["offset"] == answer["next"]
+            assert client.seen[0]["offset"] == max([answer["next"], *gaps])
             await client.ask("detach", pid=pid)
             client.seen.clear()
         await client.ask("kill", pid=pid)
