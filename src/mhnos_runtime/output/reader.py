@@ -65,6 +65,11 @@ class LogReader:
         return self._words[at.W_TAIL]
 
     @property
+    def oldest(self) -> int:
+        """Offset of the first byte that is promised: what is kept before it may go with the next burst."""
+        return max(self.tail, self.head + at.BURST_BYTES - self.capacity)
+
+    @property
     def hold(self) -> int:
         return self._words[at.W_HOLD]
 

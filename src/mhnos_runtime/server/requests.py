@@ -101,7 +101,8 @@ def _start(process: Process, request: m.Attach) -> int:
         if request.from_ > log.head:
             raise InvalidRequest(f"from: {request.from_} is beyond the end of the output ({log.head})")
         return request.from_
-    return log.tail
+    # Not the tail, which the writer's next burst may be taking while this place is not held yet.
+    return log.oldest
 
 
 def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
@@ -200,7 +201,7 @@ def describe(process: Process) -> m.ProcessInfo:
         cwd=meta["cwd"],
         pty=None if process.size is None else m.PtySize(*process.size),
         os_pid=process.record.os_pid if record is None else None,
-        first_offset=process.log.tail,
+        first_offset=process.log.oldest,
         next_offset=process.log.head,
         viewers=process.viewers,
         sandbox=meta["sandbox"],
