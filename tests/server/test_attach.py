@@ -121,7 +121,8 @@ async def test_what_is_no_longer_kept_is_a_gap_with_its_exact_range(
     [gap] = [message for message in came if message["type"] == "gap"]
     assert (gap["pid"], gap["from"]) == (long, offset)
     assert not any(message.get("binary") for message in came[: came.index(gap)])
-    assert gap["to"] == answer["from"] == answer["process"]["firstOffset"]
+    # What was reserved for the writer's last burst may still be there below the first promised byte.
+    assert gap["to"] == answer["from"] <= answer["process"]["firstOffset"]
     assert joined([m for m in came if m is not gap], long, gap["to"]) == content()[gap["to"] :]
 
 
