@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import struct
@@ -107,6 +108,8 @@ class Runtime(Peer):
 
     def _environment(self) -> dict[str, str]:
         environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": "none"}
+        if os.geteuid() == 0:
+            environment["MHNOS_ALLOW_ROOT"] = "true"
         if self._ballast_bytes:
             environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "ballast")
             environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)

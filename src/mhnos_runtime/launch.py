@@ -14,14 +14,110 @@ STDERR = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """What makes namespaces and keeps them until it is killed.
+
+    program and options: bubblewrap's. files: (path inside, text), made inside. command: what it runs, which
+    has to echo its input: that is how it says that everything is in place. network: whether the network
+    namespace is the one that all holders of this supervisor with the same options for it share.
+    """
+
+    program: str
+    options: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ("cat",)
+    network: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Holder:
+        return cls(**{name: _frozen(value) for name, value in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Landlock:
+    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path."""
+
+    handled_fs: int
+    handled_net: int
+    scoped: int
+    rules: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on the whole tree, 0 for none. cgroups: (controller, directory in which a group for the process
+    is made); "unified" is cgroup v2. What has no controller is watched, see `watched`."""
+
+    memory_bytes: int = 0
+    tasks: int = 0
+    cpu_percent: int = 0
+    cgroups: tuple[tuple[str, str], ...] = ()
+
+    def watched(self) -> bool:
+        """Whether the supervisor has to look at the tree's use itself, from time to time."""
+        held = dict(self.cgroups)
+        memory = self.memory_bytes and not {"memory", "unified"} & held.keys()
+        tasks = self.tasks and not {"pids", "unified"} & held.keys()
+        return bool(memory or tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What is done to a child before it executes the program, in this order.
+
+    limits: joined first. user: (uid, gid), None to stay who one is. holder: whose namespaces are entered;
+    then directory is the working directory inside, and the terminal is made inside. no_new_privs, landlock,
+    seccomp: as prctl(2), landlock(7) and seccomp(2) have them; seccomp is a BPF program in base64.
+    """
+
+    user: tuple[int, int] | None = None
+    holder: Holder | None = None
+    directory: str = ""
+    no_new_privs: bool = False
+    landlock: Landlock | None = None
+    seccomp: str = ""
+    limits: Limits = Limits()
+
+    def to_dict(self) -> dict[str, Any]:
+        inner = {"holder": self.holder, "landlock": self.landlock, "limits": self.limits}
+        plain = {name: None if value is None else _shallow(value) for name, value in inner.items()}
+        return {**_shallow(self), **plain}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Confinement:
+        user, holder, landlock, limits = (data[name] for name in ("user", "holder", "landlock", "limits"))
+        return cls(
+            **{
+                **data,
+                "user": None if user is None else (user[0], user[1]),
+                "holder": None if holder is None else Holder.from_dict(holder),
+                "landlock": None
+                if landlock is None
+                else Landlock(**{k: _frozen(v) for k, v in landlock.items()}),
+                "limits": Limits(**{k: _frozen(v) for k, v in limits.items()}),
+            }
+        )
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """As a dictionary; what is inside stays as it is, unlike with asdict, which copies it."""
+    return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchPlan:
     """Exactly what to execute.
 
     argv: the program's absolute path first. env: the whole environment. pty: (cols, rows), or None for pipes.
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
     up. timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by,
-    as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). meta: the server's own
-    facts about the process, which the supervisor keeps and hands to the next server unread.
+    as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child
+    is kept from. meta: the server's own facts about the process, which the supervisor keeps and hands to the
+    next server unread.
     """
 
     argv: tuple[str, ...]
@@ -32,10 +128,11 @@ class LaunchPlan:
     timeout_ms: int = 0
     escalation: tuple[tuple[int, int], ...] = ((5_000, int(signal.SIGKILL)),)
     rlimits: tuple[tuple[int, int, int], ...] = ()
+    confine: Confinement = Confinement()
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**_shallow(self), "confine": self.confine.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LaunchPlan:
@@ -47,6 +144,7 @@ class LaunchPlan:
                 "pty": None if pty is None else (pty[0], pty[1]),
                 "escalation": tuple((step[0], step[1]) for step in data["escalation"]),
                 "rlimits": tuple((row[0], row[1], row[2]) for row in data["rlimits"]),
+                "confine": Confinement.from_dict(data["confine"]),
             }
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -115,13 +114,6 @@ def test_escalation() -> None:
     assert made.escalation == ((100, int(signal.SIGHUP)), (100, int(signal.SIGKILL)))
 
 
-def test_limits_keep_what_programs_expect() -> None:
-    limits = {number: (soft, hard) for number, soft, hard in plan("python", request("a")).rlimits}
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert limits[resource.RLIMIT_CORE] == (0, 0)
-    assert limits[resource.RLIMIT_NOFILE] == (min(1024, hard) if hard != -1 else 1024, hard)
-
-
 # Environment, protocol 1.0
 
 FIXED = {
@@ -202,14 +194,3 @@ def test_errors_are_the_clients_or_the_machines() -> None:
     for error in (InvalidRequest("x"), StartFailed("x")):
         assert isinstance(error, MhnosError)
         assert not error.retry
-
-
-def test_a_kind_narrows_what_its_programs_may_use() -> None:
-    limits = (("cpu_seconds", 7), ("file_bytes", 1000), ("open_files", 64))
-    kind = kinds.Kind("a", ("/bin/a",), limits=limits)
-    made = planning.plan(kind, request(""), POLICY, host(), {})
-    found = {number: (soft, hard) for number, soft, hard in made.rlimits}
-    assert found[resource.RLIMIT_CPU] == (7, 7)
-    assert found[resource.RLIMIT_FSIZE] == (1000, 1000)
-    assert found[resource.RLIMIT_NOFILE] == (64, 64)
-    assert found[resource.RLIMIT_CORE] == (0, 0)

@@ -46,6 +46,8 @@ def environment(home: Path) -> dict[str, str]:
         "MHNOS_RUNTIME_PORT": "0",
         # Its default is another folder where there is a /workspace.
         "MHNOS_WORKSPACE": str(home / "mhnos-workspace"),
+        # The folders of tests are closed to the user that root's processes would run as.
+        **({"MHNOS_SANDBOX": "none", "MHNOS_ALLOW_ROOT": "true"} if os.geteuid() == 0 else {}),
     }
 
 

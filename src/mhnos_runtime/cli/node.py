@@ -8,14 +8,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from mhnos_runtime.sandbox.probe import reachable
+
 OLDEST = 22
 _TIMEOUT_SECONDS = 10
 
 
-def find_node() -> tuple[str, str]:
-    """Return (path, "") of a Node.js that is new enough, or ("", why there is none)."""
+def find_node(user: tuple[int, int] | None = None) -> tuple[str, str]:
+    """Return (path, "") of a Node.js that is new enough, or ("", why there is none). user: who runs it."""
     found: list[str] = []
     for path in _candidates():
+        closed = reachable(path, user) if user is not None else ""
+        if closed:
+            found.append(f"{path} is behind {closed}, which the user of processes cannot enter")
+            continue
         version = _version(path)
         if version is not None and version[0] >= OLDEST:
             return path, ""

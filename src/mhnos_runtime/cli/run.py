@@ -36,6 +36,7 @@ class Plan:
     timeout_ms: int | None
     remove: bool
     name: str | None
+    network: str | None
     detach_keys: bytes
 
 
@@ -69,6 +70,9 @@ def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
 @click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
 @click.option("--name", help="A name to show in lists.")
+@click.option(
+    "--network", type=click.Choice(("host", "loopback", "none")), help="Less network than the server gives."
+)
 @click.option(
     "--detach-keys",
     default=DEFAULT_DETACH_KEYS,
@@ -124,6 +128,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
                 timeout_ms=plan.timeout_ms,
                 pty=_pty(plan),
                 name=plan.name,
+                network=plan.network,
                 attach=not plan.detach,
                 linger_ms=RM_LINGER_MS if plan.remove else None,
             )

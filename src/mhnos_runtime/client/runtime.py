@@ -126,12 +126,12 @@ class Runtime:
         name: str | None = None,
         attach: bool = True,
         linger_ms: int | None = None,
+        network: str | None = None,
     ) -> ClientProcess:
         """Start a process and, unless told otherwise, receive its output from the first byte.
 
-        pty: a size, False for pipes, None for what the kind has by itself. linger_ms: end it so long after
-        its last client has left. Starts one process, also where the connection is lost meanwhile. Raises
-        RequestFailed with the server's code.
+        pty: a size, False for pipes, None: the kind's own. linger_ms: end it so long after its last client
+        has left. network: less than the server gives. Starts one process only. Raises RequestFailed.
         """
         message = m.Spawn(
             process_type=kind,
@@ -144,6 +144,7 @@ class Runtime:
             linger_ms=linger_ms,
             key=str(uuid.uuid4()),
             acks=True,
+            network=network,
         )
         made: list[ClientProcess] = []
         await self.request(

@@ -15,8 +15,8 @@ from mhnos_runtime.errors import ConfigError
 
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
 PLACEHOLDERS = ("{command}", "{args}")
-#: What the kernel enforces on each program by itself (getrlimit(2)).
-LIMITS = ("open_files", "cpu_seconds", "file_bytes")
+#: What the operator's limits can be narrowed to: for a process with its descendants, then for each of them.
+LIMITS = ("memory_bytes", "tasks", "cpu_percent", "cpu_seconds", "file_bytes", "open_files")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

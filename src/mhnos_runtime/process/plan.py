@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import Confinement, LaunchPlan
 from mhnos_runtime.process.kinds import Kind
 
 TERM = "xterm-256color"
@@ -22,15 +21,6 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PLACEHOLDER = re.compile(r"\{command\}|\{memory_mb\}")
 #: What a shell takes for one word whatever stands around it.
 _PATH = re.compile(r"[\w./+-]+")
-
-#: What programs expect as the soft limit; those that use select(2) break above it.
-OPEN_FILES = 1024
-
-_RESOURCES = {
-    "open_files": resource.RLIMIT_NOFILE,
-    "cpu_seconds": resource.RLIMIT_CPU,
-    "file_bytes": resource.RLIMIT_FSIZE,
-}
 
 #: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -72,7 +62,26 @@ class Request:
     notice: str = ""
 
 
-def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[str, object]) -> LaunchPlan:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the sandbox makes of the policy for one process."""
+
+    confine: Confinement
+    rlimits: tuple[tuple[int, int, int], ...]
+
+
+#: Those of whoever runs without a sandbox.
+UNBOUND = Bounds(Confinement(), ())
+
+
+def plan(
+    kind: Kind,
+    request: Request,
+    policy: Policy,
+    host: Host,
+    meta: dict[str, object],
+    bounds: Bounds = UNBOUND,
+) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
     environment = _environment(kind, request, policy, host)
     result = LaunchPlan(
@@ -83,7 +92,8 @@ def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[st
         stall_ms=policy.stall_ms,
         timeout_ms=request.timeout_ms,
         escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
-        rlimits=_limits(kind),
+        rlimits=bounds.rlimits,
+        confine=bounds.confine,
         meta=meta,
     )
     _check(result)
@@ -165,18 +175,6 @@ def _program(name: str, host: Host) -> str:
 def _escalation(kind: Kind, terminal: bool, grace_ms: int) -> tuple[tuple[int, int], ...]:
     hang_up = ((min(kind.hang_up_ms, grace_ms), int(signal.SIGHUP)),) if terminal else ()
     return (*hang_up, (grace_ms, int(signal.SIGKILL)))
-
-
-def _limits(kind: Kind) -> tuple[tuple[int, int, int], ...]:
-    """Resource, soft and hard limit: what every program gets, then what its kind narrows."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (open_files, hard)}
-    for name, number in kind.limits:
-        most = resource.getrlimit(_RESOURCES[name])[1]
-        narrowed = number if most == resource.RLIM_INFINITY else min(number, most)
-        limits[_RESOURCES[name]] = (narrowed, narrowed)
-    return tuple((each, soft, most) for each, (soft, most) in limits.items())
 
 
 def _check(result: LaunchPlan) -> None:

@@ -205,6 +205,7 @@ def describe(process: Process) -> m.ProcessInfo:
         next_offset=process.log.head,
         viewers=process.viewers,
         sandbox=meta["sandbox"],
+        isolation=m.Isolation(**meta["isolation"]),
         exit=None
         if record is None
         else m.ExitInfo(

@@ -27,6 +27,7 @@ from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
+from mhnos_runtime.sandbox import Facts, Policy, Sandbox, Wish, confine, describe, narrow, view
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.wire import messages as m
 
@@ -51,16 +52,17 @@ class Runtime:
         self.link: SupervisorLink
         self._loop = loop
         self._kinds = kinds.all_kinds(settings.kinds)
-        path = os.environ.get("PATH") or plan.DEFAULT_PATH
+        self._sandbox = _sandbox(settings, hello)
+        self._view = view(self._sandbox, hello["path"])
         self._host = plan.Host(
-            path,
+            self._view.path,
             hello["node"],
             hello["no_node"],
             os.environ,
             lambda name, path: shutil.which(name, path=path),
         )
         self._policy = plan.Policy(
-            home=str(settings.workspace),
+            home=self._view.workspace,
             max_memory_bytes=settings.max_memory,
             retention_bytes=settings.retention_bytes,
             stall_ms=round(settings.stall_seconds * 1000),
@@ -165,7 +167,9 @@ class Runtime:
             timeout_ms=_timeout_ms(request.options.timeout),
             notice=notice,
         )
-        return plan.plan(kind, asked, self._policy, self._host, self._meta(request, cwd))
+        policy = narrow(narrow(self._sandbox.policy, Wish(**dict(kind.limits))), _wish(request))
+        bounds = plan.Bounds(*confine(self._sandbox, policy, cwd))
+        return plan.plan(kind, asked, self._policy, self._host, self._meta(request, cwd, policy), bounds)
 
     def _kind(self, name: str) -> kinds.Kind:
         if name == "openclaw" and not self.settings.allow_openclaw:
@@ -201,9 +205,11 @@ class Runtime:
         if kind.command != "script" or not command or command.startswith("-"):
             return command
         real = self.workspace.real_path(command, cwd)
-        return real if command.startswith("/") else command
+        if not command.startswith("/"):
+            return command
+        return self._view.workspace + real.removeprefix(os.path.realpath(self.workspace.root))
 
-    def _meta(self, request: m.Spawn, cwd: str) -> dict[str, object]:
+    def _meta(self, request: m.Spawn, cwd: str, policy: Policy) -> dict[str, object]:
         return {
             "kind": request.process_type,
             "command": request.command,
@@ -211,9 +217,10 @@ class Runtime:
             "name": request.name,
             "cwd": cwd,
             "linger_ms": request.linger_ms,
+            "sandbox": policy.level,
+            "isolation": describe(self._sandbox.facts, policy),
             "key": request.key,
             "request": None if request.key is None else _digest(request),
-            "sandbox": self.settings.sandbox,
         }
 
     # Ending
@@ -371,6 +378,35 @@ class Runtime:
     def stats(self) -> m.ServerStats:
         active = self.table.active
         return m.ServerStats(self.table.total_spawned, self.table.total_spawned - active, active)
+
+
+def _sandbox(settings: Settings, hello: Mapping[str, Any]) -> Sandbox:
+    user = hello["user"]
+    policy = Policy(
+        level=settings.sandbox,
+        network=settings.network,
+        memory_bytes=settings.max_memory,
+        tasks=settings.max_tasks,
+        cpu_percent=settings.max_cpu,
+        cpu_seconds=settings.max_cpu_seconds,
+        file_bytes=settings.max_file_size,
+        open_files=settings.max_open_files,
+        user=None if user is None else (user[0], user[1]),
+    )
+    return Sandbox(policy, Facts.from_dict(hello["facts"]), os.path.realpath(settings.workspace))
+
+
+def _wish(request: m.Spawn) -> Wish:
+    limits = request.limits or m.SpawnLimits()
+    return Wish(
+        request.network,
+        limits.memory_bytes,
+        limits.tasks,
+        limits.cpu_percent,
+        limits.cpu_seconds,
+        limits.file_bytes,
+        limits.open_files,
+    )
 
 
 def _terminal(kind: kinds.Kind, asked: m.PtySize | bool | None) -> tuple[int, int] | None:

@@ -16,9 +16,10 @@ from typing import Any
 from mhnos_runtime.channel import MOVED, OUTPUT, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
-from mhnos_runtime.supervisor import child, handover, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
@@ -40,6 +41,7 @@ class Supervisor:
         self._loop = Loop()
         self._log = Log(config.log_json)
         self._launcher = Launcher(self._loop)
+        self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
@@ -86,6 +88,8 @@ class Supervisor:
         self._archive.close()
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
+        for group in self._config.groups:
+            cgroup.remove(group)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +116,8 @@ class Supervisor:
 
     def _say_ready(self) -> None:
         """Once nothing is on its way that the server might be asked for again."""
-        if self._ready_due and all(process.started for process in self._processes.values()):
+        under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
+        if self._ready_due and not under_way:
             self._ready_due = False
             self._server.send({"event": "ready"})
 
@@ -137,18 +142,46 @@ class Supervisor:
         return process if isinstance(process, Process) else None
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request = body["request"]
+        request, plan = body["request"], LaunchPlan.from_dict(body["plan"])
+        holder = plan.confine.holder
+        if holder is None or not descriptors:
+            self._launch(request, plan, descriptors, None, None)
+            return
         try:
+            kept = [os.dup(fd) for fd in descriptors[:1]]
+        except OSError:
+            kept = []
+
+        def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
+            self._launch(request, plan, kept, namespaces, error)
+            for fd in kept:
+                os.close(fd)
+            self._say_ready()
+
+        self._holders.take(holder, plan.confine.user, go_on)
+
+    def _launch(
+        self,
+        request: int,
+        plan: LaunchPlan,
+        descriptors: list[int],
+        namespaces: Namespaces | None,
+        error: MhnosError | None,
+    ) -> None:
+        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder."""
+        try:
+            if error is not None:
+                raise error
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            plan = LaunchPlan.from_dict(body["plan"])
             if not descriptors:
                 raise child.none_left("no descriptor is left for another process")
-            process = Process.launch(
-                self._loop, self._archive, self._launcher, self._next_pid, plan, descriptors[0]
-            )
-        except MhnosError as error:
-            self._refuse(request, error)
+            pid, folder = self._next_pid, descriptors[0]
+            process = Process.launch(self._loop, self._archive, self._launcher, pid, plan, folder, namespaces)
+        except MhnosError as refusal:
+            if namespaces is not None:
+                namespaces.kill()
+            self._refuse(request, refusal)
             return
         self._next_pid += 1
         self._take(process, request)
@@ -235,10 +268,12 @@ class Supervisor:
             if process is not None:
                 process.main_exited(status, usage)
             self._leftovers.reaped(os_pid, process)
+            self._holders.reaped(os_pid)
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        return {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, *self._by_os_pid}
+        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid}
+        return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
@@ -261,6 +296,7 @@ class Supervisor:
             tree.kill(self._by_os_pid)
             return
         self._stopping = True
+        self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
         for process in self._by_os_pid.values():
             process.end(signal.SIGTERM, "killed")
@@ -306,7 +342,9 @@ class Supervisor:
 
     def _hand_over(self) -> None:
         running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
+        networks, kept_networks = self._holders.state()
         state = {
+            "networks": networks,
             "config": self._config.to_dict(),
             "next_pid": self._next_pid,
             "spawned": self._spawned,
@@ -314,7 +352,7 @@ class Supervisor:
             "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
         }
         kept = [fd for _, descriptors in running for fd in descriptors]
-        kept += [*self._config.listeners, self._config.lock_fd]
+        kept += [*kept_networks, *self._config.listeners, self._config.lock_fd]
         try:
             handover.replace(state, kept)
         except OSError as error:
@@ -324,8 +362,12 @@ class Supervisor:
             self._server.resume()
 
     def _resume(self, state: dict[str, Any]) -> None:
+        self._holders.restore(state["networks"])
+        handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
             process = Process.restore(self._loop, self._archive, each)
+            if process.namespaces is not None:
+                self._holders.adopt(process.namespaces)
             handover.keep_to_oneself(process.state()[1])
             self._take(process, 0)
             if process.main_status is not None and process.exit is None:

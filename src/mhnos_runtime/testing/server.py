@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,17 +23,25 @@ class TestServer:
     """An async context manager around `mhnos-runtime serve --port 0`.
 
     url: "http://127.0.0.1:PORT". token: as in the state directory. workspace, state_dir: below `directory`,
-    which is a temporary one when none is given. pid: the supervisor's. Extra flags and variables are passed
-    on.
+    which is a temporary one when none is given. pid: the supervisor's. greeting: what it printed. Extra flags
+    and variables are passed on; prefix: of the command, which it has to execute. Without --sandbox the level
+    is none.
     """
 
     __test__ = False
 
     def __init__(
-        self, directory: Path | None = None, *flags: str, environment: Mapping[str, str] | None = None
+        self,
+        directory: Path | None = None,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        self._flags = flags
+        # The level is the test's business, and root's processes are to be able to use a private directory.
+        root_too = ("--allow-root",) if os.geteuid() == 0 and "--sandbox" not in flags else ()
+        self._flags = (*(() if "--sandbox" in flags else ("--sandbox", "none")), *root_too, *flags)
         self._environment = dict(environment or {})
+        self._prefix = prefix
         self._temporary = tempfile.TemporaryDirectory() if directory is None else None
         root = Path(self._temporary.name) if self._temporary is not None else directory
         if root is None:
@@ -43,6 +51,7 @@ class TestServer:
         self.log = root / "server.log"
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
+        self.greeting = ""
 
     @property
     def token(self) -> str:
@@ -66,6 +75,7 @@ class TestServer:
         self.workspace.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._prefix,
                 sys.executable,
                 "-m",
                 "mhnos_runtime",
@@ -116,6 +126,7 @@ class TestServer:
         if process is None or process.stdout is None:
             raise RuntimeError("the server has not been started")
         while line := await process.stdout.readline():
+            self.greeting += line.decode()
             if b"mhnos-runtime run" in line:
                 break
         else:

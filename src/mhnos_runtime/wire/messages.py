@@ -67,6 +67,31 @@ class SpawnOptions(Part):
     timeout: Annotated[float, Meta(ge=0, le=MAX_INTEGER)] | None = None
 
 
+class SpawnLimits(Part):
+    """Narrower than the server's own, which nothing here can widen. Memory, tasks and CPU share (100: one
+    CPU): of the process with its descendants; the rest of each of them. None and 0: as the server has it."""
+
+    memory_bytes: Count | None = None
+    tasks: Count | None = None
+    cpu_percent: Count | None = None
+    cpu_seconds: Count | None = None
+    file_bytes: Count | None = None
+    open_files: Count | None = None
+
+
+class Isolation(Part):
+    """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: for memory,
+    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none"."""
+
+    level: str
+    network: str
+    uid: int
+    namespaces: list[str]
+    landlock: int
+    seccomp: bool
+    limits: dict[str, str]
+
+
 class FileEntry(Part):
     """`content` is not decoded here, see wire.content. `mtime`: epoch ms."""
 
@@ -131,6 +156,7 @@ class ProcessInfo(Part):
     next_offset: int | UnsetType = UNSET
     viewers: int | UnsetType = UNSET
     sandbox: str | UnsetType = UNSET
+    isolation: Isolation | UnsetType = UNSET
     exit: ExitInfo | UnsetType | None = UNSET
 
 
@@ -162,7 +188,7 @@ class Spawn(Message, tag="spawn"):
 
     `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
     key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
-    Attach.
+    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -175,6 +201,8 @@ class Spawn(Message, tag="spawn"):
     attach: bool = True
     linger_ms: Count | None = None
     key: Name | None = None
+    network: str | None = None
+    limits: SpawnLimits | None = None
     acks: bool = False
 
 

@@ -1,0 +1,137 @@
+"""Where control groups for processes can be made on this host: cgroup v1, or a delegated part of v2.
+
+Reads /proc and makes the runtime's own group; knows no process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+#: cgroup v1 hierarchies that are used, each for itself.
+CONTROLLERS = ("memory", "pids", "cpu")
+UNIFIED = "unified"
+PREFIX = "mhnos-"
+_NEEDED = frozenset({"memory", "pids"})
+
+
+class Place(NamedTuple):
+    """A directory in which groups may be made. own: the runtime sits in it and has to move below first."""
+
+    controller: str
+    directory: Path
+    own: bool = False
+
+
+def find(
+    membership: str | None = None, mounts: str | None = None, *, pid: int | None = None
+) -> tuple[list[Place], str]:
+    """Places, and what to say where there are none. membership, mounts: /proc/self/cgroup and mountinfo."""
+    membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
+    mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
+    unified = _unified(membership, mounts, pid or os.getpid())
+    if unified is not None:
+        return [unified], ""
+    places = [place for name in CONTROLLERS if (place := _v1(name, membership, mounts)) is not None]
+    return places, "" if places else "no control group of this user can hold processes"
+
+
+def _mount(mounts: str, kind: str, option: str) -> tuple[str, str] | None:
+    """(root, mount point) of a hierarchy (proc(5), mountinfo)."""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, filesystem = before.split(), after.split()
+        if len(fields) <= 4 or len(filesystem) <= 2 or filesystem[0] != kind:
+            continue
+        if not option or option in filesystem[2].split(","):
+            return fields[3], fields[4]
+    return None
+
+
+def _directory(membership: str, controller: str, mount: tuple[str, str]) -> Path | None:
+    for line in membership.splitlines():
+        _number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if controller in names.split(",") if controller else not names:
+            root, point = mount
+            inside = path.removeprefix(root) if root != "/" else path
+            return Path(point, inside.strip("/"))
+    return None
+
+
+def _v1(controller: str, membership: str, mounts: str) -> Place | None:
+    mount = _mount(mounts, "cgroup", controller)
+    directory = _directory(membership, controller, mount) if mount else None
+    if directory is not None and directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
+        return Place(controller, directory)
+    return None
+
+
+def _unified(membership: str, mounts: str, pid: int) -> Place | None:
+    """The runtime's own group where it is alone in it, else the nearest whose children have controllers."""
+    mount = _mount(mounts, "cgroup2", "")
+    own = _directory(membership, "", mount) if mount else None
+    if own is None or mount is None:
+        return None
+    alone = _words(own / "cgroup.procs") <= {str(pid)}
+    if alone and _writable(own) and _words(own / "cgroup.controllers") >= _NEEDED:
+        return Place(UNIFIED, own, own=True)
+    for directory in own.parents:
+        if not directory.is_relative_to(mount[1]) or not _writable(directory):
+            return None
+        if _words(directory / "cgroup.subtree_control") >= _NEEDED:
+            return Place(UNIFIED, directory)
+    return None
+
+
+def _writable(directory: Path) -> bool:
+    return all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
+
+
+def _words(path: Path) -> set[str]:
+    with contextlib.suppress(OSError):
+        return set(path.read_text().split())
+    return set()
+
+
+def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
+    """Make the runtime's group in each place, and remove what earlier ones left there; (controller, path)."""
+    rows: list[tuple[str, str]] = []
+    for place in places:
+        _sweep(place.directory)
+        with contextlib.suppress(OSError):
+            rows.append((place.controller, str(_make(place))))
+    return tuple(rows)
+
+
+def _make(place: Place) -> Path:
+    if place.own:
+        own = place.directory / "runtime"
+        own.mkdir(exist_ok=True)
+        (own / "cgroup.procs").write_text(str(os.getpid()))
+        _enable(place.directory)
+    # By the OS pid, which the supervisor keeps: that says later whether it is still in use.
+    group = place.directory / f"{PREFIX}{os.getpid()}"
+    group.mkdir(exist_ok=True)
+    if place.controller == UNIFIED:
+        _enable(group)
+    return group
+
+
+def _enable(directory: Path) -> None:
+    """Give children the controllers; each for itself, since cpu is often not delegated."""
+    for controller in CONTROLLERS:
+        with contextlib.suppress(OSError):
+            (directory / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _sweep(directory: Path) -> None:
+    """A runtime that was killed could not remove its groups."""
+    for group in directory.glob(f"{PREFIX}*"):
+        if os.path.exists(f"/proc/{group.name.removeprefix(PREFIX)}"):
+            continue
+        for each in (*group.glob("p*"), group):
+            with contextlib.suppress(OSError):
+                each.rmdir()

@@ -1,0 +1,136 @@
+"""Limits, end to end: what exceeds them ends alone, and its record says why. Knows no mechanism."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.testing import TestServer
+from tests.sandbox.conftest import require
+from tests.server.client import Client, connect
+
+MEMORY = 128 << 20
+EATER = """
+import os, sys, time
+print("up", flush=True)
+if sys.argv[1] == "child" and os.fork():
+    time.sleep(60)
+kept = []
+while True:
+    kept.append(bytearray(os.urandom(1)) * (4 << 20))
+"""
+#: Where the kernel has no control group that the runtime may use, the supervisor looks itself.
+BLIND = {"PYTHONPATH": str(Path(__file__).parent / "no_cgroups")}
+
+
+@asynccontextmanager
+async def serving(folder: Path, level: str, *flags: str, **variables: str) -> AsyncIterator[Client]:
+    flags = ("--sandbox", level, "--max-memory", str(MEMORY), "--kill-grace-seconds", "0.5", *flags)
+    async with TestServer(folder / "server", *flags, environment=variables) as server:
+        (server.workspace / "eat.py").write_text(EATER)
+        async with connect(server) as client:
+            yield client
+
+
+@pytest.mark.parametrize("who", ["self", "child"])
+async def test_too_much_memory_ends_that_process_only(level: str, folder: Path, who: str) -> None:
+    async with serving(folder, level) as client:
+        bystander = await client.run("echo up; exec sleep 60")
+        eater = await client.spawn("python", "eat.py", who)
+        ended = await client.exit(eater)
+        assert (ended["reason"], ended["signal"]) == ("memory", "SIGKILL"), ended
+        assert MEMORY * 0.8 <= ended["maxRssBytes"] <= MEMORY * 1.2
+        (row,) = (await client.ask("list"))["processes"]
+        assert row["pid"] == bystander
+
+
+@pytest.mark.parametrize("who", ["self", "child"])
+async def test_too_much_memory_without_control_groups(level: str, folder: Path, who: str) -> None:
+    async with serving(folder, level, **BLIND) as client:
+        eater = await client.spawn("python", "eat.py", who)
+        await client.text(eater, "up")
+        (row,) = (await client.ask("list"))["processes"]
+        assert row["isolation"]["limits"]["memory"] == "watchdog"
+        ended = await client.exit(eater)
+        assert (ended["reason"], ended["signal"]) == ("memory", "SIGKILL"), ended
+        assert ended["maxRssBytes"] > MEMORY
+
+
+async def test_a_request_can_only_narrow(level: str, folder: Path) -> None:
+    async with serving(folder, level) as client:
+        pid = await client.spawn("python", "eat.py", "self", limits={"memoryBytes": MEMORY // 2})
+        ended = await client.exit(pid)
+        assert ended["reason"] == "memory"
+        assert ended["maxRssBytes"] < MEMORY * 0.8
+        pid = await client.spawn("python", "eat.py", "self", limits={"memoryBytes": MEMORY * 100})
+        ended = await client.exit(pid)
+        assert ended["reason"] == "memory"
+        assert ended["maxRssBytes"] <= MEMORY * 1.3
+
+
+async def test_processor_time(level: str, folder: Path) -> None:
+    async with serving(folder, level, "--max-cpu-seconds", "1") as client:
+        pid = await client.run("while :; do :; done")
+        ended = await client.exit(pid)
+        assert ended["signal"] in ("SIGXCPU", "SIGKILL")
+        assert 900 <= ended["cpuMs"] < 5000
+
+
+async def test_share_of_processor(level: str, folder: Path, facts: Facts) -> None:
+    """A fifth of a CPU for a second and a half of wall time."""
+    if not {"cpu", "unified"} & dict(facts.cgroups).keys():
+        pytest.skip("this host has no control group for CPU that can be used")
+    async with serving(folder, level, "--max-cpu", "20") as client:
+        pid = await client.run("while :; do :; done", options={"timeout": 1500})
+        ended = await client.exit(pid)
+        assert ended["reason"] == "timeout"
+        assert ended["cpuMs"] < 700
+
+
+async def test_tasks_of_a_fork_bomb(level: str, folder: Path) -> None:
+    """The bomb is stopped at the limit, and nothing of it is left afterwards."""
+    async with serving(folder, level, "--max-tasks", "30") as client:
+        pid = await client.run("echo up; bomb() { bomb | bomb & wait; }; bomb", options={"timeout": 1500})
+        ended = await client.exit(pid)
+        assert ended["reason"] in ("timeout", "exit", "killed"), ended
+        assert (await client.ask("list"))["processes"] == []
+
+
+async def test_wall_time_and_file_size(level: str, folder: Path) -> None:
+    async with serving(folder, level, "--max-file-size", "1m") as client:
+        pid = await client.run("head -c 3000000 /dev/zero > big; echo $?; wc -c < big")
+        await client.exit(pid)
+        assert client.output(pid).split()[-1] == str(1 << 20)
+
+
+async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
+    require(facts, "none")
+    async with serving(folder, "none") as client:
+        pid = await client.run("cat /proc/self/cgroup")
+        await client.exit(pid)
+        text = client.output(pid)
+    named = {line.rsplit("/", 2)[-2] for line in text.splitlines() if "/mhnos-" in line}
+    assert bool(named) is bool(facts.cgroups)
+    for _controller, directory in facts.cgroups:
+        assert not named & {path.name for path in Path(directory).iterdir()}
+
+
+async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path) -> None:
+    """Each has its own limits and namespaces; forty are there at the same time."""
+    async with serving(folder, level) as client:
+        pids = await asyncio.gather(*(_spawn(client, number) for number in range(1)))
+        pids += [await client.run("echo up; exec sleep 30") for _ in range(39)]
+        rows = (await client.ask("list"))["processes"]
+        assert len(rows) == len(pids) == 40
+        assert len({row["osPid"] for row in rows}) == 40
+        assert all(os.path.exists(f"/proc/{row['osPid']}") for row in rows)
+
+
+async def _spawn(client: Client, _number: int) -> int:
+    return await client.run("echo up; exec sleep 30")
