@@ -167,7 +167,8 @@ class Runtime:
             timeout_ms=_timeout_ms(request.options.timeout),
             notice=notice,
         )
-        policy = narrow(narrow(self._sandbox.policy, Wish(**dict(kind.limits))), _wish(request))
+        of_kind: dict[str, Any] = dict(kind.limits)
+        policy = narrow(narrow(self._sandbox.policy, Wish(**of_kind)), _wish(request))
         bounds = plan.Bounds(*confine(self._sandbox, policy, cwd))
         return plan.plan(kind, asked, self._policy, self._host, self._meta(request, cwd, policy), bounds)
 
