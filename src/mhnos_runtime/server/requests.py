@@ -92,7 +92,7 @@ def attach(connection: Connection, request: m.Attach) -> None:
 
 
 def _start(process: Process, request: m.Attach) -> int:
-    """Where to begin: for what names no offset at what is promised, not at what the next burst may be taking."""
+    """Where to begin: without an offset at what is promised, not at what the next burst may be taking."""
     log = process.log
     if request.tail is not None:
         return max(log.oldest, log.head - request.tail)
