@@ -92,16 +92,16 @@ def attach(connection: Connection, request: m.Attach) -> None:
 
 
 def _start(process: Process, request: m.Attach) -> int:
+    """Where to begin: without an offset at what is promised, not at what the next burst may be taking."""
     log = process.log
     if request.tail is not None:
-        return max(log.tail, log.head - request.tail)
+        return max(log.oldest, log.head - request.tail)
     if request.from_ == "end":
         return log.head
     if isinstance(request.from_, int):
         if request.from_ > log.head:
             raise InvalidRequest(f"from: {request.from_} is beyond the end of the output ({log.head})")
         return request.from_
-    # Not the tail, which the writer's next burst may be taking while this place is not held yet.
     return log.oldest
 
 
