@@ -107,6 +107,10 @@ def default_state_dir(place: Place) -> Path:
     return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
 
 
+def default_engines_dir(place: Place) -> Path:
+    return xdg(place, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
+
+
 def xdg(place: Place, variable: str, fallback: str) -> Path:
     """A base directory; relative values are to be ignored (XDG Base Directory Specification)."""
     value = place.environ.get(variable, "")
@@ -138,6 +142,13 @@ SETTINGS: tuple[Setting, ...] = (
         default_state_dir,
         "folder for the token and the output logs",
         default_text="$XDG_STATE_HOME/mhnos-runtime, else ~/.local/state/mhnos-runtime",
+    ),
+    Setting(
+        "engines_dir",
+        path(),
+        default_engines_dir,
+        "folder for engines that the runtime installs",
+        default_text="$XDG_DATA_HOME/mhnos-runtime/engines, else ~/.local/share/mhnos-runtime/engines",
     ),
     Setting(
         "sandbox",
@@ -214,6 +225,7 @@ class Settings:
     port: int
     workspace: Path
     state_dir: Path
+    engines_dir: Path
     sandbox: Literal["strict", "relaxed", "none"]
     network: Literal["host", "loopback", "none"]
     user: str

@@ -209,8 +209,9 @@ def _filters() -> tuple[str, dict[str, str]]:
     old = 0 < landlock_abi() < 3
     try:
         return "", {
-            "network": seccomp.compile_filter(network=True, old_landlock=old),
-            "no-network": seccomp.compile_filter(network=False, old_landlock=old),
+            name + suffix: seccomp.compile_filter(network=network, connect=connect, old_landlock=old)
+            for name, network in (("network", True), ("no-network", False))
+            for suffix, connect in (("", True), ("-no-connect", False))
         }
     except OSError as error:
         return str(error), {}
