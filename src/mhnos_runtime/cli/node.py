@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.engines.versions import Version, allows, parse
+from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.probe import reachable
 
 #: What the kind node asks for.
@@ -43,17 +44,54 @@ def find_node(
     return "", f"Node.js {_for_people(wanted)} is not on this machine{detail}"
 
 
-def find_npm() -> tuple[tuple[str, ...], str]:
-    """Return (the command that runs npm, ""), or ((), why there is none)."""
+def find_npm(node: str = "") -> tuple[tuple[str, ...], str]:
+    """Return (the command that runs npm, ""), or ((), why there is none).
+
+    node: the Node.js to run it with, since npm leaves out optional packages that ask for a newer one than
+    it runs on.
+    """
     found: list[str] = []
-    for command in _npms():
-        version = _version(command)
+    for own_node, script in _npms():
+        version = _version([node or own_node, script])
         if version is not None and allows(_OLDEST_NPM, version):
-            return tuple(command), ""
+            return (node or own_node, script, *_configuration(own_node)), ""
         if version is not None:
-            found.append(f"{command[-1]} is {'.'.join(map(str, version))}")
+            found.append(f"{script} is {'.'.join(map(str, version))}")
     detail = f" ({'; '.join(found)})" if found else ""
     return (), f"npm {_for_people(_OLDEST_NPM)} is not on this machine{detail}"
+
+
+def engine_facts(engines: EngineStore) -> tuple[Fact, ...]:
+    """What `doctor` says of each engine."""
+    return tuple(
+        Fact(name, not why_not, where or why_not, spec.needed_for, f"mhnos-runtime engines {how} {name}")
+        for name, spec in engines.catalogue.items()
+        for where, why_not, how in [_engine(engines, name)]
+    )
+
+
+def _engine(engines: EngineStore, name: str) -> tuple[str, str, str]:
+    """(where it is, or why it cannot be used, how to get it)."""
+    found, spec = engines.find(name), engines.catalogue[name]
+    if name == "node":
+        return (*find_node(None, engines), "install")
+    if found is None:
+        return "", engines.distrusted() or "not installed", "install"
+    if spec.script:
+        node, why_not = find_node(None, engines, spec.node_range)
+        if not node:
+            return "", f"{found.version} is installed; {why_not}", "install node"
+    newer = (
+        "" if engines.is_current(found) else f"; {spec.version} is ready: mhnos-runtime engines update {name}"
+    )
+    return f"{found.version} ({found.program}){newer}", "", "install"
+
+
+def _configuration(own_node: str) -> tuple[str, ...]:
+    """What npm would look for beside its own Node.js, and not beside another: the machine's settings."""
+    file = Path(os.path.realpath(own_node)).parents[1] / "etc" / "npmrc"
+    chosen = any(name.lower() == "npm_config_globalconfig" for name in os.environ)
+    return () if chosen or not file.is_file() else (f"--globalconfig={file}",)
 
 
 def _for_people(wanted: str) -> str:
@@ -74,17 +112,16 @@ def _nodes(engines: EngineStore | None) -> Iterator[str]:
         yield str(wheel / "bin" / "node")
 
 
-def _npms() -> Iterator[list[str]]:
-    """The machine's own first, since it may be set up for a registry, then the wheel's."""
+def _npms() -> Iterator[tuple[str, str]]:
+    """(Node.js, npm's script): the machine's own first, since it may be set up for a registry, then the
+    wheel's."""
     own, node = shutil.which("npm"), shutil.which("node")
-    if own is not None and node is not None:
-        script = os.path.realpath(own)
-        yield [node, script] if script.endswith(".js") else [own]
+    if own is not None and node is not None and os.path.realpath(own).endswith(".js"):
+        yield node, os.path.realpath(own)
     wheel = _wheel()
     if wheel is not None:
         # The wheel's bin/npm looks for its files where they are not.
-        script = str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-        yield [str(wheel / "bin" / "node"), script]
+        yield str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
 def _wheel() -> Path | None:

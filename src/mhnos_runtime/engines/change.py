@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -31,14 +32,11 @@ _KEPT_VERSIONS = 2
 class Change:
     """The right to change a store: a context manager that one command at a time can enter.
 
-    npm: the command that runs npm. node: of a Node.js that fits what a script asks for, for its first start.
     Raises InstallFailed, also from entering: code "engines-busy" where another command has it.
     """
 
-    def __init__(self, store: EngineStore, npm: Sequence[str] = (), node: str = "") -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._store = store
-        self._npm = npm
-        self._node = node
         self._lock_fd = -1
         self._staging = store.folder / ".staging"
         self._trash = store.folder / ".trash"
@@ -65,12 +63,18 @@ class Change:
     def install(
         self,
         name: str,
+        npm_command: Sequence[str],
+        node: str = "",
         progress: Callable[[Progress], None] = lambda _: None,
         *,
         stall_seconds: float = npm.STALL_SECONDS,
     ) -> Engine:
         """Bring the pinned version; returns at once where it is there. Of the older ones the latest stays,
-        since processes may be using it, until the next version comes."""
+        since processes may be using it, until the next version comes.
+
+        npm_command: what runs npm. node: a Node.js in the range that the engine asks for, if it asks for one;
+        npm has to run on it too.
+        """
         spec = self._store.catalogue[name]
         found = self._store.find(name)
         if found is not None and self._store.is_current(found):
@@ -81,7 +85,15 @@ class Change:
         with _usable(self._store.folder):
             self._check_space(spec)
             try:
-                engine = self._make(spec, progress, stall_seconds)
+                fetch = partial(
+                    npm.install,
+                    npm_command,
+                    cache=self._cache,
+                    progress=progress,
+                    keep_open=(self._lock_fd,),
+                    stall_seconds=stall_seconds,
+                )
+                engine = self._make(spec, fetch, node)
             except InstallFailed as failed:
                 if failed.code == "no-space":
                     self._discard(self._cache)
@@ -138,7 +150,7 @@ class Change:
                 hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
             )
 
-    def _make(self, spec: Spec, progress: Callable[[Progress], None], stall_seconds: float) -> Engine:
+    def _make(self, spec: Spec, fetch: Callable[..., str], node: str) -> Engine:
         draft = self._staging / spec.name
         self._discard(draft)
         _make_public(draft)
@@ -146,28 +158,20 @@ class Change:
             shutil.copyfile(spec.folder / each, draft / each)
             (draft / each).chmod(0o644)
         wanted = spec.packages(self._store.machine)
-        network = npm.install(
-            self._npm,
-            draft,
-            self._cache,
-            total=len(wanted),
-            progress=progress,
-            keep_open=(self._lock_fd,),
-            stall_seconds=stall_seconds,
-        )
+        network = fetch(draft, total=len(wanted))
         absent = _absent(draft, wanted)
         if absent:
             raise npm.unreachable(network) if network else _incomplete(spec, absent)
         program = draft / "node_modules" / spec.package[self._store.machine] / spec.program
-        self._start_once(spec, program)
+        self._start_once(spec, program, node)
         return self._put_in_place(spec, draft, program)
 
-    def _start_once(self, spec: Spec, program: Path) -> None:
+    def _start_once(self, spec: Spec, program: Path, node: str) -> None:
         """Whether it runs here at all. OpenClaw also finishes its installation then, which it cannot later,
         when its folder is read-only and it runs as somebody else."""
         home = self._staging / "home"
         _make_public(home)
-        command = [self._node, str(program)] if spec.script else [str(program)]
+        command = [node, str(program)] if spec.script else [str(program)]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "TMPDIR": str(home)}
         try:
             done = subprocess.run(

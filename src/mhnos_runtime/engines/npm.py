@@ -87,8 +87,8 @@ class _Seen:
 def install(
     npm: Sequence[str],
     folder: Path,
-    cache: Path,
     *,
+    cache: Path,
     total: int,
     progress: Callable[[Progress], None],
     keep_open: Sequence[int] = (),

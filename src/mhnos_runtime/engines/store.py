@@ -93,10 +93,10 @@ class EngineStore:
             return None
 
 
-def missing(name: str) -> StartFailed:
-    """The error of a start that needs an engine which is not there."""
+def missing(name: str, why: str = "") -> StartFailed:
+    """The error of a start that needs an engine which is not there. why: more than that, where known."""
     return StartFailed(
-        f"{CATALOGUE[name].title} is not installed",
+        why or f"{CATALOGUE[name].title} is not installed",
         code="engine-missing",
         hint=f"mhnos-runtime engines install {name}",
     )
