@@ -25,6 +25,7 @@ from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, 
 from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
+from mhnos_runtime.client.spawning import spawn_message
 from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, PtySize
 from mhnos_runtime.wire import frames
@@ -127,24 +128,18 @@ class Runtime:
         attach: bool = True,
         linger_ms: int | None = None,
         network: str | None = None,
+        ports: Mapping[str, int] | None = None,
+        worker: m.WorkerOptions | None = None,
     ) -> ClientProcess:
         """Start a process and, unless told otherwise, receive its output from the first byte.
 
         pty: a size, False for pipes, None: the kind's own. linger_ms: end it so long after its last client
-        has left. network: less than the server gives. Starts one process only. Raises RequestFailed.
+        has left. network: less than the server gives. ports: by name, 0 for any. worker: for a script of
+        workerd. Starts one process only. Raises RequestFailed.
         """
-        message = m.Spawn(
-            process_type=kind,
-            command=command,
-            args=list(args),
-            options=m.SpawnOptions(cwd=cwd, env=dict(env) if env else None, timeout=timeout_ms),
-            pty=m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
-            name=name,
-            attach=attach,
-            linger_ms=linger_ms,
-            key=str(uuid.uuid4()),
-            acks=True,
-            network=network,
+        options = m.SpawnOptions(cwd=cwd, env=dict(env) if env else None, timeout=timeout_ms)
+        message = spawn_message(
+            *(kind, command, args, options, pty, name, attach, linger_ms, network, ports, worker)
         )
         made: list[ClientProcess] = []
         await self.request(
@@ -425,6 +420,8 @@ class Runtime:
             process.on_gap(message)
         elif isinstance(message, m.Replay):
             process.on_replay(message)
+        elif isinstance(message, m.Ready | m.Ports):
+            process.on_news(message)
         elif isinstance(message, m.Exit):
             process.on_exit(message)
             if process.over:

@@ -58,7 +58,10 @@ class InputUncertain:
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """How a process ended, and how that is known (`evidence`); None where the server cannot know."""
+    """How a process ended, and how that is known (`evidence`); None where the server cannot know.
+
+    `failure`: "config" when the process found its configuration wrong.
+    """
 
     code: int | None
     signal: str | None
@@ -68,3 +71,4 @@ class ExitInfo:
     cpu_ms: int | None = None
     max_rss_bytes: int | None = None
     output_bytes: int | None = None
+    failure: str = ""

@@ -63,8 +63,12 @@ def port(name: str, number: int, address: str = LOOPBACK) -> Port:
     return Port(name, number, address, url)
 
 
+#: Colours and the like (ECMA-48, SGR), which some programs write to pipes too.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 class LineSearch:
-    """Looks for a pattern in the lines of two streams that come in pieces."""
+    """Looks for a pattern in the lines, without their colours, of two streams that come in pieces."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = re.compile(pattern)
@@ -79,7 +83,7 @@ class LineSearch:
             lines.append(rest)
             rest = ""
         self._rest[stream] = rest
-        return any(self._pattern.search(line.rstrip("\r")[:LINE_BYTES]) for line in lines)
+        return any(self._pattern.search(_COLOUR.sub("", line[:LINE_BYTES]).rstrip("\r")) for line in lines)
 
     def skip(self) -> None:
         """Bytes are missing here."""
