@@ -99,11 +99,12 @@ class Watcher:
         return bool(self._process.meta["ready"]["state"] == "starting")
 
     def begin(self) -> None:
+        if self._control is not None:
+            self._control.setblocking(False)
         if self._process.exit is not None:
             self.ended()
             return
         if self._control is not None:
-            self._control.setblocking(False)
             self._loop.add_reader(self._control.fileno(), self._told)
         if not self._starting:
             return
