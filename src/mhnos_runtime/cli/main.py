@@ -39,6 +39,7 @@ VERBS = {
     "token": Verb("token", "Show or replace the token that clients need."),
     "doctor": Verb("doctor", "Tell what this machine can enforce."),
     "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw."),
+    "credentials": Verb("credentials", "Show the token of a process, such as OpenClaw's."),
     "template": Verb("template", "Print a workerd config to begin with."),
     "config": Verb("config", "Show the settings in force and where each comes from."),
     "check": Verb("check", "Try every request on a running runtime."),
