@@ -16,12 +16,15 @@ from mhnos_runtime.errors import ConfigError
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
 #: What an operator can write in argv; those with a name behind a colon as well.
 PLACEHOLDERS = ("{command}", "{args}", "{memory_mb}", "{home}", "{port}", "{socket}", "{token}")
+#: Those of which `{engine:NAME}` gives the program.
+ENGINES = ("node", "workerd", "openclaw")
 #: What the operator's limits can be narrowed to: for a process with its descendants, then for each of them.
 LIMITS = ("memory_bytes", "tasks", "cpu_percent", "cpu_seconds", "file_bytes", "open_files")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}\Z")
+_ENGINE = re.compile(r"\{engine:([^}]*)\}")
 _NAMED = re.compile(r"\{(port|socket)(:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\}")
 READY_SECONDS = 60.0
 _MOST_SECONDS = 3600
@@ -135,6 +138,11 @@ def _argv(value: object, where: str) -> tuple[str, ...]:
 
 
 def _check_placeholders(item: str, where: str) -> None:
+    for name in _ENGINE.findall(item):
+        if name not in ENGINES:
+            raise ConfigError(
+                f"{where} has {{engine:{name}}}{nearest(name, ENGINES)}; known: {', '.join(ENGINES)}"
+            )
     if "{args}" in item and item != "{args}":
         raise ConfigError(f"{where} has {item!r}; expected {{args}} as an item of its own")
     if _PLACEHOLDER.match(item) and item not in PLACEHOLDERS:

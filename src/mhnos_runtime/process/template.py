@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mhnos_runtime.config.kinds import ENGINES
+
 #: The name of `{port}` and `{socket}` without one.
 MAIN = "main"
 
@@ -25,7 +27,7 @@ MAIN = "main"
 PORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _PLACEHOLDER = re.compile(
     r"\{(command|memory_mb|home|token|control|(?:port|socket)(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?"
-    r"|engine:[a-z]+)\}"
+    rf"|engine:(?:{'|'.join(ENGINES)}))\}}"
 )
 
 
@@ -85,4 +87,6 @@ def _value(placeholder: str, values: Values) -> str:
         return str(values.sockets[name or MAIN])
     if key == "engine":
         return values.engines[name]
+    if key == "control" and not values.control:
+        return "{control}"
     return str(getattr(values, key))

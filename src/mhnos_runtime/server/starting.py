@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from mhnos_runtime.config import Settings
+from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import EngineStore, missing
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
@@ -28,8 +29,6 @@ from mhnos_runtime.server.ports import Handed, check_names, free, listen
 from mhnos_runtime.wire import messages as m
 
 DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
-#: All that there are: processes may read those that are installed.
-ENGINES = ("node", "workerd", "openclaw")
 
 
 @dataclass(frozen=True, slots=True)
