@@ -31,9 +31,14 @@ class Package:
     cpu: list[str] = field(default_factory=list)
     filler_bytes: int = 0
     scripts: dict[str, str] = field(default_factory=dict)
+    node: str = ""
 
-    def platform(self) -> dict[str, list[str]]:
-        return {"cpu": self.cpu} if self.cpu else {}
+    def platform(self) -> dict[str, Any]:
+        """What a manifest and a lock say of where it runs."""
+        return {
+            **({"cpu": self.cpu} if self.cpu else {}),
+            **({"engines": {"node": self.node}} if self.node else {}),
+        }
 
     def tarball(self) -> bytes:
         manifest = {"name": self.name, "version": self.version, "scripts": self.scripts, **self.platform()}
