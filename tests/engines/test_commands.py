@@ -205,7 +205,7 @@ def test_no_npm(scene: Scene) -> None:
     scene.env["PATH"] = "/nonexistent"
     done = scene.run("install", "workerd")
     assert done.returncode == 1
-    message, hint = done.stderr.splitlines()
+    message, hint = done.stderr.splitlines()[-2:]
     assert message == "mhnos-runtime: npm 9 or newer is not on this machine"
     assert hint.startswith("hint: pip install 'mhnos-runtime[node]'")
 

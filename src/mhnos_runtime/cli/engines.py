@@ -177,11 +177,11 @@ def _bring(store: EngineStore, names: Sequence[str]) -> None:
     with _interruptible(), Change(store) as change:
         for name in sorted(absent, key=list(store.catalogue).index):
             wanted = store.catalogue[name].node_range
-            node = find_node(None, store, wanted)[0] if wanted else ""
-            npm, why_not = find_npm(node)
-            if not npm:
-                raise InstallFailed(why_not, code="npm-missing", hint=_NO_NPM)
             with _Shown(name, store.catalogue[name].version) as shown:
+                node = find_node(None, store, wanted)[0] if wanted else ""
+                npm, why_not = find_npm(node)
+                if not npm:
+                    raise InstallFailed(why_not, code="npm-missing", hint=_NO_NPM)
                 engine = change.install(name, npm, node, shown.progress)
             print(f"{name} {engine.version} installed in {shown.took_s:.0f} s, {say.size(engine.size_bytes)}")
 
