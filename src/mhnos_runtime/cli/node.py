@@ -14,7 +14,7 @@ from pathlib import Path
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.engines.versions import Version, allows, parse
 from mhnos_runtime.sandbox.facts import Fact
-from mhnos_runtime.sandbox.probe import reachable
+from mhnos_runtime.sandbox.probe import NOBODY, reachable
 
 #: What the kind node asks for.
 WANTED = ">=22"
@@ -62,6 +62,12 @@ def find_npm(node: str = "") -> tuple[tuple[str, ...], str]:
     return (), f"npm {_for_people(_OLDEST_NPM)} is not on this machine{detail}"
 
 
+def reader() -> tuple[int, int] | None:
+    """Who has to be able to use what is installed: root's processes run as somebody else, who is not known
+    before there is a workspace."""
+    return NOBODY if os.geteuid() == 0 else None
+
+
 def engine_facts(engines: EngineStore) -> tuple[Fact, ...]:
     """What `doctor` says of each engine."""
     return tuple(
@@ -75,11 +81,11 @@ def _engine(engines: EngineStore, name: str) -> tuple[str, str, str]:
     """(where it is, or why it cannot be used, how to get it)."""
     found, spec = engines.find(name), engines.catalogue[name]
     if name == "node":
-        return (*find_node(None, engines), "install")
+        return (*find_node(reader(), engines), "install")
     if found is None:
         return "", engines.distrusted() or "not installed", "install"
     if spec.script:
-        node, why_not = find_node(None, engines, spec.node_range)
+        node, why_not = find_node(reader(), engines, spec.node_range)
         if not node:
             return "", f"{found.version} is installed; {why_not}", "install node"
     newer = (
