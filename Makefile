@@ -57,11 +57,11 @@ $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.tx
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
-# Node.js comes with the environment. Without workerd everything but its kind works, so it stops nothing; a Ctrl-C does.
-# Once: whoever removes it does not get it back, and where it failed the next start tries again.
-$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/workerd/*) | $(STAMPS)/runtime
-	@$(BIN)/mhnos-runtime engines install workerd && touch $@ || { [ $$? = 1 ] && \
-		echo "Going on without workerd. Later: $(BIN)/mhnos-runtime engines install workerd" >&2; }
+# Node.js comes with the environment, and as an engine where processes cannot enter that. Without these the rest works, so
+# a failure stops nothing; a Ctrl-C does. Once: what is removed does not come back; where it failed the next start tries again.
+$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime
+	@$(BIN)/mhnos-runtime engines install --needed node workerd && touch $@ || { [ $$? = 1 ] && \
+		echo "Going on without it. Later: $(BIN)/mhnos-runtime engines install --needed node workerd" >&2; }
 
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing what tests and checks need (once)"

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -76,10 +76,9 @@ def list_(json_: bool, engines_dir: str | None) -> None:
 
 def _row(store: EngineStore, name: str) -> dict[str, Any]:
     spec, found = store.catalogue[name], store.find(name)
-    states = {True: "installed", False: "update"}
     return {
         "name": name,
-        "state": "missing" if found is None else states[store.is_current(found)],
+        "state": "missing" if found is None else "installed" if store.is_current(found) else "update",
         "version": found.version if found else "",
         "pinned": spec.version,
         "sizeBytes": sum(each.size_bytes for each in store.versions(name)) if found else None,
@@ -91,8 +90,9 @@ def _row(store: EngineStore, name: str) -> dict[str, Any]:
 
 @engines.command(short_help="Install engines.")
 @click.argument("names", metavar="NAME...", type=_names, nargs=-1, required=True)
+@click.option("--needed", is_flag=True, help="Leave node out where processes can use one that is there.")
 @_dir
-def install(names: Sequence[str], engines_dir: str | None) -> None:
+def install(names: Sequence[str], needed: bool, engines_dir: str | None) -> None:
     """Install engines: node, workerd, openclaw. What is installed already is left as it is. With openclaw
     comes node, unless this machine has a Node.js that is new enough for it.
 
@@ -103,7 +103,12 @@ def install(names: Sequence[str], engines_dir: str | None) -> None:
       mhnos-runtime engines install workerd
       mhnos-runtime engines install node workerd openclaw
     """
-    _bring(store_of(engines_dir), names)
+    from mhnos_runtime.cli.node import find_node, reader
+
+    store = store_of(engines_dir)
+    if needed and find_node(reader(), store)[0]:
+        names = [name for name in names if name != "node"]
+    _bring(store, names)
 
 
 @engines.command(short_help="Bring installed engines to the versions that this runtime pins.")
@@ -161,27 +166,28 @@ def _not_installed(name: str) -> Exception:
 
 def _bring(store: EngineStore, names: Sequence[str]) -> None:
     """Install what is not current of these, and what they need in turn."""
-    from mhnos_runtime.cli.node import find_node, find_npm
+    from mhnos_runtime.cli.node import find_node, find_npm, reader
     from mhnos_runtime.engines.change import Change
     from mhnos_runtime.errors import InstallFailed
 
-    absent = [name for name in dict.fromkeys(names) if not _current(store, name)]
-    for name in dict.fromkeys(names):
+    wanted = dict.fromkeys(names)
+    ranges = [store.catalogue[name].node_range for name in wanted]
+    if not all(find_node(reader(), store, each)[0] for each in ranges if each):
+        wanted["node"] = None
+    absent = [name for name in wanted if not _current(store, name)]
+    for name in wanted:
         if name not in absent:
             print(f"{name} {store.catalogue[name].version} is installed")
     if not absent:
         return
-    ranges = [store.catalogue[name].node_range for name in absent]
-    if "node" not in absent and not all(find_node(None, store, each)[0] for each in ranges if each):
-        absent.append("node")
     with _interruptible(), Change(store) as change:
         for name in sorted(absent, key=list(store.catalogue).index):
-            wanted = store.catalogue[name].node_range
-            node = find_node(None, store, wanted)[0] if wanted else ""
-            npm, why_not = find_npm(node)
-            if not npm:
-                raise InstallFailed(why_not, code="npm-missing", hint=_NO_NPM)
+            range_ = store.catalogue[name].node_range
             with _Shown(name, store.catalogue[name].version) as shown:
+                node = find_node(None, store, range_)[0] if range_ else ""
+                npm, why_not = find_npm(node)
+                if not npm:
+                    raise InstallFailed(why_not, code="npm-missing", hint=_NO_NPM)
                 engine = change.install(name, npm, node, shown.progress)
             print(f"{name} {engine.version} installed in {shown.took_s:.0f} s, {say.size(engine.size_bytes)}")
 
@@ -229,7 +235,7 @@ class _Shown:
     def __exit__(self, *_error: object) -> None:
         self.took_s = time.monotonic() - self._began
         if self._on_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._print("\r\x1b[K")
 
     def progress(self, now: Progress) -> None:
         if now.packages >= now.total:
@@ -239,9 +245,14 @@ class _Shown:
         self._show(f"{detail}, {say.size(now.written_bytes)} written, {now.seconds:.0f} s")
 
     def _show(self, detail: str) -> None:
-        now = time.monotonic()
         if self._on_terminal:
-            print(f"\r\x1b[K{self._title}: {detail}", end="", file=sys.stderr, flush=True)
-        elif now - self._line_at >= _LINE_SECONDS:
-            self._line_at = now
-            print(f"{self._title}: {detail}", file=sys.stderr, flush=True)
+            self._print(f"\r\x1b[K{self._title}: {detail}")
+        elif time.monotonic() - self._line_at >= _LINE_SECONDS:
+            self._line_at = time.monotonic()
+            self._print(f"{self._title}: {detail}\n")
+
+    @staticmethod
+    def _print(text: str) -> None:
+        """Nobody looking is no reason to stop."""
+        with suppress(OSError):
+            print(text, end="", file=sys.stderr, flush=True)

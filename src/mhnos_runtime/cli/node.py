@@ -4,6 +4,7 @@ enough, else the one of the wheel. Knows where they are; knows nothing of what i
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.engines.versions import Version, allows, parse
 from mhnos_runtime.sandbox.facts import Fact
-from mhnos_runtime.sandbox.probe import reachable
+from mhnos_runtime.sandbox.probe import NOBODY, reachable
 
 #: What the kind node asks for.
 WANTED = ">=22"
@@ -35,7 +36,7 @@ def find_node(
         if closed:
             found.append(f"{path} is behind {closed}, which the user of processes cannot enter")
             continue
-        version = _version([path])
+        version = _version(path)
         if version is not None and allows(wanted, version):
             return path, ""
         if version is not None:
@@ -52,13 +53,19 @@ def find_npm(node: str = "") -> tuple[tuple[str, ...], str]:
     """
     found: list[str] = []
     for own_node, script in _npms():
-        version = _version([node or own_node, script])
+        version = _npm_version(script)
         if version is not None and allows(_OLDEST_NPM, version):
             return (node or own_node, script, *_configuration(own_node)), ""
         if version is not None:
             found.append(f"{script} is {'.'.join(map(str, version))}")
     detail = f" ({'; '.join(found)})" if found else ""
     return (), f"npm {_for_people(_OLDEST_NPM)} is not on this machine{detail}"
+
+
+def reader() -> tuple[int, int] | None:
+    """Who has to be able to use what is installed: root's processes run as somebody else, who is not known
+    before there is a workspace."""
+    return NOBODY if os.geteuid() == 0 else None
 
 
 def engine_facts(engines: EngineStore) -> tuple[Fact, ...]:
@@ -74,11 +81,11 @@ def _engine(engines: EngineStore, name: str) -> tuple[str, str, str]:
     """(where it is, or why it cannot be used, how to get it)."""
     found, spec = engines.find(name), engines.catalogue[name]
     if name == "node":
-        return (*find_node(None, engines), "install")
+        return (*find_node(reader(), engines), "install")
     if found is None:
         return "", engines.distrusted() or "not installed", "install"
     if spec.script:
-        node, why_not = find_node(None, engines, spec.node_range)
+        node, why_not = find_node(reader(), engines, spec.node_range)
         if not node:
             return "", f"{found.version} is installed; {why_not}", "install node"
     newer = (
@@ -130,10 +137,19 @@ def _wheel() -> Path | None:
     return Path(roots[0]) if roots else None
 
 
-def _version(command: list[str]) -> Version | None:
+def _npm_version(script: str) -> Version | None:
+    """As its package says: to ask npm itself would take half a second."""
     try:
-        done = subprocess.run(  # of what was just looked up
-            [*command, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        package = json.loads((Path(script).parents[1] / "package.json").read_bytes())
+        return parse(package["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _version(path: str) -> Version | None:
+    try:
+        done = subprocess.run(  # a path that was just looked up
+            [path, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -76,6 +76,23 @@ class Spec:
             if all(_fits(entry.get(field), value) for field, value in here.items())
         }
 
+    def manifests(self, machine: str) -> dict[str, str]:
+        """package.json and package-lock.json for one machine: its builds are asked for outright. They are
+        optional, so that others are passed over, and npm would pass over a failed download in silence too.
+        """
+        package = json.loads((self.folder / "package.json").read_bytes())
+        lock = json.loads(self._text)
+        builds = {
+            path.removeprefix("node_modules/"): version
+            for path, version in self.packages(machine).items()
+            if self._packages[path].get("optional") and path.count("node_modules/") == 1
+        }
+        for root in (package, lock["packages"][""]):
+            optional = root.pop("optionalDependencies", {})
+            root["optionalDependencies"] = {k: v for k, v in optional.items() if k not in builds}
+            root["dependencies"] = root.get("dependencies", {}) | builds
+        return {"package.json": json.dumps(package), "package-lock.json": json.dumps(lock)}
+
     def _wanted(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, entry in self._packages.items():
             if path and not entry.get("inBundle") and not entry.get("dev"):

@@ -150,18 +150,18 @@ class Change:
                 hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
             )
 
-    def _make(self, spec: Spec, fetch: Callable[..., str], node: str) -> Engine:
+    def _make(self, spec: Spec, fetch: Callable[..., None], node: str) -> Engine:
         draft = self._staging / spec.name
         self._discard(draft)
         _make_public(draft)
-        for each in ("package.json", "package-lock.json"):
-            shutil.copyfile(spec.folder / each, draft / each)
+        for each, text in spec.manifests(self._store.machine).items():
+            (draft / each).write_text(text)
             (draft / each).chmod(0o644)
         wanted = spec.packages(self._store.machine)
-        network = fetch(draft, total=len(wanted))
+        fetch(draft, total=len(wanted))
         absent = _absent(draft, wanted)
         if absent:
-            raise npm.unreachable(network) if network else _incomplete(spec, absent)
+            raise _incomplete(spec, absent)
         program = draft / "node_modules" / spec.package[self._store.machine] / spec.program
         self._start_once(spec, program, node)
         return self._put_in_place(spec, draft, program)

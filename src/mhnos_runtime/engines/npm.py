@@ -32,14 +32,10 @@ STALL_SECONDS = 60.0
 _MOVED_BYTES = 4096
 #: seconds between two looks at how far it is, below what a person sees as standing still
 _TICK_SECONDS = 0.2
-#: seconds that npm gets to end after SIGTERM
-_GRACE_SECONDS = 5.0
 #: lines of npm's errors that are kept; its stack traces are of no use to anybody here
 _KEPT_LINES = 40
 
 _FETCHED = re.compile(r"npm http (?:fetch GET 200|cache) \S+\.tgz\b")
-_FAILED = re.compile(r"npm http fetch GET .* failed with (\w+)")
-_STATUS = re.compile(r"npm http fetch GET ([45]\d\d) ")
 _ERROR = re.compile(r"npm (?:error|ERR!) ?(.*)")
 
 _UNREACHABLE = frozenset(
@@ -68,16 +64,11 @@ class _Seen:
 
     packages: int = 0
     code: str = ""
-    network: str = ""
     errors: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> None:
         if _FETCHED.match(line):
             self.packages += 1
-        elif failed := _FAILED.match(line):
-            self.network = failed[1]
-        elif status := _STATUS.match(line):
-            self.network = f"E{status[1]}"
         elif (error := _ERROR.match(line)) and len(self.errors) < _KEPT_LINES:
             self.errors.append(error[1])
             if error[1].startswith("code "):
@@ -93,12 +84,11 @@ def install(
     progress: Callable[[Progress], None],
     keep_open: Sequence[int] = (),
     stall_seconds: float = STALL_SECONDS,
-) -> str:
+) -> None:
     """Fill folder/node_modules as folder/package-lock.json says. Raises InstallFailed.
 
     progress is called five times a second. keep_open: descriptors that live as long as npm does, also when
-    this process is killed. Returns the last failure of the network, which may be why an optional package is
-    not there: npm takes that for a success.
+    this process is killed.
     """
     try:
         process = subprocess.Popen(
@@ -119,11 +109,11 @@ def install(
     with process:
         try:
             _follow(process, seen, total, progress, stall_seconds)
+            process.wait()
         finally:
             _end(process)
     if process.returncode:
         raise _why(seen, process.returncode, folder)
-    return seen.network
 
 
 def _follow(
@@ -145,7 +135,7 @@ def _follow(
             moved_at, packages, written = now, seen.packages, bytes_now
         progress(Progress(seen.packages, total, bytes_now, now - began))
         if now - moved_at > stall_seconds:
-            raise unreachable(f"nothing came for {stall_seconds:g} seconds")
+            raise _unreachable(f"nothing came for {stall_seconds:g} seconds")
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
@@ -175,17 +165,13 @@ def _written(pid: int) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """See that npm has ended, by force where it has to be."""
-    for number in (0, signal.SIGTERM, signal.SIGKILL):
+    """See that npm has ended. By force at once: its cache stands that, and the rest is thrown away."""
+    if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            if number and process.poll() is None:
-                os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_SECONDS if number else 0.2)
-            return
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def unreachable(detail: str) -> InstallFailed:
+def _unreachable(detail: str) -> InstallFailed:
     """The error of a network that does not answer."""
     return InstallFailed(
         f"npm cannot reach its registry ({detail})",
@@ -206,11 +192,11 @@ def no_space(folder: Path) -> InstallFailed:
 
 
 def _why(seen: _Seen, status: int, folder: Path) -> InstallFailed:
-    code = seen.code or seen.network
+    code = seen.code
     if code in _FULL:
         return no_space(folder)
-    if code in _UNREACHABLE:
-        return unreachable(code)
+    if code in _UNREACHABLE or code.startswith("E5"):
+        return _unreachable(code)
     if code == "EINTEGRITY":
         return InstallFailed(
             "what npm was given is not what the lock says, and was refused",
