@@ -65,7 +65,7 @@ def _bare_workerd_ms(program: Path, folder: Path) -> float:
 async def _workerd_ms(runtime: Runtime, _server: TestServer) -> float:
     start = time.perf_counter()
     process = await runtime.spawn("workerd", "hello.js")
-    while not process.ports:
+    while not process.ports:  # noqa: ASYNC110 - it is told at once
         await asyncio.sleep(0)
     status = await asyncio.to_thread(_answer, process.ports[0].port)
     duration = (time.perf_counter() - start) * 1000
