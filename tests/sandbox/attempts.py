@@ -159,15 +159,11 @@ NETWORK = frozenset(
 )
 
 
-#: Beside those, what a network namespace changes; the rest is tried with the host's network only.
+#: Beside those, what a network namespace changes.
 _WITH_NETWORK = NETWORK | {"reach_abstract_socket", "reach_path_socket", "raw_packets", "hypervisor_socket"}
 
-CASES = tuple(
-    ((level, network), attempt)
-    for level, network in WAYS
-    for attempt in ATTEMPTS
-    if network == "host" or attempt.name in _WITH_NETWORK
-)
+#: What a narrower network may change; the rest is tried with the host's only.
+WITH_NETWORK = tuple(attempt for attempt in ATTEMPTS if attempt.name in _WITH_NETWORK)
 
 
 def outcome(attempt: Attempt, level: str, network: str) -> Outcome:
