@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ def start(flags: dict[str, Any]) -> None:
     url = _url(settings, listeners[0].getsockname()[1])
     server_id = secrets.token_hex(8)
     _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
+    # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _greet(settings, url, token_file)
     node, no_node = find_node()
     hello = {
