@@ -103,6 +103,7 @@ ATTEMPTS = (
     Attempt("nested_user_namespace_by_clone3", HELD, HELD, ANY),
     Attempt("nested_mount_namespace", HELD, HELD, HELD),
     Attempt("nested_sandbox", HELD, HELD, ANY),
+    Attempt("take_tree", HELD, HELD, ANY),
     Attempt("change_root", HELD, HELD, HELD),
     Attempt("key_to_keyring", HELD, HELD, ANY),
     Attempt("search_keyring", HELD, HELD, ANY),

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import resource
+import struct
 from dataclasses import replace
 
 import pytest
@@ -168,6 +169,22 @@ def test_the_filter_names_what_must_be_refused() -> None:
     }
     families = {rule.tests[0][2] for rule in seccomp.rules(network=False) if rule.call == "socket"}
     assert families >= {2, 10, 16, 17, 40}
+
+
+def test_no_call_is_left_out_because_the_library_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = seccomp._NUMBERS
+    assert {"open_tree_attr", "clone3", "io_uring_setup"} <= numbers.keys()
+    assert numbers.keys() <= {rule.call for rule in seccomp.rules(network=True, old_landlock=True)}
+    library = seccomp.load_library()
+    for name, number in numbers.items():
+        assert library.seccomp_syscall_resolve_name(name.encode()) in (number, -1)
+    compiled = base64.b64decode(seccomp.compile_filter(network=True))
+    compared = {struct.unpack("=HBBI", compiled[at : at + 8])[3] for at in range(0, len(compiled), 8)}
+    assert set(numbers.values()) - {numbers["openat2"]} <= compared
+    monkeypatch.setattr(seccomp, "_NUMBERS", {})
+    if library.seccomp_syscall_resolve_name(b"open_tree_attr") == -1:
+        with pytest.raises(OSError, match="open_tree_attr"):
+            seccomp.compile_filter(network=True)
 
 
 def test_facts_that_are_missing_are_those_that_a_level_needs() -> None:
