@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-#: held: must not get out. out: gets out, which docs/sandbox.md says. any: not this level's business, and
+#: held: must not get out. out: gets out, which docs/threat-model.md says. any: not this level's business, and
 #: different from one machine to the next.
 Outcome = Literal["held", "out", "any"]
 HELD: Outcome = "held"

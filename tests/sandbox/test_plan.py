@@ -6,9 +6,11 @@ import base64
 import itertools
 import json
 import os
+import re
 import resource
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,7 @@ from mhnos_runtime.sandbox import (
 )
 from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.policy import OFFERED
+from tests.sandbox.attempts import ATTEMPTS, OUT, outcome
 
 FACTS = Facts(
     bubblewrap="/usr/bin/bwrap",
@@ -196,3 +199,12 @@ def test_facts_that_are_missing_are_those_that_a_level_needs() -> None:
     facts = replace(FACTS, rows=rows)
     assert [fact.name for fact in facts.missing("strict")] == ["bubblewrap"]
     assert facts.missing("relaxed") == facts.missing("none") == []
+
+
+def test_the_threat_model_names_what_gets_out() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
+    table = text.partition("## What a level does not promise")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {"host", "strict", "relaxed", "none"}
+    assert named <= {attempt.name for attempt in ATTEMPTS}
+    out = {each.name for each in ATTEMPTS for level in LEVELS if outcome(each, level, "host") == OUT}
+    assert out <= named
