@@ -47,7 +47,7 @@ def never_block_the_event_loop() -> Iterator[None]:
 def a_user_without_a_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No settings file, no token and no running server of whoever runs the tests is found."""
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
             patch.setenv(variable, str(tmp_path_factory.mktemp(variable.lower())))
         for variable in list(os.environ):
             if variable.startswith("MHNOS_") and not variable.startswith("MHNOS_TEST_"):
