@@ -21,10 +21,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
-serve: $(STAMPS)/runtime $(STAMPS)/engines ## set up and start the runtime; Ctrl-C stops it
+serve: $(STAMPS)/runtime $(STAMPS)/sandbox $(STAMPS)/engines ## set up and start the runtime; Ctrl-C stops it
 	@exec $(BIN)/mhnos-runtime serve $(ARGS)
 
-test: check ## everything that has to hold: the static checks and all tests
+test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(STAMPS)/dev ## the quick, static part: style, types, import directions
@@ -62,6 +62,11 @@ $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.tx
 $(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime
 	@$(BIN)/mhnos-runtime engines install --needed node workerd && touch $@ || { [ $$? = 1 ] && \
 		echo "Going on without it. Later: $(BIN)/mhnos-runtime engines install --needed node workerd" >&2; }
+
+# What the sandbox level strict is made with; without it the runtime says so and does not start.
+$(STAMPS)/sandbox: $(STAMPS)/venv
+	@tools/install-programs bubblewrap libseccomp2
+	@! command -v bwrap >/dev/null || touch $@
 
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing what tests and checks need (once)"

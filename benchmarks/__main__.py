@@ -14,17 +14,8 @@ from .result import Figure
 
 HERE = Path(__file__).parent
 NAMES = (
-    "output",
-    "echo",
-    "flood",
-    "crowd",
-    "spawn",
-    "memory",
-    "viewers",
-    "attach",
-    "stalled",
-    "restart",
-    "kinds",
+    *("output", "echo", "flood", "crowd", "spawn", "sandbox", "memory", "viewers", "attach", "stalled"),
+    *("restart", "kinds"),
 )
 
 

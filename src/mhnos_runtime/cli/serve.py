@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -39,6 +40,8 @@ def start(flags: dict[str, Any]) -> None:
     url = _url(settings, listeners[0].getsockname()[1])
     server_id = secrets.token_hex(8)
     _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
+    # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _greet(settings, user, url, token_file)
     if user.ids is not None and user.hand_over:
         host.hand_over(settings.workspace, user.ids)
@@ -55,7 +58,8 @@ def start(flags: dict[str, Any]) -> None:
     }
     _become_supervisor(
         {
-            "server": ["-m", "mhnos_runtime.server"],
+            # -P: nothing is imported from the working directory, which may be the workspace.
+            "server": ["-P", "-m", "mhnos_runtime.server"],
             "listeners": [sock.fileno() for sock in listeners],
             "lock_fd": lock_fd,
             "state_dir": str(settings.state_dir),
@@ -180,7 +184,7 @@ def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
     for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
         os.set_inheritable(each, True)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mhnos_runtime.supervisor", str(fd)])
 
 
 def _option(setting: Setting) -> click.Option:

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mhnos_runtime.client.types import PtySize
+from mhnos_runtime.client.types import PtySize, SpawnOptions
 from mhnos_runtime.wire import messages as m
 
 
-def spawn_message(
-    kind: str,
-    command: str,
-    args: Sequence[str],
-    options: m.SpawnOptions,
-    pty: PtySize | bool | None,
-    name: str | None,
-    attach: bool,
-    linger_ms: int | None,
-    network: str | None,
-    ports: Mapping[str, int] | None,
-    worker: m.WorkerOptions | None,
-) -> m.Spawn:
-    """With a key of its own, so that it can be sent again; see `Runtime.spawn`."""
-    return m.Spawn(
-        process_type=kind,
-        command=command,
-        args=list(args),
-        options=options,
-        pty=m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
-        name=name,
-        attach=attach,
-        linger_ms=linger_ms,
-        key=str(uuid.uuid4()),
-        acks=True,
-        network=network,
-        ports=None if ports is None else dict(ports),
-        worker=worker,
-    )
+def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, Any]:
+    """The fields of a Spawn, or of what is made of one."""
+    pty, env, limits = options.get("pty"), options.get("env"), options.get("limits")
+    ports = options.get("ports")
+    of_process = m.SpawnOptions(options.get("cwd"), dict(env) if env else None, options.get("timeout_ms"))
+    return {
+        "process_type": kind,
+        "command": command,
+        "args": list(options.get("args", ())),
+        "options": of_process,
+        "pty": m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
+        "name": options.get("name"),
+        "linger_ms": options.get("linger_ms"),
+        "network": options.get("network"),
+        "ports": None if ports is None else dict(ports),
+        "worker": options.get("worker"),
+        "limits": m.SpawnLimits(**limits) if limits else None,
+    }

@@ -54,12 +54,13 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
     """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use.
     engines: what is known of those, to stand with the rest."""
     bubblewrap = shutil.which("bwrap") or ""
-    trial = _try_namespaces(bubblewrap, user if user or os.geteuid() else NOBODY)
+    options = _output([bubblewrap, "--help"]) if bubblewrap else ""
+    nesting = ("--disable-userns",) if "--disable-userns " in options else ()
+    trial = _try_namespaces(bubblewrap, nesting, user if user or os.geteuid() else NOBODY)
     library, filters = _filters()
     abi = landlock_abi()
     places, no_places = cgroups.find()
     system = tuple(_system())
-    options = _output([bubblewrap, "--help"]) if bubblewrap else ""
     return Facts(
         bubblewrap=bubblewrap,
         namespaces=not trial,
@@ -70,7 +71,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
         configuration=tuple(_configuration()),
         node=_beside_system(node, system),
         sized_tmpfs="--size " in options,
-        disable_userns="--disable-userns " in options,
+        disable_userns=bool(nesting),
         rows=(
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),
@@ -106,12 +107,12 @@ def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
     return ""
 
 
-def _try_namespaces(bubblewrap: str, user: tuple[int, int] | None) -> str:
-    """Why a complete sandbox cannot be made, in bubblewrap's words, or ""."""
+def _try_namespaces(bubblewrap: str, nesting: tuple[str, ...], user: tuple[int, int] | None) -> str:
+    """Why a complete sandbox cannot be made, in bubblewrap's words, or "". nesting: as processes get it."""
     if not bubblewrap:
         return "bubblewrap is missing"
     program = shutil.which("true", path="/usr/bin:/bin:/run/current-system/sw/bin") or "/bin/true"
-    command = [bubblewrap, *_TRIAL, "--", program]
+    command = [bubblewrap, *_TRIAL, *nesting, "--", program]
     try:
         if user is None or os.geteuid():
             done = subprocess.run(

@@ -16,7 +16,7 @@ from typing import Any
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process import kinds, openclaw
 from mhnos_runtime.process.input import InputQueue
@@ -141,6 +141,12 @@ class Runtime:
             finally:
                 self.table.release()
         return self.table.find(pid)
+
+    def plan(self, request: m.Spawn) -> LaunchPlan:
+        """What `spawn` would have executed. Raises as that does, but for what only a start can show."""
+        asked = self.starter.asked(request)
+        with self.starter.prepare(asked, self._environment(asked.kind), dry=True) as start:
+            return start.plan
 
     @contextlib.contextmanager
     def _alone(self, kind: kinds.Kind) -> Iterator[None]:

@@ -5,7 +5,7 @@ Knows shapes and units (docs/protocol.md is the reference); must not know what a
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -106,6 +106,10 @@ class Credentials(Message, tag="credentials"):
     pid: Integer
 
 
+class Plan(Spawn, tag="plan"):
+    """What a Spawn with the same fields would execute, without doing it."""
+
+
 class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
 
@@ -190,6 +194,7 @@ Request: TypeAlias = (
     Spawn
     | WorkerConfig
     | Credentials
+    | Plan
     | Attach
     | Detach
     | Write
@@ -235,6 +240,15 @@ class CredentialsAnswer(Message, tag="credentialsAnswer"):
 
     pid: int
     token: str | None
+
+
+class Planned(Message, tag="planned"):
+    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
+    `isolation`: what the process would get."""
+
+    plan: dict[str, Any]
+    directory: str
+    isolation: Isolation
 
 
 class Attached(Message, tag="attached"):
@@ -394,6 +408,7 @@ Answer: TypeAlias = (
     | Spawned
     | WorkerConfigText
     | CredentialsAnswer
+    | Planned
     | Attached
     | Detached
     | StdinClosed
