@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import platform
 import signal
 import socket
 import time
@@ -264,6 +266,34 @@ async def test_no_engine(arena: Arena, folder: Path) -> None:
         answer = await bare.client.ask("spawn", processType="workerd", command="hello.js")
         assert (answer["type"], answer["code"]) == ("error", "engine-missing"), answer
         assert "mhnos-runtime engines install workerd" in answer["hint"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="processes run as whoever runs this, and enter what they can")
+async def test_an_engine_that_processes_cannot_enter(arena: Arena, folder: Path) -> None:
+    """It is said so; and everything else starts, although its folder cannot be shown in a sandbox."""
+    engine = folder / "closed" / "engines" / "workerd" / "1"
+    (engine / "bin").mkdir(parents=True)
+    program = engine / "bin" / "workerd"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    marker = {
+        "name": "workerd",
+        "version": "1",
+        "machine": platform.machine(),
+        "program": "bin/workerd",
+        "programBytes": program.stat().st_size,
+        "sizeBytes": 1,
+        "installedAt": 1.0,
+    }
+    (engine / "engine.json").write_text(json.dumps(marker))
+    (folder / "closed").chmod(0o700)
+    async with opened(folder, folder / "closed" / "engines", arena.level, arena.network) as own:
+        own.write("hello.js", WORKER)
+        pid = await own.client.run("echo here")
+        assert (await own.ended(pid))["code"] == 0
+        answer = await own.client.ask("spawn", processType="workerd", command="hello.js")
+        assert (answer["type"], answer["code"]) == ("error", "not-executable"), answer
+        assert "cannot enter" in answer["error"]
 
 
 async def test_the_next_server_goes_on(arena: Arena, folder: Path, engines: Path) -> None:

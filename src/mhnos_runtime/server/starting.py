@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,16 +19,19 @@ import msgspec
 
 from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ENGINES
-from mhnos_runtime.engines import EngineStore, missing
-from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
+from mhnos_runtime.engines import Engine, EngineStore, missing
+from mhnos_runtime.errors import InvalidRequest, NotFound, Refused, StartFailed
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.process import kinds, openclaw, plan, ready, template
 from mhnos_runtime.sandbox import Facts, Policy, Sandbox, Wish, confine, describe, narrow, view
+from mhnos_runtime.sandbox.probe import reachable
 from mhnos_runtime.server import workers
-from mhnos_runtime.server.ports import Handed, check_names, free, listen
+from mhnos_runtime.server.ports import MOST, Handed, check_names, free, listen
 from mhnos_runtime.wire import messages as m
 
+#: How long what is known of installed engines is good for processes that need none.
+_LOOK_SECONDS = 1.0
 DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 
 
@@ -57,6 +61,8 @@ class Starter:
         self._workspace = workspace
         self._kinds = kinds.all_kinds(settings.kinds)
         self._engines = EngineStore(settings.engines_dir)
+        self._folders: tuple[str, ...] = ()
+        self._look_again_at = 0.0
         self._sandbox = _sandbox(settings, hello)
         self._view = view(self._sandbox, hello["path"])
         self._host = plan.Host(
@@ -134,6 +140,9 @@ class Starter:
         policy = narrow(narrow(self._sandbox.policy, Wish(**of_kind)), _wish(request))
         _check_memory(kind, policy)
         engines = self._find_engines(kind)
+        if engines:
+            # One of them may have come this very moment.
+            self._look_again_at = 0.0
         outside = policy.level == "none" or policy.network == "host"
         command, named = self._command(asked, cwd, policy, handed, dry)
         given = _given(asked, named, handed, engines, outside)
@@ -149,7 +158,7 @@ class Starter:
             handed=len(handed.descriptors),
             given=given,
         )
-        sandbox = replace(self._sandbox, engines=tuple(self._installed()))
+        sandbox = replace(self._sandbox, engines=self._installed())
         bounds = plan.Bounds(*confine(sandbox, policy, cwd, handed_sockets=bool(handed.sockets)))
         meta = {**self._meta(asked, cwd, policy), **_facts(kind, given, handed, outside)}
         return plan.plan(kind, wanted, self._policy, self._host, meta, bounds)
@@ -161,15 +170,30 @@ class Starter:
             engine = self._engines.find(name)
             if engine is None:
                 raise missing(name)
+            closed = self._closed(engine)
+            if closed:
+                raise StartFailed(
+                    f"{engine.program} is behind {closed}, which the user of processes cannot enter",
+                    code="not-executable",
+                    hint="choose another MHNOS_ENGINES_DIR, or let that user into the folder",
+                )
             found[name] = str(engine.program)
         return found
 
-    def _installed(self) -> Iterator[str]:
-        """All of them for every process, so that one waiting sandbox fits all."""
-        for name in ENGINES:
-            engine = self._engines.find(name)
-            if engine is not None:
-                yield str(engine.folder)
+    def _closed(self, engine: Engine) -> str:
+        """The folder on the way to an engine that the user of processes cannot enter, or ""."""
+        user = self._sandbox.policy.user
+        return reachable(engine.program, user) if user is not None else ""
+
+    def _installed(self) -> tuple[str, ...]:
+        """Folders of all engines, for every process, so that one waiting sandbox fits all of them. One that
+        its user cannot enter could not be shown, and would let no sandbox be made."""
+        now = time.monotonic()
+        if now >= self._look_again_at:
+            found = [engine for name in ENGINES if (engine := self._engines.find(name)) is not None]
+            self._folders = tuple(str(engine.folder) for engine in found if not self._closed(engine))
+            self._look_again_at = now + _LOOK_SECONDS
+        return self._folders
 
     def _directory(self, kind: kinds.Kind, path: str) -> tuple[str, int, str]:
         """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
@@ -189,7 +213,7 @@ class Starter:
         named = tuple(asked.ports) if kind.named_sockets else ()
         if kind.command != "script" or not command or command.startswith("-"):
             return command, named
-        real = self._real(command, cwd)
+        real = self._workspace.real_path(command, cwd).removeprefix(os.path.realpath(self._workspace.root))
         if kind is not kinds.WORKERD:
             return (self._home + real if command.startswith("/") else command), named
         if not workers.is_script(command):
@@ -198,15 +222,10 @@ class Starter:
                     f"worker: {command} is a config; expected a .js or .mjs file",
                     hint="put what it says into the config",
                 )
-            return workers.config_path(self._home, real, cwd), named
+            return workers.config_path(self._home, self._workspace.normalise(command, cwd), cwd), named
         script = workers.Script(self._workspace, self._home, command, cwd, asked.request.worker, policy)
         path = workers.place(script, handed, dry)
         return path, tuple(dict.fromkeys((*named, workers.SOCKET)))
-
-    def _real(self, command: str, cwd: str) -> str:
-        """A path in the workspace with all links followed. Raises NotFound, Refused."""
-        real = self._workspace.real_path(command, cwd)
-        return real.removeprefix(os.path.realpath(self._workspace.root))
 
     def _meta(self, asked: Asked, cwd: str, policy: Policy) -> dict[str, object]:
         request = asked.request
@@ -240,6 +259,8 @@ def _given(
             f"ports: {asked.kind.name} has no port {unknown!r}",
             hint=f"it has {known}" if known else "it has none",
         )
+    if len(sockets) + len(numbers) > MOST:
+        raise InvalidRequest(f"ports: {asked.kind.name} has more than {MOST} of them")
     for name in sockets:
         sock = listen(asked.ports.get(name, 0))
         handed.ports[name] = sock.getsockname()[1]

@@ -117,7 +117,7 @@ class Viewer:
         self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
         self._wake = wake
         self._moved = moved
-        self._told: tuple[Any, Any] = (None, [])
+        self._told: tuple[Any, Any] = (None, None)
         self._tells = binary
 
     def wake(self) -> None:
@@ -187,9 +187,11 @@ class Viewer:
     def _tell_facts(self) -> bool:
         """Whether there was news of the process's readiness or ports."""
         meta = self.process.meta
-        facts = meta.get("ready"), meta.get("ports") or []
+        facts = meta.get("ready"), meta.get("ports")
+        if facts[0] is self._told[0] and facts[1] is self._told[1]:
+            return False
         before, self._told = self._told, facts
-        if facts[1] != before[1]:
+        if (facts[1] or []) != (before[1] or []):
             self._pending.append(text_frame(encode.encode(m.Ports(self.process.pid, ports(self.process)))))
         readiness = ready(self.process)
         if facts[0] != before[0] and readiness is not msgspec.UNSET:
@@ -199,7 +201,7 @@ class Viewer:
 
     def know_facts(self) -> None:
         """They were told with the answer."""
-        self._told = self.process.meta.get("ready"), self.process.meta.get("ports") or []
+        self._told = self.process.meta.get("ready"), self.process.meta.get("ports")
 
     def _replayed(self) -> None:
         done, self.on_replayed = self.on_replayed, None
