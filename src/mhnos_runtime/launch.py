@@ -12,6 +12,11 @@ from typing import Any
 STDOUT = 0
 STDERR = 1
 
+#: Number of the first descriptor that a program is handed: above all those that its set-up uses itself.
+FIRST_HANDED = 100
+#: Descriptors that one program may be handed; with those that a start needs they fit into one message.
+MAX_HANDED = 24
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -116,8 +121,10 @@ class LaunchPlan:
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
     up. timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by,
     as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child
-    is kept from. meta: the server's own facts about the process, which the supervisor keeps and hands to the
-    next server unread.
+    is kept from. handed: how many descriptors come with the plan and stay open in the program, numbered from
+    FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every server
+    gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the next
+    server unread.
     """
 
     argv: tuple[str, ...]
@@ -129,6 +136,8 @@ class LaunchPlan:
     escalation: tuple[tuple[int, int], ...] = ((5_000, int(signal.SIGKILL)),)
     rlimits: tuple[tuple[int, int, int], ...] = ()
     confine: Confinement = Confinement()
+    handed: int = 0
+    control: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,7 +190,7 @@ class ProcessRecord:
     """One process as the supervisor knows it; what a new server starts from.
 
     pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. meta is the server's, see
-    LaunchPlan.
+    LaunchPlan. stdin_open, control: which descriptors come with it, behind the log's.
     """
 
     pid: int
@@ -191,6 +200,7 @@ class ProcessRecord:
     meta: dict[str, Any]
     stdin_open: bool = True
     exit: ExitRecord | None = None
+    control: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

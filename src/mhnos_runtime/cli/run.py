@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli import exits, say, worker
 from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, parse_keys
 from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
+    from mhnos_runtime.client.runtime import Runtime
     from mhnos_runtime.client.types import PtySize, SpawnOptions
     from mhnos_runtime.wire import messages as m
 
@@ -39,6 +40,9 @@ class Plan:
     name: str | None
     network: Literal["host", "loopback", "none"] | None
     limits: dict[str, int]
+    ports: dict[str, int] | None
+    worker: m.WorkerOptions | None
+    print_config: bool
     dry_run: bool
     detach_keys: bytes
 
@@ -108,9 +112,15 @@ def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes
     callback=keys_option,
     help="Keys that leave.",
 )
+@click.option(
+    "-p", "--port", "ports", metavar="NAME[=NUMBER]", multiple=True, callback=worker.ports_option,
+    help="Port by its name in the kind or config; without a number any free one.",
+)  # fmt: skip
+@worker.worker_options
 @target_options
 def run(url: str | None, token_file: str | None, **options: object) -> int:
-    """Start a process of KIND (node, python, shell, or one that the server declares) and stay with it.
+    """Start a process of KIND (node, python, shell, workerd, openclaw, or one that the server declares) and
+    stay with it.
 
     Options after KIND belong to the program. The exit code is the program's; 128+N when signal N ended it,
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
@@ -126,7 +136,11 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
       sort words.txt | mhnos-runtime run -i python count.py
       mhnos-runtime run -d --name web node server.js
+      mhnos-runtime run workerd hello.js --watch
+      mhnos-runtime run --port http=8080 workerd app.capnp
+      mhnos-runtime run openclaw gateway
     """
+    options["worker"] = worker.take(options)
     plan = Plan(**options)  # type: ignore[arg-type]
     if plan.tty and plan.interactive and not (plan.detach or plan.dry_run) and not os.isatty(0):
         say.error("the input device is not a TTY", "leave -t out to pipe input, or -i to give none")
@@ -147,6 +161,9 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
     ) as runtime:
         try:
+            if plan.print_config:
+                print(await _config(runtime, plan), end="")
+                return exits.OK
             if plan.dry_run:
                 return _show(await runtime.plan(plan.kind, plan.command, **_options(plan)))
             attach = not plan.detach
@@ -190,8 +207,19 @@ def _options(plan: Plan) -> SpawnOptions:
         "name": plan.name,
         "network": plan.network,
         "limits": plan.limits,
+        "ports": plan.ports,
+        "worker": plan.worker,
         "linger_ms": RM_LINGER_MS if plan.remove else None,
     }
+
+
+async def _config(runtime: Runtime, plan: Plan) -> str:
+    """The config that a script of workerd would run with."""
+    from mhnos_runtime.wire import messages as m
+
+    options = m.SpawnOptions(cwd=plan.cwd)
+    asked = m.WorkerConfig(command=plan.command, options=options, network=plan.network, worker=plan.worker)
+    return (await runtime.request(asked, m.WorkerConfigText, resend=True)).config
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar, Unpack
+from typing import Literal, NoReturn, TypeVar, Unpack
 
 import aiohttp
 
@@ -25,8 +25,9 @@ from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, 
 from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
+from mhnos_runtime.client.spawning import spawn_fields
 from mhnos_runtime.client.timeline import read_timeline
-from mhnos_runtime.client.types import InputUncertain, PtySize, SpawnOptions
+from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
@@ -120,8 +121,8 @@ class Runtime:
 
         Raises RequestFailed.
         """
-        key = str(uuid.uuid4())
-        message = m.Spawn(**_spawn_fields(kind, command, options), attach=attach, key=key, acks=True)
+        fields = spawn_fields(kind, command, options)
+        message = m.Spawn(**fields, attach=attach, key=str(uuid.uuid4()), acks=True)
         made: list[ClientProcess] = []
         await self.request(
             message, m.Spawned, resend=True, on_answer=lambda got: made.append(self._spawned(got, attach))
@@ -130,7 +131,7 @@ class Runtime:
 
     async def plan(self, kind: str, command: str = "", **options: Unpack[SpawnOptions]) -> m.Planned:
         """What `spawn` would execute, without doing it. Raises RequestFailed."""
-        message = m.Plan(**_spawn_fields(kind, command, options))
+        message = m.Plan(**spawn_fields(kind, command, options))
         return await self.request(message, m.Planned, resend=True)
 
     async def attach(
@@ -406,6 +407,8 @@ class Runtime:
             process.on_gap(message)
         elif isinstance(message, m.Replay):
             process.on_replay(message)
+        elif isinstance(message, m.Ready | m.Ports):
+            process.on_news(message)
         elif isinstance(message, m.Exit):
             process.on_exit(message)
             if process.over:
@@ -478,19 +481,3 @@ async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
 
 def _name(message: m.Message) -> str:
     return str(message.__struct_config__.tag)
-
-
-def _spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, Any]:
-    pty, env, limits = options.get("pty"), options.get("env"), options.get("limits")
-    of_process = m.SpawnOptions(options.get("cwd"), dict(env) if env else None, options.get("timeout_ms"))
-    return {
-        "process_type": kind,
-        "command": command,
-        "args": list(options.get("args", ())),
-        "options": of_process,
-        "pty": m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
-        "name": options.get("name"),
-        "linger_ms": options.get("linger_ms"),
-        "network": options.get("network"),
-        "limits": m.SpawnLimits(**limits) if limits else None,
-    }

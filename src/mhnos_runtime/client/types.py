@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+from mhnos_runtime.wire.parts import WorkerOptions
+
 Stream = Literal["stdout", "stderr"]
 
 
@@ -22,7 +24,8 @@ class SpawnOptions(TypedDict, total=False):
 
     pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
     last client has left. network: less than the server gives. limits: narrower than the server's own, by the
-    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files.
+    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports: by
+    name, 0 for any. worker: for a script of workerd.
     """
 
     args: Sequence[str]
@@ -34,6 +37,8 @@ class SpawnOptions(TypedDict, total=False):
     linger_ms: int | None
     network: Literal["host", "loopback", "none"] | None
     limits: Mapping[str, int] | None
+    ports: Mapping[str, int] | None
+    worker: WorkerOptions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,10 @@ class InputUncertain:
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """How a process ended, and how that is known (`evidence`); None where the server cannot know."""
+    """How a process ended, and how that is known (`evidence`); None where the server cannot know.
+
+    `failure`: "config" when the process found its configuration wrong.
+    """
 
     code: int | None
     signal: str | None
@@ -88,3 +96,4 @@ class ExitInfo:
     cpu_ms: int | None = None
     max_rss_bytes: int | None = None
     output_bytes: int | None = None
+    failure: str = ""

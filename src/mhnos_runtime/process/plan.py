@@ -6,10 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import Confinement, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, Confinement, LaunchPlan
+from mhnos_runtime.process import template
 from mhnos_runtime.process.kinds import Kind
 
 TERM = "xterm-256color"
@@ -18,7 +20,6 @@ PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
 SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_PLACEHOLDER = re.compile(r"\{command\}|\{memory_mb\}")
 #: What a shell takes for one word whatever stands around it.
 _PATH = re.compile(r"[\w./+-]+")
 
@@ -49,10 +50,14 @@ class Policy:
     kill_grace_ms: int
 
 
+NOTHING_GIVEN = template.Values()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks for, its paths already resolved. notice: told to the user at the start of a
-    shell."""
+    shell. handed: how many descriptors come with the plan. given: ports, sockets, engines and the token that
+    were found for it."""
 
     command: str
     args: tuple[str, ...]
@@ -60,6 +65,8 @@ class Request:
     pty: tuple[int, int] | None
     timeout_ms: int
     notice: str = ""
+    handed: int = 0
+    given: template.Values = NOTHING_GIVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +90,39 @@ def plan(
     bounds: Bounds = UNBOUND,
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
-    environment = _environment(kind, request, policy, host)
+    values = _values(kind, request, policy)
     result = LaunchPlan(
-        argv=_argv(kind, request, policy, host),
-        env=environment,
+        argv=_argv(kind, request, values, host),
+        env=_environment(kind, request, policy, host, values),
         pty=request.pty,
         retention_bytes=policy.retention_bytes,
         stall_ms=policy.stall_ms,
         timeout_ms=request.timeout_ms,
-        escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
+        escalation=_escalation(kind, request.pty is not None, max(policy.kill_grace_ms, kind.grace_ms)),
         rlimits=bounds.rlimits,
         confine=bounds.confine,
+        handed=request.handed,
+        control=kind.events,
         meta=meta,
     )
     _check(result)
     return result
 
 
-def _environment(kind: Kind, request: Request, policy: Policy, host: Host) -> dict[str, str]:
+def _values(kind: Kind, request: Request, policy: Policy) -> template.Values:
+    return replace(
+        request.given,
+        command=request.command,
+        args=request.args,
+        memory_mb=policy.max_memory_bytes >> 20,
+        home=policy.home,
+        control=FIRST_HANDED + request.handed if kind.events else 0,
+    )
+
+
+def _environment(
+    kind: Kind, request: Request, policy: Policy, host: Host, values: template.Values
+) -> dict[str, str]:
     own = {name: host.environment[name] for name in PASSED_THROUGH if name in host.environment}
     return {
         "PATH": host.path,
@@ -110,27 +132,16 @@ def _environment(kind: Kind, request: Request, policy: Policy, host: Host) -> di
         "TERM": TERM,
         "LANG": "C.UTF-8",
         **own,
-        **dict(kind.env),
+        **{name: template.fill(text, values) for name, text in kind.env},
         **request.env,
     }
 
 
-def _argv(kind: Kind, request: Request, policy: Policy, host: Host) -> tuple[str, ...]:
+def _argv(kind: Kind, request: Request, values: template.Values, host: Host) -> tuple[str, ...]:
     if kind.command == "shell":
         return _shell_argv(request, host)
-    values = {"{command}": request.command, "{memory_mb}": str(policy.max_memory_bytes >> 20)}
-    argv: list[str] = []
-    for item in kind.argv:
-        if item == "{args}":
-            argv.extend(request.args)
-        elif request.command or "{command}" not in item:
-            argv.append(_fill(item, values))
-    return (_program(argv[0], host), *argv[1:])
-
-
-def _fill(item: str, values: Mapping[str, str]) -> str:
-    """In one go: what a client's command contains is not looked at again."""
-    return _PLACEHOLDER.sub(lambda match: values[match[0]], item)
+    program, *arguments = template.fill_all(kind.argv, values)
+    return (_program(program, host), *arguments)
 
 
 def _shell_argv(request: Request, host: Host) -> tuple[str, ...]:
@@ -158,11 +169,7 @@ def _shell(name: str, host: Host) -> str:
 def _program(name: str, host: Host) -> str:
     if name == "node":
         if not host.node:
-            raise StartFailed(
-                host.no_node,
-                code="not-found",
-                hint="install Node.js 22 or newer, or pip install mhnos-runtime[node]",
-            )
+            raise missing("node", host.no_node)
         return host.node
     found = name if "/" in name else host.find(name, host.path)
     if found is None:

@@ -34,11 +34,13 @@ _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What all processes of a runtime share. workspace: as the host has it."""
+    """What all processes of a runtime share. workspace: as the host has it. engines: installed programs'
+    folders, which processes may read."""
 
     policy: Policy
     facts: Facts
     workspace: str
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ def visible(sandbox: Sandbox, path: str) -> bool:
     roots = [root for root, _target in facts.system]
     if facts.node:
         roots.append(facts.node.rstrip("/"))
+    roots.extend(sandbox.engines)
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
 def confine(
-    sandbox: Sandbox, policy: Policy, cwd: str
+    sandbox: Sandbox, policy: Policy, cwd: str, handed_sockets: bool = False
 ) -> tuple[Confinement, tuple[tuple[int, int, int], ...]]:
-    """Confinement and resource limits. policy: narrowed for this process. cwd: as a workspace path."""
+    """Confinement and resource limits. policy: narrowed for this process. cwd: as a workspace path.
+    handed_sockets: whether it is handed sockets of the machine's network."""
     facts = sandbox.facts
     limits = Limits(policy.memory_bytes, policy.tasks, policy.cpu_percent, _groups(facts, policy))
     if policy.level == "none":
@@ -83,7 +87,7 @@ def confine(
         directory=f"{INSIDE}/{cwd.strip('/')}".rstrip("/") if strict else "",
         no_new_privs=True,
         landlock=landlock.barrier(facts.landlock) if strict else _ruleset(sandbox, policy),
-        seccomp=_filter(facts, policy),
+        seccomp=_filter(facts, policy, handed_sockets),
         limits=limits,
     )
     return confinement, rlimits(policy)
@@ -95,10 +99,11 @@ def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
     return tuple(row for row in facts.cgroups if needed.get(row[0], any(needed.values())))
 
 
-def _filter(facts: Facts, policy: Policy) -> str:
+def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
     """In strict a network namespace does what the narrower filter does in relaxed."""
     wide = policy.level == "strict" or policy.network == "host"
-    return (facts.filters or {})["network" if wide else "no-network"]
+    sealed = handed_sockets and policy.network != "host"
+    return (facts.filters or {})[("network" if wide else "no-network") + ("-no-connect" if sealed else "")]
 
 
 def rlimits(policy: Policy) -> tuple[tuple[int, int, int], ...]:
@@ -155,6 +160,8 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
             options += ["--ro-bind-try", path.rstrip("/"), path.rstrip("/")]
     if facts.node:
         options += ["--ro-bind", facts.node.rstrip("/"), facts.node.rstrip("/")]
+    for folder in sandbox.engines:
+        options += ["--ro-bind", folder, folder]
     return [*options, "--bind", sandbox.workspace, INSIDE]
 
 
@@ -162,6 +169,7 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     facts = sandbox.facts
     readable = [path + "/" for path, _target in facts.system]
     readable += [*facts.configuration, *_READABLE, *([facts.node] if facts.node else [])]
+    readable += [folder.rstrip("/") + "/" for folder in sandbox.engines]
     rules: Iterable[tuple[str, int, bool]] = (
         *((path, landlock.READ, path.endswith("/")) for path in readable),
         *((f"/dev/{name}", landlock.DEVICE, False) for name in _DEVICES),

@@ -66,6 +66,11 @@ _CLONE_NEW = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x1000
 #: ioctl_tty(2): typing into a terminal for its reader, and the console's selection, which can do the same.
 _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
+#: ioctl(2) of network interfaces and routes (linux/sockios.h), by which a socket tells of its network.
+_SIOC = (0xFFFFFF00, 0x8900)
+#: The calls that take flags for sending, with the argument that has them. tcp(7): this flag connects.
+_SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
+_MSG_FASTOPEN = 0x20000000
 #: ptrace(2): attaching to what is running; being traced by one's parent stays possible.
 _PTRACE_ATTACH = 16
 _PTRACE_SEIZE = 0x4206
@@ -82,9 +87,10 @@ class Rule:
     tests: tuple[tuple[int, int, int], ...] = ()
 
 
-def rules(*, network: bool, old_landlock: bool = False) -> Iterator[Rule]:
-    """All rules. network: whether sockets of the internet may be made. old_landlock: also refuse truncation
-    of what cannot be written, which Landlock before ABI 3 does not know."""
+def rules(*, network: bool, connect: bool = True, old_landlock: bool = False) -> Iterator[Rule]:
+    """All rules. network: whether sockets of the internet may be made. connect: whether sockets may be
+    connected, see `_no_connect`. old_landlock: also refuse truncation of what cannot be written, which
+    Landlock before ABI 3 does not know."""
     for names in REFUSED.values():
         for call in names.split():
             yield Rule(call, errno.EPERM)
@@ -103,12 +109,24 @@ def rules(*, network: bool, old_landlock: bool = False) -> Iterator[Rule]:
         families += [socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_NETLINK]
     for family in families:
         yield Rule("socket", errno.EAFNOSUPPORT, ((0, _U32, family),))
+    if not connect:
+        yield from _no_connect()
     if old_landlock:
         yield Rule("truncate", errno.EPERM)
         yield Rule("openat2", errno.ENOSYS)
         mask = os.O_TRUNC | os.O_ACCMODE
         yield Rule("open", errno.EPERM, ((1, mask, os.O_TRUNC),))
         yield Rule("openat", errno.EPERM, ((2, mask, os.O_TRUNC),))
+
+
+def _no_connect() -> Iterator[Rule]:
+    """For a program that holds a socket of a wider network than its own: a listening one, and what it
+    accepts from it, could be disconnected (connect(2), AF_UNSPEC) and connected to anywhere in that
+    network."""
+    yield Rule("connect", errno.EACCES)
+    for call, argument in _SENDING.items():
+        yield Rule(call, errno.EACCES, ((argument, _MSG_FASTOPEN, _MSG_FASTOPEN),))
+    yield Rule("ioctl", errno.EACCES, ((1, *_SIOC),))
 
 
 class _Comparison(ctypes.Structure):
@@ -140,14 +158,14 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def compile_filter(*, network: bool, old_landlock: bool = False) -> str:
+def compile_filter(*, network: bool, connect: bool = True, old_landlock: bool = False) -> str:
     """The filter as a BPF program in base64. Raises OSError without libseccomp, or when it refuses a rule."""
     library = load_library()
     context = library.seccomp_init(_ALLOW)
     try:
         # Calls of another architecture, such as 32-bit ones, would have other numbers.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCHITECTURE, _errno_action(errno.ENOSYS)))
-        for rule in rules(network=network, old_landlock=old_landlock):
+        for rule in rules(network=network, connect=connect, old_landlock=old_landlock):
             _add(library, context, rule)
         with open(os.memfd_create("filter", os.MFD_CLOEXEC), "w+b") as file:
             _check(library.seccomp_export_bpf(context, file.fileno()))

@@ -17,7 +17,7 @@ from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.connection import Connection, Typing
 from mhnos_runtime.server.runtime import Runtime, signal_number
-from mhnos_runtime.server.viewer import Viewer
+from mhnos_runtime.server.viewer import Viewer, ports, ready
 from mhnos_runtime.wire import content
 from mhnos_runtime.wire import messages as m
 
@@ -85,6 +85,15 @@ async def _started(runtime: Runtime, request: m.Spawn) -> Process:
         raise
 
 
+def worker_config(connection: Connection, request: m.WorkerConfig) -> m.WorkerConfigText:
+    return m.WorkerConfigText(connection.runtime.starter.worker_config(request), id=request.id)
+
+
+def credentials(connection: Connection, request: m.Credentials) -> m.CredentialsAnswer:
+    process = connection.runtime.table.find(request.pid)
+    return m.CredentialsAnswer(process.pid, process.meta.get("secrets", {}).get("token"), id=request.id)
+
+
 def attach(connection: Connection, request: m.Attach) -> None:
     process = connection.runtime.table.find(request.pid)
     viewer = connection.watch(process, _start(process, request))
@@ -114,6 +123,7 @@ def _start(process: Process, request: m.Attach) -> int:
 
 def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
     process = viewer.process
+    viewer.know_facts()
     return m.Attached(
         pid=process.pid,
         status=process.state.value,
@@ -213,6 +223,8 @@ def describe(process: Process) -> m.ProcessInfo:
         viewers=process.viewers,
         sandbox=meta["sandbox"],
         isolation=m.Isolation(**meta["isolation"]),
+        ready=ready(process),
+        ports=ports(process) or msgspec.UNSET,
         exit=None
         if record is None
         else m.ExitInfo(
@@ -225,6 +237,7 @@ def describe(process: Process) -> m.ProcessInfo:
             max_rss_bytes=record.max_rss_bytes,
             bytes=record.bytes,
             end_time=record.end_time_ms,
+            failure=process.failure or msgspec.UNSET,
         ),
     )
 
@@ -314,6 +327,8 @@ Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
 HANDLERS: dict[type[m.Message], Handler] = {
     m.Spawn: spawn,
     m.Plan: plan,
+    m.WorkerConfig: worker_config,
+    m.Credentials: credentials,
     m.Attach: attach,
     m.Detach: detach,
     m.Write: write,

@@ -11,6 +11,7 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
 import termios
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
-from mhnos_runtime.launch import STDERR, STDOUT, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, STDERR, STDOUT, LaunchPlan
 from mhnos_runtime.supervisor import confine
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.holder import Namespaces
@@ -45,6 +46,7 @@ class Child:
     """A forked child and the supervisor's ends of what connects it.
 
     sources: descriptor to stream, to be read until their end. input_fd: the PTY master or stdin's write end.
+    control_fd: the other end of what the program tells the server by, or -1.
     verdict_fd: at its end the program runs; what can be read before is why it does not, see `why_not`.
     """
 
@@ -52,6 +54,7 @@ class Child:
     sources: dict[int, int]
     input_fd: int
     verdict_fd: int
+    control_fd: int = -1
 
 
 def become_subreaper() -> None:
@@ -86,6 +89,7 @@ class Wiring:
     pty: tuple[int, int] | None
     user: tuple[int, int] | None = None
     surroundings: Surroundings | None = None
+    control: bool = False
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1
     sibling_writer: int = -1
@@ -94,6 +98,8 @@ class Wiring:
     input_fd: int = -1
     verdict_reader: int = -1
     verdict_writer: int = -1
+    control_fd: int = -1
+    their_control: int = -1
     _open: set[int] = field(default_factory=set)
 
     def __enter__(self) -> Wiring:
@@ -103,6 +109,8 @@ class Wiring:
                 self.sibling_reader, self.sibling_writer = self._pipe()
                 self.join = self.namespaces.descriptors()
                 self._open.update(self.join)
+            if self.control:
+                self.control_fd, self.their_control = self._socket_pair()
             if self.pty is None:
                 self._open_pipes()
             else:
@@ -116,16 +124,21 @@ class Wiring:
         self._close_all()
 
     def keep_parent_side(self, os_pid: int) -> Child:
-        kept = {*self.sources, self.input_fd, self.verdict_reader}
+        kept = {*self.sources, self.input_fd, self.verdict_reader, self.control_fd} - {-1}
         self._open -= kept
         for fd in kept:
             os.set_blocking(fd, False)
-        return Child(os_pid, self.sources, self.input_fd, self.verdict_reader)
+        return Child(os_pid, self.sources, self.input_fd, self.verdict_reader, self.control_fd)
 
     def _pipe(self) -> tuple[int, int]:
         ends = os.pipe2(os.O_CLOEXEC)
         self._open.update(ends)
         return ends
+
+    def _socket_pair(self) -> tuple[int, int]:
+        ours, theirs = (sock.detach() for sock in socket.socketpair())
+        self._open.update((ours, theirs))
+        return ours, theirs
 
     def _open_pty(self, size: tuple[int, int]) -> None:
         master, slave = self._pty_pair()
@@ -160,9 +173,13 @@ class Wiring:
 
     @property
     def handed_over(self) -> list[int]:
-        """What the child gets, as `become` takes it."""
+        """What the child gets, as `become` takes it, in front of what the plan hands to the program."""
         inside = [] if self.sibling_writer < 0 else [self.sibling_writer, *self.join]
         return [self.verdict_writer, *self.stdio, *inside]
+
+    @property
+    def for_program(self) -> list[int]:
+        return [] if self.their_control < 0 else [self.their_control]
 
     def sibling(self, os_pid: int) -> int:
         """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside.
@@ -225,8 +242,8 @@ def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoRetu
     """Set this child up and execute the plan; what fails is written to the verdict descriptor.
 
     doors: files through which control groups are joined. descriptors: the working directory, the verdict,
-    standard input, output and error (on a terminal all the same one), and for a plan with a holder where to
-    write the sibling's OS pid, and the namespaces to join.
+    standard input, output and error (on a terminal all the same one), for a plan with a holder where to
+    write the sibling's OS pid, and the namespaces to join; last what the program is handed.
     """
     step = ["setup"]
     try:
@@ -243,7 +260,8 @@ def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoRetu
 def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
     cwd_fd, _verdict_fd, *rest = descriptors
-    stdio, inside = rest[:3], rest[3:]
+    first_handed = len(rest) - plan.handed - plan.control
+    stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
     yield "limits"
     for path in doors:
         with open(path, "wb", 0) as file:
@@ -260,6 +278,9 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
+    yield "descriptors"
+    for target, fd in enumerate(handed, FIRST_HANDED):
+        os.dup2(fd, target)
     yield "directory"
     if inside:
         os.chdir(plan.confine.directory)
@@ -272,6 +293,8 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
     yield "confinement"
     confine.lock_up(plan.confine)
     confine.close_others_at_exec()
+    for target in range(FIRST_HANDED, FIRST_HANDED + len(handed)):
+        os.set_inheritable(target, True)
     yield "exec"
     os.execve(plan.argv[0], plan.argv, plan.env)
 

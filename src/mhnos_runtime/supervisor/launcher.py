@@ -34,16 +34,18 @@ class Launcher:
         self.os_pid = 0
         self.least_kib = sys.maxsize
 
-    def start(self, plan: LaunchPlan, cwd_fd: int, surroundings: Surroundings) -> child.Child:
-        """Have the waiting child execute the plan; `cwd_fd` stays the caller's.
+    def start(self, plan: LaunchPlan, descriptors: list[int], surroundings: Surroundings) -> child.Child:
+        """Have the waiting child execute the plan. descriptors: the folder, and what the plan hands to the
+        program; they stay the caller's.
 
         surroundings: with the namespaces of the plan's holder, which are ready.
 
         Raises LimitReached (code no-pty, start-failed) when the machine has nothing left for it.
         """
-        with child.Wiring(plan.pty, plan.confine.user, surroundings) as wiring:
+        folder, *handed = descriptors
+        with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
             message = json.dumps({"plan": plan.to_dict(), "doors": surroundings.doors}).encode()
-            os_pid = self._tell(message, [cwd_fd, *wiring.handed_over])
+            os_pid = self._tell(message, [folder, *wiring.handed_over, *handed, *wiring.for_program])
             self._refill_later()
             if surroundings.namespaces is not None:
                 os_pid = wiring.sibling(os_pid)

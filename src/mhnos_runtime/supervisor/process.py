@@ -73,6 +73,7 @@ class Process:
         self.pid: int = state["pid"]
         self.os_pid: int = state["os_pid"]
         self.input_fd: int = state["input_fd"]
+        self.control_fd: int = state["control_fd"]
         self._verdict_fd: int = state["verdict_fd"]
         self._sources = {int(fd): stream for fd, stream in state["sources"].items()}
         self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
@@ -103,10 +104,11 @@ class Process:
         launcher: Launcher,
         pid: int,
         plan: LaunchPlan,
-        cwd_fd: int,
+        descriptors: list[int],
         namespaces: Namespaces | None,
     ) -> Process:
-        """Allocate the log and start. namespaces: those of the plan's holder, which end with the process.
+        """Allocate the log and start. descriptors: the folder, then what the program is handed.
+        namespaces: those of the plan's holder, which end with the process.
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
@@ -116,7 +118,7 @@ class Process:
             log = _new_log(archive, pid, plan.retention_bytes)
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
-            child = launcher.start(plan, cwd_fd, surroundings)
+            child = launcher.start(plan, descriptors, surroundings)
             undo.pop_all()
         return cls(
             loop,
@@ -128,6 +130,7 @@ class Process:
                 "pid": pid,
                 "os_pid": child.os_pid,
                 "input_fd": child.input_fd,
+                "control_fd": child.control_fd,
                 "verdict_fd": child.verdict_fd,
                 "sources": child.sources,
                 "size": plan.pty,
@@ -158,13 +161,14 @@ class Process:
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
         around, descriptors_around = self._surroundings.state()
-        own = {self.log.fd, *self._sources, self.input_fd, self._verdict_fd} - {-1}
+        own = {self.log.fd, *self._sources, self.input_fd, self.control_fd, self._verdict_fd} - {-1}
         return {
             "surroundings": around,
             "plan": self._plan.to_dict(),
             "pid": self.pid,
             "os_pid": self.os_pid,
             "input_fd": self.input_fd,
+            "control_fd": self.control_fd,
             "verdict_fd": self._verdict_fd,
             "sources": self._sources,
             "size": self.size,
@@ -203,8 +207,8 @@ class Process:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a server needs: the log, and the input if it is open."""
-        return [self.log.fd] if self.input_fd < 0 else [self.log.fd, self.input_fd]
+        """What a server needs: the log, the input if it is open, the control socket if there is one."""
+        return [self.log.fd, *(fd for fd in (self.input_fd, self.control_fd) if fd >= 0)]
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
@@ -214,8 +218,14 @@ class Process:
             pty=self.size,
             meta=self._plan.meta,
             stdin_open=self.input_fd >= 0,
+            control=self.control_fd >= 0,
             exit=self.exit,
         )
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Keep what the server has found out about the process, for the next one."""
+        self._plan.meta.update(facts)
+        self._archive.save(self.record())
 
     # Start
 
@@ -469,6 +479,9 @@ class Process:
                 self.input_fd = -1
         self._sources.clear()
         self.close_stdin()
+        if self.control_fd >= 0:
+            os.close(self.control_fd)
+            self.control_fd = -1
         self._surroundings.close()
         self.log.close()
         self._archive.remove(self.pid)

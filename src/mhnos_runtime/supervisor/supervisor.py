@@ -62,6 +62,7 @@ class Supervisor:
             "kill": self._kill,
             "close_stdin": self._close_stdin,
             "size": self._size,
+            "note": self._note,
             "forget": self._forget,
         }
 
@@ -148,7 +149,7 @@ class Supervisor:
             self._launch(request, plan, descriptors, None, None)
             return
         try:
-            kept = [os.dup(fd) for fd in descriptors[:1]]
+            kept = _duplicates(descriptors)
         except OSError:
             kept = []
 
@@ -168,7 +169,8 @@ class Supervisor:
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder."""
+        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder, and
+        what the program is handed."""
         try:
             if error is not None:
                 raise error
@@ -176,8 +178,10 @@ class Supervisor:
                 raise Unavailable("the runtime is stopping")
             if not descriptors:
                 raise child.none_left("no descriptor is left for another process")
-            pid, folder = self._next_pid, descriptors[0]
-            process = Process.launch(self._loop, self._archive, self._launcher, pid, plan, folder, namespaces)
+            pid = self._next_pid
+            process = Process.launch(
+                self._loop, self._archive, self._launcher, pid, plan, descriptors, namespaces
+            )
         except MhnosError as refusal:
             if namespaces is not None:
                 namespaces.kill()
@@ -236,6 +240,11 @@ class Supervisor:
         process = self._running(body["pid"])
         if process is not None:
             process.size = (body["columns"], body["rows"])
+
+    def _note(self, body: dict[str, Any], _descriptors: list[int]) -> None:
+        process = self._running(body["pid"])
+        if process is not None:
+            process.note(body["facts"])
 
     def _forget(self, body: dict[str, Any], _descriptors: list[int]) -> None:
         process = self._processes.get(body["pid"])
@@ -375,6 +384,19 @@ class Supervisor:
         self._take_over_ended(self._archive.load(state["ended"]))
         self._next_pid = state["next_pid"]
         self._spawned = state["spawned"]
+
+
+def _duplicates(descriptors: list[int]) -> list[int]:
+    """All of them, or none. Raises OSError."""
+    made: list[int] = []
+    try:
+        for fd in descriptors:
+            made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 def _terminal_is_there() -> bool:

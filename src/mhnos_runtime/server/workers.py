@@ -1,0 +1,122 @@
+"""workerd's configs in a workspace: where a given one is, and where a generated one goes. Knows files."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import Any
+
+import msgspec
+
+from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound
+from mhnos_runtime.files import transfer
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.process import workerd
+from mhnos_runtime.process.workerd import SOCKET, is_script
+from mhnos_runtime.sandbox import Policy
+from mhnos_runtime.server.ports import Handed
+from mhnos_runtime.wire import messages as m
+
+__all__ = ["SOCKET", "config_path", "generate", "is_script", "is_there", "place", "write_new"]
+
+
+def config_path(home: str, path: str, cwd: str) -> str:
+    """How workerd is to be told of a config: relative to its folder where that is possible, since it shows
+    paths in its errors as they were given. path: in the workspace."""
+    if cwd == "/" or path.startswith(cwd + "/"):
+        return posixpath.relpath(path, cwd)
+    return home + path
+
+
+def generate(
+    workspace: Workspace,
+    home: str,
+    command: str,
+    cwd: str,
+    asked: m.WorkerOptions | None,
+    policy: Policy,
+    kept_in: str | None = None,
+) -> str:
+    """The config for a script. kept_in: the folder of the workspace that it will lie in; None: nowhere.
+
+    Raises InvalidRequest, NotFound and Refused for a script or module that cannot be taken.
+    """
+    if not is_script(command):
+        raise InvalidRequest(f"{command!r} is no worker script; expected a .js or .mjs file")
+    options = _options(asked or m.WorkerOptions(), policy)
+    script = _in_workspace(workspace, command, cwd)
+    folder = posixpath.dirname(script)
+    for name in options.modules:
+        _in_workspace(workspace, name, folder)
+    if kept_in is None:
+        seen = posixpath.join(home + folder, "")
+    else:
+        below = posixpath.relpath(folder, kept_in)
+        seen = "" if below == "." else below + "/"
+    return workerd.config(posixpath.basename(script), seen, options)
+
+
+def place(
+    workspace: Workspace,
+    home: str,
+    command: str,
+    cwd: str,
+    asked: m.WorkerOptions | None,
+    policy: Policy,
+    handed: Handed,
+) -> str:
+    """Generate a config, and return its path for workerd: of a file in the workspace where the client wants
+    to keep it, else of a file in memory, which the process is handed."""
+    if asked is not None and asked.keep is not None:
+        path = workspace.normalise(asked.keep, cwd)
+        text = generate(workspace, home, command, cwd, asked, policy, posixpath.dirname(path))
+        handed.files[path] = text
+        return config_path(home, path, cwd)
+    text = generate(workspace, home, command, cwd, asked, policy)
+    number = handed.add(_in_memory(text))
+    return f"/proc/self/fd/{number}"
+
+
+def write_new(workspace: Workspace, path: str, text: str) -> None:
+    """Write a file of the workspace. Raises InvalidRequest where there is something already, MhnosError."""
+    if is_there(workspace, path):
+        raise InvalidRequest(f"{path} is there already", hint="run it as it is, or remove it")
+    done = transfer.push(workspace, [transfer.PushEntry(path, "file", [text.encode()], None)])
+    if done.errors:
+        raise MhnosError(done.errors[0][1], code="start-failed") from None
+
+
+def is_there(workspace: Workspace, path: str) -> bool:
+    try:
+        workspace.real_path(path)
+    except NotFound:
+        return False
+    return True
+
+
+def _in_workspace(workspace: Workspace, path: str, base: str) -> str:
+    """The real path of a file as a path in the workspace. Raises NotFound, Refused."""
+    return workspace.real_path(path, base).removeprefix(os.path.realpath(workspace.root))
+
+
+def _options(asked: m.WorkerOptions, policy: Policy) -> workerd.Options:
+    """What the client wants, as far as the policy lets it out."""
+    inside = policy.network != "host"
+    bindings: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in asked.bindings.items()}
+    return workerd.Options(
+        bindings=bindings,
+        environment=tuple(asked.environment),
+        modules=tuple(asked.modules),
+        compatibility_date=asked.compatibility_date or workerd.COMPATIBILITY_DATE,
+        compatibility_flags=tuple(asked.compatibility_flags),
+        heap_mb=asked.heap_mb,
+        outbound="none" if inside else asked.outbound,
+    )
+
+
+def _in_memory(text: str) -> int:
+    fd = os.memfd_create("config", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
