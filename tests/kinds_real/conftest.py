@@ -1,13 +1,9 @@
-"""Real engines, installed once for all sessions, and a server at each level that the host offers."""
+"""The real engines, and a server at each level that the host offers."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +13,16 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.sandbox.probe import probe
 from mhnos_runtime.testing import TestServer
+from tests.engines.shared import shared_store
 from tests.sandbox.conftest import place, require
 from tests.server.client import Client, Message, connect
 
 #: Each level with the networks that make a difference to whom a process can be reached by.
 ARENAS = (("strict", "host"), ("strict", "none"), ("relaxed", "host"), ("none", "host"))
 ENGINES = ("node", "workerd", "openclaw")
-#: seconds; the first installation fetches 300 MB
-INSTALL_SECONDS = 600
 #: seconds; OpenClaw's first start takes 15 s of CPU time, on a machine that others use as well
 PATIENCE = 150.0
 
@@ -68,31 +62,10 @@ const worker :Workerd.Worker = (
 """
 
 
-def engines_folder() -> Path:
-    """Outside of what relaxed lets processes write, and open to the user that root's processes run as."""
-    cache = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
-    return Path(os.environ.get("MHNOS_TEST_ENGINES") or cache / "mhnos-runtime-tests" / "engines")
-
-
 @pytest.fixture(scope="session")
 def engines() -> Path:
-    """The folder of installed engines; one session at a time fills it, and all others find it full."""
-    folder = engines_folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        store = EngineStore(folder)
-        wanted = [name for name in ENGINES if not _is_current(store, name)]
-        if wanted:
-            command = [sys.executable, "-m", "mhnos_runtime", "engines", "install", *wanted]
-            environment = {**os.environ, "MHNOS_ENGINES_DIR": str(folder)}
-            subprocess.run(command, env=environment, check=True, timeout=INSTALL_SECONDS)
-    return folder
-
-
-def _is_current(store: EngineStore, name: str) -> bool:
-    engine = store.find(name)
-    return engine is not None and store.is_current(engine)
+    """The folder of the real engines, which tests must not change."""
+    return shared_store(*ENGINES).folder
 
 
 @pytest.fixture(scope="session")

@@ -264,7 +264,8 @@ async def test_clients_of_1_0_hear_nothing_new(arena: Arena) -> None:
         assert {m["type"] for m in old.seen} <= {"connected", "spawned", "stdout", "exit", "killed"}
 
 
-async def test_a_killed_server_s_successor_goes_on_looking(arena: Arena, folder: Path) -> None:
+@pytest.mark.parametrize("how", ["killed", "reloaded"])
+async def test_the_next_server_goes_on_looking(arena: Arena, folder: Path, how: str) -> None:
     (folder / "config.toml").write_text(KINDS)
     flags = ("--config", str(folder / "config.toml"))
     async with opened(folder, folder / "engines", arena.level, arena.network, *flags) as own:
@@ -275,7 +276,10 @@ async def test_a_killed_server_s_successor_goes_on_looking(arena: Arena, folder:
         known = await own.client.spawn("line", "speak.py", "0")
         await own.settled(known)
         first = own.server.server_pid()
-        os.kill(first, signal.SIGKILL)
+        if how == "killed":
+            os.kill(first, signal.SIGKILL)
+        else:
+            os.kill(own.server.pid, signal.SIGHUP)
 
         async def next_one() -> bool:
             return own.server.server_pid() not in (0, first)

@@ -262,6 +262,8 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
     cwd_fd, _verdict_fd, *rest = descriptors
     first_handed = len(rest) - plan.handed - plan.control
     stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
+    if first_handed < (5 if plan.confine.holder is not None else 3):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     yield "limits"
     for path in doors:
         with open(path, "wb", 0) as file:

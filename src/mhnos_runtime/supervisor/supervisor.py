@@ -176,7 +176,8 @@ class Supervisor:
                 raise error
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            if not descriptors:
+            if len(descriptors) != 1 + plan.handed:
+                # Those for which there was no room did not come (unix(7)).
                 raise child.none_left("no descriptor is left for another process")
             pid = self._next_pid
             process = Process.launch(
