@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from mhnos_runtime.wire.parts import WorkerOptions
+if TYPE_CHECKING:
+    from mhnos_runtime.wire.parts import WorkerOptions
 
 Stream = Literal["stdout", "stderr"]
 
