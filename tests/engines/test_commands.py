@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mhnos_runtime.cli.node import find_node, reader
 from mhnos_runtime.engines import EngineStore, Spec
 from mhnos_runtime.engines.change import Change
 from mhnos_runtime.errors import InstallFailed
@@ -216,6 +217,15 @@ def test_npm_is_not_reachable(scene: Scene) -> None:
     assert done.returncode == 1
     assert "mhnos-runtime: npm cannot reach its registry (ECONNREFUSED)" in done.stderr
     assert "npm config get registry" in done.stderr
+
+
+def test_node_is_left_out_where_it_is_not_needed(scene: Scene) -> None:
+    """As make serve asks for it: Node.js is in the environment, and processes can use it or they cannot."""
+    scene.pin("node", Package("runs", "30.0.0"))
+    there = find_node(reader(), scene.store)[0]
+    assert scene.run("install", "--needed", "node", "workerd").returncode == 0
+    assert scene.store.find("workerd") is not None
+    assert (scene.store.find("node") is None) is bool(there)
 
 
 def test_openclaw_brings_a_node_that_is_new_enough(scene: Scene) -> None:

@@ -16,6 +16,7 @@ from mhnos_runtime.engines.change import Change
 from mhnos_runtime.engines.npm import Progress
 from mhnos_runtime.engines.usage import users
 from mhnos_runtime.errors import InstallFailed
+from mhnos_runtime.sandbox.probe import probe
 from tests.engines.registry import Package, Registry, spec_of
 
 Install = Callable[..., Engine]
@@ -193,6 +194,26 @@ def test_a_folder_that_is_only_mapped_is_in_use(place: Path) -> None:
         assert users(place) == [process.pid]
         process.stdin.close()
     assert users(place) == []
+
+
+def test_a_folder_that_a_sandbox_shows_is_in_use(place: Path) -> None:
+    """Whatever the program inside calls itself."""
+    if not probe(None).namespaces:
+        pytest.skip("this machine has no namespaces")
+    (place / "engine" / "version").mkdir(parents=True)
+    shown = str(place / "engine" / "version")
+    command = ["bwrap", "--ro-bind", "/", "/", "--ro-bind", shown, shown, "--", "/bin/cat"]
+    with subprocess.Popen(["env", "-i", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"started\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"started\n"
+        inside = [pid for pid in users(place / "engine") if Path(f"/proc/{pid}/comm").read_text() == "cat\n"]
+        assert len(inside) == 1
+        assert inside[0] in users(place / "engine" / "version")
+        assert users(place / "engine" / "ver") == []
+        process.stdin.close()
 
 
 def test_a_damaged_installation_is_made_anew(place: Path, registry: Registry, install: Install) -> None:
