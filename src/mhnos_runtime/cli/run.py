@@ -40,10 +40,10 @@ class Plan:
     name: str | None
     network: Literal["host", "loopback", "none"] | None
     limits: dict[str, int]
+    dry_run: bool
     ports: dict[str, int] | None
     worker: m.WorkerOptions | None
     print_config: bool
-    dry_run: bool
     detach_keys: bytes
 
 
@@ -187,6 +187,15 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         return await Session(runtime, process, manner, notices).run()
 
 
+async def _config(runtime: Runtime, plan: Plan) -> str:
+    """The config that a script of workerd would run with."""
+    from mhnos_runtime.wire import messages as m
+
+    options = m.SpawnOptions(cwd=plan.cwd)
+    asked = m.WorkerConfig(command=plan.command, options=options, network=plan.network, worker=plan.worker)
+    return (await runtime.request(asked, m.WorkerConfigText, resend=True)).config
+
+
 def _show(planned: m.Planned) -> int:
     import json
 
@@ -211,15 +220,6 @@ def _options(plan: Plan) -> SpawnOptions:
         "worker": plan.worker,
         "linger_ms": RM_LINGER_MS if plan.remove else None,
     }
-
-
-async def _config(runtime: Runtime, plan: Plan) -> str:
-    """The config that a script of workerd would run with."""
-    from mhnos_runtime.wire import messages as m
-
-    options = m.SpawnOptions(cwd=plan.cwd)
-    asked = m.WorkerConfig(command=plan.command, options=options, network=plan.network, worker=plan.worker)
-    return (await runtime.request(asked, m.WorkerConfigText, resend=True)).config
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:

@@ -121,8 +121,8 @@ class Runtime:
 
         Raises RequestFailed.
         """
-        fields = spawn_fields(kind, command, options)
-        message = m.Spawn(**fields, attach=attach, key=str(uuid.uuid4()), acks=True)
+        key = str(uuid.uuid4())
+        message = m.Spawn(**spawn_fields(kind, command, options), attach=attach, key=key, acks=True)
         made: list[ClientProcess] = []
         await self.request(
             message, m.Spawned, resend=True, on_answer=lambda got: made.append(self._spawned(got, attach))

@@ -9,9 +9,9 @@ from mhnos_runtime.wire import messages as m
 
 
 def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, Any]:
-    """Those of Spawn and of Plan that say what to start; see `Runtime.spawn`."""
-    pty, env = options.get("pty"), options.get("env")
-    limits, ports = options.get("limits"), options.get("ports")
+    """The fields of a Spawn, or of what is made of one."""
+    pty, env, limits = options.get("pty"), options.get("env"), options.get("limits")
+    ports = options.get("ports")
     of_process = m.SpawnOptions(options.get("cwd"), dict(env) if env else None, options.get("timeout_ms"))
     return {
         "process_type": kind,
@@ -22,7 +22,7 @@ def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, An
         "name": options.get("name"),
         "linger_ms": options.get("linger_ms"),
         "network": options.get("network"),
-        "limits": m.SpawnLimits(**limits) if limits else None,
         "ports": None if ports is None else dict(ports),
         "worker": options.get("worker"),
+        "limits": m.SpawnLimits(**limits) if limits else None,
     }

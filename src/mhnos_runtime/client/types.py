@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from mhnos_runtime.wire.parts import WorkerOptions
+    from mhnos_runtime.wire.messages import WorkerOptions
 
 Stream = Literal["stdout", "stderr"]
 
@@ -25,8 +25,8 @@ class SpawnOptions(TypedDict, total=False):
 
     pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
     last client has left. network: less than the server gives. limits: narrower than the server's own, by the
-    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports: by
-    name, 0 for any. worker: for a script of workerd.
+    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports:
+    by name, 0 for any. worker: for a script of workerd.
     """
 
     args: Sequence[str]

@@ -25,13 +25,12 @@ class Handed:
     """What a process is handed, in order, and what it is told of it. Close it once the process has it all.
 
     sockets: number of the descriptor in the process, by name; ports: number of the port, by name of a port or
-    a socket. files: what is to be written into the workspace before the start, by path.
+    a socket.
     """
 
     descriptors: list[int] = field(default_factory=list)
     sockets: dict[str, int] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
 
     def add(self, fd: int) -> int:
         """Hand a descriptor over, which this closes; return its number in the process."""

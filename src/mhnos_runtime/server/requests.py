@@ -326,9 +326,9 @@ Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
 
 HANDLERS: dict[type[m.Message], Handler] = {
     m.Spawn: spawn,
-    m.Plan: plan,
     m.WorkerConfig: worker_config,
     m.Credentials: credentials,
+    m.Plan: plan,
     m.Attach: attach,
     m.Detach: detach,
     m.Write: write,

@@ -145,7 +145,8 @@ class Runtime:
     def plan(self, request: m.Spawn) -> LaunchPlan:
         """What `spawn` would have executed. Raises as that does, but for what only a start can show."""
         asked = self.starter.asked(request)
-        return self.starter.plan(asked, self._environment(asked.kind))
+        with self.starter.prepare(asked, self._environment(asked.kind), dry=True) as start:
+            return start.plan
 
     @contextlib.contextmanager
     def _alone(self, kind: kinds.Kind) -> Iterator[None]:

@@ -97,27 +97,14 @@ class Starter:
         return Asked(found, request, tuple(request.args), ports)
 
     @contextlib.contextmanager
-    def prepare(self, asked: Asked, environment: Mapping[str, str]) -> Iterator[Start]:
-        """environment: added to what the request asks for. Raises MhnosError with a code for whatever is
-        wrong."""
-        with self._planned(asked, environment) as (launch, directory, handed):
-            for path, text in handed.files.items():
-                workers.write_new(self._workspace, path, text)
-            yield Start(launch, [directory, *handed.descriptors])
-
-    def plan(self, asked: Asked, environment: Mapping[str, str]) -> LaunchPlan:
-        """That of `prepare`; nothing is written, and what would be handed is closed again."""
-        with self._planned(asked, environment) as (launch, _directory, _handed):
-            return launch
-
-    @contextlib.contextmanager
-    def _planned(
-        self, asked: Asked, environment: Mapping[str, str]
-    ) -> Iterator[tuple[LaunchPlan, int, Handed]]:
+    def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
+        """environment: added to what the request asks for. dry: write nothing into the workspace. Raises
+        MhnosError with a code for whatever is wrong."""
         cwd, directory, notice = self._directory(asked.kind, asked.request.options.cwd or "/")
         handed = Handed()
         try:
-            yield self._plan(asked, cwd, notice, handed, environment), directory, handed
+            launch = self._plan(asked, cwd, notice, handed, environment, dry)
+            yield Start(launch, [directory, *handed.descriptors])
         finally:
             os.close(directory)
             handed.close()
@@ -126,14 +113,21 @@ class Starter:
         """The config that a spawn of the same script would run. Raises as `prepare`."""
         cwd = self._workspace.normalise(request.options.cwd or "/")
         policy = narrow(self._sandbox.policy, Wish(network=request.network))
-        return workers.generate(self._workspace, self._home, request.command, cwd, request.worker, policy)
+        script = workers.Script(self._workspace, self._home, request.command, cwd, request.worker, policy)
+        return workers.generate(script)
 
     @property
     def _home(self) -> str:
         return self._view.workspace
 
     def _plan(
-        self, asked: Asked, cwd: str, notice: str, handed: Handed, environment: Mapping[str, str]
+        self,
+        asked: Asked,
+        cwd: str,
+        notice: str,
+        handed: Handed,
+        environment: Mapping[str, str],
+        dry: bool,
     ) -> LaunchPlan:
         kind, request = asked.kind, asked.request
         of_kind: dict[str, Any] = dict(kind.limits)
@@ -141,10 +135,10 @@ class Starter:
         _check_memory(kind, policy)
         engines = self._find_engines(kind)
         outside = policy.level == "none" or policy.network == "host"
-        command, named = self._command(asked, cwd, policy, handed)
+        command, named = self._command(asked, cwd, policy, handed, dry)
         given = _given(asked, named, handed, engines, outside)
-        if kind is kinds.OPENCLAW and not workers.is_there(self._workspace, openclaw.CONFIG):
-            handed.files[openclaw.CONFIG] = openclaw.config(self._home)
+        if kind is kinds.OPENCLAW and not dry:
+            workers.write_new(self._workspace, openclaw.CONFIG, openclaw.config(self._home))
         wanted = plan.Request(
             command=command,
             args=asked.args,
@@ -187,7 +181,9 @@ class Starter:
                 raise
         return "/", self._workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /"
 
-    def _command(self, asked: Asked, cwd: str, policy: Policy, handed: Handed) -> tuple[str, tuple[str, ...]]:
+    def _command(
+        self, asked: Asked, cwd: str, policy: Policy, handed: Handed, dry: bool
+    ) -> tuple[str, tuple[str, ...]]:
         """The command as the program takes it, and the sockets that it is to be handed by name."""
         kind, command = asked.kind, asked.request.command
         named = tuple(asked.ports) if kind.named_sockets else ()
@@ -203,7 +199,8 @@ class Starter:
                     hint="put what it says into the config",
                 )
             return workers.config_path(self._home, real, cwd), named
-        path = workers.place(self._workspace, self._home, command, cwd, asked.request.worker, policy, handed)
+        script = workers.Script(self._workspace, self._home, command, cwd, asked.request.worker, policy)
+        path = workers.place(script, handed, dry)
         return path, tuple(dict.fromkeys((*named, workers.SOCKET)))
 
     def _real(self, command: str, cwd: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from mhnos_runtime.sandbox import Policy
 from mhnos_runtime.server.ports import Handed
 from mhnos_runtime.wire import messages as m
 
-__all__ = ["SOCKET", "config_path", "generate", "is_script", "is_there", "place", "write_new"]
+__all__ = ["SOCKET", "Script", "config_path", "generate", "is_script", "place", "write_new"]
 
 
 def config_path(home: str, path: str, cwd: str) -> str:
@@ -28,70 +29,62 @@ def config_path(home: str, path: str, cwd: str) -> str:
     return home + path
 
 
-def generate(
-    workspace: Workspace,
-    home: str,
-    command: str,
-    cwd: str,
-    asked: m.WorkerOptions | None,
-    policy: Policy,
-    kept_in: str | None = None,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is to be run. home: the workspace as workerd sees it. command: as the client names it, relative to
+    cwd."""
+
+    workspace: Workspace
+    home: str
+    command: str
+    cwd: str
+    asked: m.WorkerOptions | None
+    policy: Policy
+
+
+def generate(script: Script, kept_in: str | None = None) -> str:
     """The config for a script. kept_in: the folder of the workspace that it will lie in; None: nowhere.
 
     Raises InvalidRequest, NotFound and Refused for a script or module that cannot be taken.
     """
-    if not is_script(command):
-        raise InvalidRequest(f"{command!r} is no worker script; expected a .js or .mjs file")
-    options = _options(asked or m.WorkerOptions(), policy)
-    script = _in_workspace(workspace, command, cwd)
-    folder = posixpath.dirname(script)
+    if not is_script(script.command):
+        raise InvalidRequest(f"{script.command!r} is no worker script; expected a .js or .mjs file")
+    options = _options(script.asked or m.WorkerOptions(), script.policy)
+    path = _in_workspace(script.workspace, script.command, script.cwd)
+    folder = posixpath.dirname(path)
     for name in options.modules:
-        _in_workspace(workspace, name, folder)
+        _in_workspace(script.workspace, name, folder)
     if kept_in is None:
-        seen = posixpath.join(home + folder, "")
+        seen = posixpath.join(script.home + folder, "")
     else:
         below = posixpath.relpath(folder, kept_in)
         seen = "" if below == "." else below + "/"
-    return workerd.config(posixpath.basename(script), seen, options)
+    return workerd.config(posixpath.basename(path), seen, options)
 
 
-def place(
-    workspace: Workspace,
-    home: str,
-    command: str,
-    cwd: str,
-    asked: m.WorkerOptions | None,
-    policy: Policy,
-    handed: Handed,
-) -> str:
+def place(script: Script, handed: Handed, dry: bool) -> str:
     """Generate a config, and return its path for workerd: of a file in the workspace where the client wants
-    to keep it, else of a file in memory, which the process is handed."""
+    to keep it, else of a file in memory, which the process is handed. dry: keep nothing."""
+    asked = script.asked
     if asked is not None and asked.keep is not None:
-        path = workspace.normalise(asked.keep, cwd)
-        text = generate(workspace, home, command, cwd, asked, policy, posixpath.dirname(path))
-        handed.files[path] = text
-        return config_path(home, path, cwd)
-    text = generate(workspace, home, command, cwd, asked, policy)
-    number = handed.add(_in_memory(text))
-    return f"/proc/self/fd/{number}"
+        path = script.workspace.normalise(asked.keep, script.cwd)
+        text = generate(script, posixpath.dirname(path))
+        if not dry and not write_new(script.workspace, path, text):
+            raise InvalidRequest(f"{path} is there already", hint="run it as it is, or remove it")
+        return config_path(script.home, path, script.cwd)
+    return f"/proc/self/fd/{handed.add(_in_memory(generate(script)))}"
 
 
-def write_new(workspace: Workspace, path: str, text: str) -> None:
-    """Write a file of the workspace. Raises InvalidRequest where there is something already, MhnosError."""
-    if is_there(workspace, path):
-        raise InvalidRequest(f"{path} is there already", hint="run it as it is, or remove it")
-    done = transfer.push(workspace, [transfer.PushEntry(path, "file", [text.encode()], None)])
-    if done.errors:
-        raise MhnosError(done.errors[0][1], code="start-failed") from None
-
-
-def is_there(workspace: Workspace, path: str) -> bool:
+def write_new(workspace: Workspace, path: str, text: str) -> bool:
+    """Write a file of the workspace, unless there is something already. Raises MhnosError."""
     try:
         workspace.real_path(path)
     except NotFound:
-        return False
-    return True
+        done = transfer.push(workspace, [transfer.PushEntry(path, "file", [text.encode()], None)])
+        if done.errors:
+            raise MhnosError(done.errors[0][1], code="start-failed") from None
+        return True
+    return False
 
 
 def _in_workspace(workspace: Workspace, path: str, base: str) -> str:

@@ -192,9 +192,9 @@ class Fsync(Message, tag="fsync"):
 
 Request: TypeAlias = (
     Spawn
-    | Plan
     | WorkerConfig
     | Credentials
+    | Plan
     | Attach
     | Detach
     | Write
@@ -231,15 +231,6 @@ class Spawned(Message, tag="spawned"):
     status: str = msgspec.field(default_factory=lambda: "success")
 
 
-class Planned(Message, tag="planned"):
-    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
-    `isolation`: what the process would get."""
-
-    plan: dict[str, Any]
-    directory: str
-    isolation: Isolation
-
-
 class WorkerConfigText(Message, tag="workerConfigText"):
     config: str
 
@@ -249,6 +240,15 @@ class CredentialsAnswer(Message, tag="credentialsAnswer"):
 
     pid: int
     token: str | None
+
+
+class Planned(Message, tag="planned"):
+    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
+    `isolation`: what the process would get."""
+
+    plan: dict[str, Any]
+    directory: str
+    isolation: Isolation
 
 
 class Attached(Message, tag="attached"):
@@ -406,9 +406,9 @@ class InputAck(Message, tag="inputAck"):
 Answer: TypeAlias = (
     Connected
     | Spawned
-    | Planned
     | WorkerConfigText
     | CredentialsAnswer
+    | Planned
     | Attached
     | Detached
     | StdinClosed
