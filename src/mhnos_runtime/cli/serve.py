@@ -55,7 +55,8 @@ def start(flags: dict[str, Any]) -> None:
     }
     _become_supervisor(
         {
-            "server": ["-m", "mhnos_runtime.server"],
+            # -P: nothing is imported from the working directory, which may be the workspace.
+            "server": ["-P", "-m", "mhnos_runtime.server"],
             "listeners": [sock.fileno() for sock in listeners],
             "lock_fd": lock_fd,
             "state_dir": str(settings.state_dir),
@@ -180,7 +181,7 @@ def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
     for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
         os.set_inheritable(each, True)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mhnos_runtime.supervisor", str(fd)])
 
 
 def _option(setting: Setting) -> click.Option:

@@ -53,12 +53,13 @@ _MAXIMUM = "/proc/sys/user/max_user_namespaces"
 def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Facts:
     """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use."""
     bubblewrap = shutil.which("bwrap") or ""
-    trial = _try_namespaces(bubblewrap, user if user or os.geteuid() else NOBODY)
+    options = _output([bubblewrap, "--help"]) if bubblewrap else ""
+    nesting = ("--disable-userns",) if "--disable-userns " in options else ()
+    trial = _try_namespaces(bubblewrap, nesting, user if user or os.geteuid() else NOBODY)
     library, filters = _filters()
     abi = landlock_abi()
     places, no_places = cgroups.find()
     system = tuple(_system())
-    options = _output([bubblewrap, "--help"]) if bubblewrap else ""
     return Facts(
         bubblewrap=bubblewrap,
         namespaces=not trial,
@@ -69,7 +70,7 @@ def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Fa
         configuration=tuple(_configuration()),
         node=_beside_system(node, system),
         sized_tmpfs="--size " in options,
-        disable_userns="--disable-userns " in options,
+        disable_userns=bool(nesting),
         rows=(
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),
@@ -108,12 +109,12 @@ def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
     return ""
 
 
-def _try_namespaces(bubblewrap: str, user: tuple[int, int] | None) -> str:
-    """Why a complete sandbox cannot be made, in bubblewrap's words, or ""."""
+def _try_namespaces(bubblewrap: str, nesting: tuple[str, ...], user: tuple[int, int] | None) -> str:
+    """Why a complete sandbox cannot be made, in bubblewrap's words, or "". nesting: as processes get it."""
     if not bubblewrap:
         return "bubblewrap is missing"
     program = shutil.which("true", path="/usr/bin:/bin:/run/current-system/sw/bin") or "/bin/true"
-    command = [bubblewrap, *_TRIAL, "--", program]
+    command = [bubblewrap, *_TRIAL, *nesting, "--", program]
     try:
         if user is None or os.geteuid():
             done = subprocess.run(

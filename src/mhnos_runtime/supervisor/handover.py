@@ -17,7 +17,7 @@ from mhnos_runtime.supervisor import child
 
 #: Of the state that is handed over. A supervisor refuses any other one.
 STATE_VERSION = 2
-_MODULE = ("-m", "mhnos_runtime.supervisor")
+_MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 #: They wait from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
