@@ -1,4 +1,4 @@
-"""What these tests share: machines and bundles. Those that boot something take minutes and run when asked for:
+"""What these tests share: machines and bundles. What boots something takes minutes and runs when asked for:
 `make test-packages` does; the wheel's are part of every run.
 """
 

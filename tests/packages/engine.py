@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -100,20 +101,22 @@ class Engine:
                 self.call(*what, *found)
         self.call("network", "prune", "--force")
 
-    def call(self, *words: str | Path, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *words: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """`docker` with these words."""
         return subprocess.run(
             ["docker", *words],
-            env={**self.env, **env},
+            env={**self.env, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout,
         )
 
-    def run(self, *words: str | Path, timeout: float = 120, **env: str) -> str:
+    def run(self, *words: str | Path, timeout: float = 120) -> str:
         """What it wrote to stdout, when it ended with 0."""
-        done = self.call(*words, timeout=timeout, **env)
+        done = self.call(*words, timeout=timeout)
         assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
