@@ -72,6 +72,8 @@ class Machine:
 
     def __enter__(self) -> Self:
         command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"]
+        # nspawn's own filter lacks these; a real machine has none.
+        command += ["--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self"]
         command += [f"--machine=mhnos-{os.getpid()}", f"--directory={self.root}", "--boot"]
         # A real machine's /proc/sys is writable, and bubblewrap sets a limit of its own namespace there.
         env = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
