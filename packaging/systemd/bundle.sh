@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes an archive from which install.sh installs on a machine without a network: the wheel, what it needs, and with
 # --packages the Debian packages too. For machines with this machine's Python version and processor.
+# ENGINES: engines to put in, separated by spaces (default: workerd).
 #   packaging/systemd/bundle.sh [--packages] [OUT.tar.gz]
 set -euo pipefail
 
@@ -26,6 +27,14 @@ cp "$here"/{install.sh,mhnos-runtime,mhnos-runtime.service,environment,config.to
 # An environment has no pip where Debian's python3-venv is missing.
 bundled=$("$python" -c 'import ensurepip, os; print(os.path.dirname(ensurepip.__file__) + "/_bundled")')
 find /usr/share/python-wheels "$bundled" -name 'pip-*.whl' -exec cp {} "$bundle/wheels/" \; -quit 2>/dev/null || true
+
+# The engines, as they are installed: their packages come from a registry.
+"$python" -m venv "$work/venv"
+"$work/venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install --no-index --no-deps \
+    --find-links "$bundle/wheels" --require-hashes -r "$root/requirements/runtime.txt"
+"$work/venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install --no-index --no-deps "$bundle"/wheels/mhnos_runtime-*.whl
+read -r -a names <<<"${ENGINES-workerd}"
+[ ${#names[@]} = 0 ] || MHNOS_ENGINES_DIR=$bundle/engines "$work/venv/bin/mhnos-runtime" engines install "${names[@]}" >&2
 
 if $packages; then
     mkdir "$bundle/packages"

@@ -14,7 +14,7 @@ uninstall    remove everything but the workspace
 
   --yes            do not ask before Debian packages are installed
   --dry-run        say what would be done, and change nothing
-  --engines NAMES  engines to install, separated by spaces (default: workerd; "" for none)
+  --engines NAMES  engines to install, separated by spaces (default: workerd; "" for none; a bundle has its own)
   --purge          uninstall: remove the workspace too
 END
 }
@@ -204,14 +204,15 @@ make_version() { # NAME
 
 install_engines() { # NAME of the version
     [ -n "$engines" ] || return 0
-    local python=$base/versions/$1/bin/python
-    if ! $dry && ! "$python" -P -m mhnos_runtime engines --help >/dev/null 2>&1; then
-        say "this version has no engines to install"
+    step "engines: $engines"
+    if [ -d "$here/wheels" ]; then
+        [ -d "$here/engines" ] || { say "the bundle has none" && return; }
+        run mkdir -p $base/engines
+        run cp -RT "$here/engines" $base/engines
         return
     fi
-    step "engines: $engines"
     # shellcheck disable=SC2086 # a list of names
-    run env MHNOS_ENGINES_DIR=$base/engines "$python" -P -m mhnos_runtime engines install $engines
+    run env HOME=/root MHNOS_ENGINES_DIR=$base/engines "$base/versions/$1/bin/python" -P -m mhnos_runtime engines install $engines
 }
 
 point_to() { # NAME: in one step, so that `current` is there at every moment

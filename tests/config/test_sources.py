@@ -104,6 +104,7 @@ EACH = [
     ("port", "0", "81", "82", 0, 81, 82),
     ("workspace", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("state_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
+    ("engines_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("sandbox", "none", "STRICT", '"relaxed"', "none", "strict", "relaxed"),
     ("network", "none", "LOOPBACK", '"host"', "none", "loopback", "host"),
     ("user", "mhnos", "1000:1000", "1000", "mhnos", "1000:1000", "1000"),

@@ -140,7 +140,7 @@ class Engine:
         shutil.copy(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), context / "ca.crt")
         bundle = "/etc/ssl/certs/ca-certificates.crt"
         lines = [f"FROM {BASE_IMAGE}:plain", f"COPY ca.crt {bundle}"]
-        lines += [f"ENV PIP_CERT={bundle} NODE_EXTRA_CA_CERTS={bundle}"]
+        lines += [f"ENV PIP_CERT={bundle} NODE_EXTRA_CA_CERTS={bundle} npm_config_cafile={bundle}"]
         (context / "Dockerfile").write_text("\n".join(lines))
         self.run("build", "--quiet", "--tag", BASE_IMAGE, context)
         return BASE_IMAGE

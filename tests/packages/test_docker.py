@@ -348,6 +348,7 @@ def test_a_hostile_process_meets_the_same_escape_suite(engine: Engine, image: st
         *(
             "run",
             "--rm",
+            "--sysctl=net.ipv6.conf.all.disable_ipv6=0",
             "--env=PYTHONPATH=/tests/src",
             "--workdir=/tests",
             "--memory=4g",

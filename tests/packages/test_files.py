@@ -18,7 +18,7 @@ DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "how-to" / "docker.md").read_text(encoding="utf-8")
 UNIT = (SYSTEMD / "mhnos-runtime.service").read_text(encoding="utf-8")
 #: Fixed inside a container, or not of one: a whole table is no variable, and nobody is root there.
-ELSEWHERE = {"host", "port", "workspace", "state_dir", "user", "allow_root", "auth"}
+ELSEWHERE = {"host", "port", "workspace", "state_dir", "user", "allow_root", "auth", "engines_dir"}
 
 
 def profile_maker() -> ModuleType:

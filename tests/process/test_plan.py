@@ -173,7 +173,6 @@ def test_halves_of_characters_are_refused(asked: Request) -> None:
 @pytest.mark.parametrize(
     ("kind", "where", "text"),
     [
-        ("node", host(node=""), "Node.js 22 is not there"),
         ("python", host({}), "python3: no such program"),
         ("deno", host({}), "deno: no such program"),
         ("shell", host({}), "no shell"),
@@ -184,6 +183,13 @@ def test_programs_that_are_not_there(kind: str, where: Host, text: str) -> None:
         plan(kind, request("a b"), where)
     assert refused.value.code == "not-found"
     assert refused.value.hint
+
+
+def test_a_missing_node_names_the_command_that_brings_it() -> None:
+    with pytest.raises(StartFailed, match=r"Node\.js 22 is not there") as refused:
+        plan("node", request("a.js"), host(node=""))
+    assert refused.value.code == "engine-missing"
+    assert refused.value.hint == "mhnos-runtime engines install node"
 
 
 def test_a_path_is_not_looked_for() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-#: held: must not get out. out: gets out, which docs/sandbox.md says. any: not this level's business, and
+#: held: must not get out. out: gets out, which docs/threat-model.md says. any: not this level's business, and
 #: different from one machine to the next.
 Outcome = Literal["held", "out", "any"]
 HELD: Outcome = "held"
@@ -103,6 +103,7 @@ ATTEMPTS = (
     Attempt("nested_user_namespace_by_clone3", HELD, HELD, ANY),
     Attempt("nested_mount_namespace", HELD, HELD, HELD),
     Attempt("nested_sandbox", HELD, HELD, ANY),
+    Attempt("take_tree", HELD, HELD, ANY),
     Attempt("change_root", HELD, HELD, HELD),
     Attempt("key_to_keyring", HELD, HELD, ANY),
     Attempt("search_keyring", HELD, HELD, ANY),
@@ -159,15 +160,11 @@ NETWORK = frozenset(
 )
 
 
-#: Beside those, what a network namespace changes; the rest is tried with the host's network only.
+#: Beside those, what a network namespace changes.
 _WITH_NETWORK = NETWORK | {"reach_abstract_socket", "reach_path_socket", "raw_packets", "hypervisor_socket"}
 
-CASES = tuple(
-    ((level, network), attempt)
-    for level, network in WAYS
-    for attempt in ATTEMPTS
-    if network == "host" or attempt.name in _WITH_NETWORK
-)
+#: What a narrower network may change; the rest is tried with the host's only.
+WITH_NETWORK = tuple(attempt for attempt in ATTEMPTS if attempt.name in _WITH_NETWORK)
 
 
 def outcome(attempt: Attempt, level: str, network: str) -> Outcome:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.config import ConfigError, load
+from mhnos_runtime.engines import CATALOGUE
 from mhnos_runtime.sandbox import cgroups
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.sandbox.probe import reachable
@@ -57,9 +58,10 @@ def can(prefix: tuple[str, ...]) -> bool:
 def test_doctor_tells_what_the_probe_found(facts: Facts) -> None:
     done = run("doctor", "--json")
     told = json.loads(done.stdout)
-    # Which Node.js is in use is not for the probe to find out.
-    found = {row["name"]: row["found"] for row in told["facts"] if row["name"] != "node"}
-    assert found == {fact.name: fact.found for fact in facts.rows if fact.name != "node"}
+    # Which engines there are is not for the probe to find out.
+    found = {row["name"]: row["found"] for row in told["facts"] if row["name"] not in CATALOGUE}
+    assert found == {fact.name: fact.found for fact in facts.rows}
+    assert {row["name"] for row in told["facts"]} > set(CATALOGUE)
     assert all(row["found"] or row["how"] for row in told["facts"])
     for level in ("strict", "relaxed", "none"):
         assert told["levels"][level]["available"] is (not facts.missing(level))

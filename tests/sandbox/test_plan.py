@@ -6,8 +6,11 @@ import base64
 import itertools
 import json
 import os
+import re
 import resource
+import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,7 @@ from mhnos_runtime.sandbox import (
 )
 from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.policy import OFFERED
+from tests.sandbox.attempts import ATTEMPTS, OUT, outcome
 
 FACTS = Facts(
     bubblewrap="/usr/bin/bwrap",
@@ -170,6 +174,22 @@ def test_the_filter_names_what_must_be_refused() -> None:
     assert families >= {2, 10, 16, 17, 40}
 
 
+def test_no_call_is_left_out_because_the_library_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = seccomp._NUMBERS
+    assert {"open_tree_attr", "clone3", "io_uring_setup"} <= numbers.keys()
+    assert numbers.keys() <= {rule.call for rule in seccomp.rules(network=True, old_landlock=True)}
+    library = seccomp.load_library()
+    for name, number in numbers.items():
+        assert library.seccomp_syscall_resolve_name(name.encode()) in (number, -1)
+    compiled = base64.b64decode(seccomp.compile_filter(network=True))
+    compared = {struct.unpack("=HBBI", compiled[at : at + 8])[3] for at in range(0, len(compiled), 8)}
+    assert set(numbers.values()) - {numbers["openat2"]} <= compared
+    monkeypatch.setattr(seccomp, "_NUMBERS", {})
+    if library.seccomp_syscall_resolve_name(b"open_tree_attr") == -1:
+        with pytest.raises(OSError, match="open_tree_attr"):
+            seccomp.compile_filter(network=True)
+
+
 def test_facts_that_are_missing_are_those_that_a_level_needs() -> None:
     rows = (
         Fact("bubblewrap", False, "not on this machine", "strict", "install it"),
@@ -179,3 +199,12 @@ def test_facts_that_are_missing_are_those_that_a_level_needs() -> None:
     facts = replace(FACTS, rows=rows)
     assert [fact.name for fact in facts.missing("strict")] == ["bubblewrap"]
     assert facts.missing("relaxed") == facts.missing("none") == []
+
+
+def test_the_threat_model_names_what_gets_out() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
+    table = text.partition("## What a level does not promise")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {"host", "strict", "relaxed", "none"}
+    assert named <= {attempt.name for attempt in ATTEMPTS}
+    out = {each.name for each in ATTEMPTS for level in LEVELS if outcome(each, level, "host") == OUT}
+    assert out <= named

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,3 +146,40 @@ async def test_a_network_that_a_level_cannot_give_is_refused(level: str, folder:
         assert (answer["type"] == "spawned") is (level == "strict")
         answer = await client.ask("spawn", processType="shell", command="true", network="everything")
         assert (answer["type"], answer["code"]) == ("error", "invalid-argument")
+
+
+async def test_a_dry_run_tells_what_a_start_then_does(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "sub").mkdir()
+        command = [
+            "run",
+            "--dry-run",
+            "--cwd",
+            "/sub",
+            "--limit",
+            "memory_bytes=64m",
+            "--limit",
+            "open_files=99",
+        ]
+        told = json.loads(await by_command_line(server, *command, "shell", "ulimit -n; pwd; env"))
+        assert (await client.ask("list", all=True))["processes"] == []
+        plan, isolation = told["plan"], told["isolation"]
+        assert (plan["argv"][1:3], told["directory"]) == (["-c", "ulimit -n; pwd; env"], "/sub")
+        assert plan["confine"]["limits"]["memory_bytes"] == 64 << 20
+        assert (plan["confine"]["holder"] is not None) is (level == "strict")
+        assert bool(plan["confine"]["seccomp"]) is isolation["seccomp"] is (level != "none")
+        spawned = await by_command_line(server, "run", *command[2:], "shell", "ulimit -n; pwd; env")
+        limit, place, *environment = spawned.splitlines()
+        assert (limit, place.endswith("/sub")) == ("99", True)
+        assert {f"{name}={value}" for name, value in plan["env"].items()} <= set(environment)
+        (row,) = (await client.ask("list", all=True))["processes"]
+        assert row["isolation"] == isolation
+
+
+async def by_command_line(server: TestServer, *words: str) -> str:
+    environment = {**os.environ, "MHNOS_STATE_DIR": str(server.state_dir)}
+    command = [sys.executable, "-m", "mhnos_runtime", *words]
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,31 @@ async def test_a_server_that_ends_in_a_flood_loses_no_byte(tmp_path: Path, how: 
         assert follower.exit is not None
         assert (follower.exit["code"], follower.exit["bytes"]) == (0, TOTAL)
         assert len(follower.ids) == 1
+
+
+async def test_a_reload_at_the_first_moment_is_a_reload(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server:
+        os.kill(server.pid, signal.SIGHUP)
+        async with connect(server) as client:
+            await client.exit(await client.run("true"))
+
+
+async def test_a_client_that_says_no_goodbye_holds_nobody_up(tmp_path: Path) -> None:
+    """A laptop that sleeps: its connection is there, and nothing answers."""
+
+    async def seconds(server: TestServer) -> float:
+        began = time.monotonic()
+        await end_server(server, signal.SIGHUP)
+        async with connect(server):
+            return time.monotonic() - began
+
+    async with server_in(tmp_path) as server:
+        async with connect(server):
+            pass
+        alone = await seconds(server)
+        async with connect(server):
+            # It reads nothing more, and does not answer the server's goodbye.
+            assert await seconds(server) < 2 * alone + 1.5
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])

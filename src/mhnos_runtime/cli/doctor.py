@@ -20,13 +20,15 @@ def doctor(json_: bool) -> int:
       mhnos-runtime doctor
       mhnos-runtime doctor --json
     """
-    from mhnos_runtime.cli.node import find_node
+    from mhnos_runtime.cli.node import engine_facts, find_node
     from mhnos_runtime.config import load
+    from mhnos_runtime.engines import EngineStore
     from mhnos_runtime.sandbox import LEVELS
     from mhnos_runtime.sandbox.probe import probe
 
     settings, _warnings = load({})
-    facts = probe(None, *find_node(None))
+    engines = EngineStore(settings.engines_dir)
+    facts = probe(None, find_node(None, engines)[0], engine_facts(engines))
     missing = {level: [fact.name for fact in facts.missing(level)] for level in LEVELS}
     if json_:
         say.as_json(

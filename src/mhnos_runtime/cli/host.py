@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
+from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.process.plan import DEFAULT_PATH
 from mhnos_runtime.sandbox import Facts
 from mhnos_runtime.sandbox.policy import OFFERED
@@ -131,8 +132,9 @@ def hand_over(workspace: Path, ids: tuple[int, int]) -> None:
 
 def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
     """(facts, Node.js, why there is none). Raises ConfigError where the sandbox cannot be had."""
-    node, no_node = find_node(user.ids)
-    facts = probe(user.ids, node, no_node)
+    engines = EngineStore(settings.engines_dir)
+    node, no_node = find_node(user.ids, engines)
+    facts = probe(user.ids, node)
     level = settings.sandbox
     missing = facts.missing(level)
     if missing:
@@ -167,12 +169,13 @@ def path_for(user: User) -> str:
 
 def _check_folders(settings: Settings, user: User) -> None:
     workspace, state = settings.workspace.resolve(), settings.state_dir.resolve()
+    _check_engines(settings, workspace, user)
     if state.is_relative_to(workspace):
         raise ConfigError(
             f"state_dir {settings.state_dir} lies in workspace {settings.workspace}: processes can read it",
             hint="put it elsewhere with MHNOS_STATE_DIR, or choose another workspace",
         )
-    shared = next((path for path in ("/tmp", "/var/tmp", "/dev/shm") if state.is_relative_to(path)), "")  # noqa: S108
+    shared = _shared(state)
     if settings.sandbox == "relaxed" and shared and user.ids is None:
         raise ConfigError(
             f"state_dir {settings.state_dir} lies below {shared}: processes can read it in sandbox relaxed",
@@ -185,3 +188,20 @@ def _check_folders(settings: Settings, user: User) -> None:
             f"({user.name}): {closed} is closed to them",
             hint="choose another folder with MHNOS_WORKSPACE, or another user with --user",
         )
+
+
+def _check_engines(settings: Settings, workspace: Path, user: User) -> None:
+    """Processes must not be able to change what others of them are started from."""
+    engines = settings.engines_dir.resolve()
+    shared = _shared(engines) if settings.sandbox == "relaxed" and user.ids is None else ""
+    if engines.is_relative_to(workspace) or shared:
+        raise ConfigError(
+            f"engines_dir {settings.engines_dir} lies in "
+            + (f"{shared}, where processes can change it" if shared else f"workspace {settings.workspace}"),
+            hint="put it elsewhere with MHNOS_ENGINES_DIR",
+        )
+
+
+def _shared(folder: Path) -> str:
+    """The folder of everybody's that this one lies in, or ""; sandbox relaxed lets processes write there."""
+    return next((path for path in ("/tmp", "/var/tmp", "/dev/shm") if folder.is_relative_to(path)), "")  # noqa: S108

@@ -39,6 +39,7 @@ VERBS = {
     "health": Verb("health", "Ask the runtime on this machine whether it serves."),
     "token": Verb("token", "Show or replace the token that clients need."),
     "doctor": Verb("doctor", "Tell what this machine can enforce."),
+    "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw."),
     "config": Verb("config", "Show the settings in force and where each comes from."),
     "check": Verb("check", "Try every request on a running runtime."),
     "completion": Verb("completion", "Print the completion script for a shell."),

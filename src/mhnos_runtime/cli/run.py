@@ -15,7 +15,8 @@ from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, ta
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
-    from mhnos_runtime.client.types import PtySize
+    from mhnos_runtime.client.types import PtySize, SpawnOptions
+    from mhnos_runtime.wire import messages as m
 
 # ms that a process of --rm outlives a client that vanished without a goodbye: enough to reconnect
 RM_LINGER_MS = 10_000
@@ -36,13 +37,31 @@ class Plan:
     timeout_ms: int | None
     remove: bool
     name: str | None
-    network: str | None
+    network: Literal["host", "loopback", "none"] | None
+    limits: dict[str, int]
+    dry_run: bool
     detach_keys: bytes
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     pairs = (value.partition("=") for value in values)
     return {name: text if equals else os.environ.get(name, "") for name, equals, text in pairs}
+
+
+def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    from mhnos_runtime.config.kinds import LIMITS, nearest
+    from mhnos_runtime.config.values import Wrong, size_of
+
+    found = {}
+    for name, _equals, text in (value.partition("=") for value in values):
+        if name not in LIMITS:
+            known = ", ".join(LIMITS)
+            raise click.BadParameter(f"no limit {name!r}{nearest(name, LIMITS)}; known: {known}", ctx, param)
+        try:
+            found[name] = size_of(text)
+        except Wrong:
+            raise click.BadParameter(f"{text!r} is not a number such as 64 or 512m", ctx, param) from None
+    return found
 
 
 def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
@@ -74,6 +93,15 @@ def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes
     "--network", type=click.Choice(("host", "loopback", "none")), help="Less network than the server gives."
 )
 @click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=_limits,
+    help="Less than the server allows: memory_bytes=512m, tasks=64, cpu_percent=50, ...",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be executed, and how confined, as JSON.")
+@click.option(
     "--detach-keys",
     default=DEFAULT_DETACH_KEYS,
     show_default=True,
@@ -100,7 +128,7 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run -d --name web node server.js
     """
     plan = Plan(**options)  # type: ignore[arg-type]
-    if plan.tty and plan.interactive and not plan.detach and not os.isatty(0):
+    if plan.tty and plan.interactive and not (plan.detach or plan.dry_run) and not os.isatty(0):
         say.error("the input device is not a TTY", "leave -t out to pipe input, or -i to give none")
         return exits.FAILED
     try:
@@ -119,19 +147,10 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
     ) as runtime:
         try:
-            process = await runtime.spawn(
-                plan.kind,
-                plan.command,
-                args=plan.args,
-                cwd=plan.cwd,
-                env=plan.env,
-                timeout_ms=plan.timeout_ms,
-                pty=_pty(plan),
-                name=plan.name,
-                network=plan.network,
-                attach=not plan.detach,
-                linger_ms=RM_LINGER_MS if plan.remove else None,
-            )
+            if plan.dry_run:
+                return _show(await runtime.plan(plan.kind, plan.command, **_options(plan)))
+            attach = not plan.detach
+            process = await runtime.spawn(plan.kind, plan.command, attach=attach, **_options(plan))
         except RequestFailed as error:
             say.error(error.message, error.hint)
             return exits.for_start_failure(error.code)
@@ -149,6 +168,30 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             end_on_leave=plan.remove,
         )
         return await Session(runtime, process, manner, notices).run()
+
+
+def _show(planned: m.Planned) -> int:
+    import json
+
+    from mhnos_runtime.wire.encode import encode
+
+    told = json.loads(encode(planned))
+    print(json.dumps({name: told[name] for name in ("directory", "isolation", "plan")}, indent=2))
+    return exits.OK
+
+
+def _options(plan: Plan) -> SpawnOptions:
+    return {
+        "args": plan.args,
+        "cwd": plan.cwd,
+        "env": plan.env,
+        "timeout_ms": plan.timeout_ms,
+        "pty": _pty(plan),
+        "name": plan.name,
+        "network": plan.network,
+        "limits": plan.limits,
+        "linger_ms": RM_LINGER_MS if plan.remove else None,
+    }
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:

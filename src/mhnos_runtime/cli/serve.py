@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -39,6 +40,8 @@ def start(flags: dict[str, Any]) -> None:
     url = _url(settings, listeners[0].getsockname()[1])
     server_id = secrets.token_hex(8)
     _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
+    # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _greet(settings, user, url, token_file)
     if user.ids is not None and user.hand_over:
         host.hand_over(settings.workspace, user.ids)

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, Unpack
 
 import aiohttp
 
@@ -26,7 +26,7 @@ from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.timeline import read_timeline
-from mhnos_runtime.client.types import InputUncertain, PtySize
+from mhnos_runtime.client.types import InputUncertain, PtySize, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
@@ -114,43 +114,24 @@ class Runtime:
     # Requests
 
     async def spawn(
-        self,
-        kind: str,
-        command: str = "",
-        *,
-        args: Sequence[str] = (),
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout_ms: int | None = None,
-        pty: PtySize | bool | None = None,
-        name: str | None = None,
-        attach: bool = True,
-        linger_ms: int | None = None,
-        network: str | None = None,
+        self, kind: str, command: str = "", *, attach: bool = True, **options: Unpack[SpawnOptions]
     ) -> ClientProcess:
-        """Start a process and, unless told otherwise, receive its output from the first byte.
+        """Start one process and, unless told otherwise, receive its output from the first byte.
 
-        pty: a size, False for pipes, None: the kind's own. linger_ms: end it so long after its last client
-        has left. network: less than the server gives. Starts one process only. Raises RequestFailed.
+        Raises RequestFailed.
         """
-        message = m.Spawn(
-            process_type=kind,
-            command=command,
-            args=list(args),
-            options=m.SpawnOptions(cwd=cwd, env=dict(env) if env else None, timeout=timeout_ms),
-            pty=m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
-            name=name,
-            attach=attach,
-            linger_ms=linger_ms,
-            key=str(uuid.uuid4()),
-            acks=True,
-            network=network,
-        )
+        key = str(uuid.uuid4())
+        message = m.Spawn(**_spawn_fields(kind, command, options), attach=attach, key=key, acks=True)
         made: list[ClientProcess] = []
         await self.request(
             message, m.Spawned, resend=True, on_answer=lambda got: made.append(self._spawned(got, attach))
         )
         return made[0]
+
+    async def plan(self, kind: str, command: str = "", **options: Unpack[SpawnOptions]) -> m.Planned:
+        """What `spawn` would execute, without doing it. Raises RequestFailed."""
+        message = m.Plan(**_spawn_fields(kind, command, options))
+        return await self.request(message, m.Planned, resend=True)
 
     async def attach(
         self, pid: int, from_: Origin | None = None, tail: int | None = None, *, repaint: bool = False
@@ -497,3 +478,19 @@ async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
 
 def _name(message: m.Message) -> str:
     return str(message.__struct_config__.tag)
+
+
+def _spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, Any]:
+    pty, env, limits = options.get("pty"), options.get("env"), options.get("limits")
+    of_process = m.SpawnOptions(options.get("cwd"), dict(env) if env else None, options.get("timeout_ms"))
+    return {
+        "process_type": kind,
+        "command": command,
+        "args": list(options.get("args", ())),
+        "options": of_process,
+        "pty": m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
+        "name": options.get("name"),
+        "linger_ms": options.get("linger_ms"),
+        "network": options.get("network"),
+        "limits": m.SpawnLimits(**limits) if limits else None,
+    }

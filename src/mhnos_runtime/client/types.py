@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 Stream = Literal["stdout", "stderr"]
 
@@ -14,6 +15,25 @@ class PtySize:
 
     cols: int = 80
     rows: int = 24
+
+
+class SpawnOptions(TypedDict, total=False):
+    """How to start a process; what is left out, or None, is as the kind or the server has it.
+
+    pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
+    last client has left. network: less than the server gives. limits: narrower than the server's own, by the
+    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files.
+    """
+
+    args: Sequence[str]
+    cwd: str | None
+    env: Mapping[str, str] | None
+    timeout_ms: int | None
+    pty: PtySize | bool | None
+    name: str | None
+    linger_ms: int | None
+    network: Literal["host", "loopback", "none"] | None
+    limits: Mapping[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)

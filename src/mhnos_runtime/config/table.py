@@ -40,6 +40,7 @@ from mhnos_runtime.errors import ConfigError
 CONTAINER_WORKSPACE = Path("/workspace")
 #: Root's home is closed to the user that processes run as.
 ROOTS_WORKSPACE = Path("/var/lib/mhnos-runtime/workspace")
+ROOTS_ENGINES = Path("/var/lib/mhnos-runtime/engines")
 
 # characters of a wrong value in its message, which is one line
 _SHOWN = 200
@@ -98,13 +99,23 @@ def default_workspace(place: Place) -> Path:
     usable = os.access(CONTAINER_WORKSPACE, os.W_OK | os.X_OK, effective_ids=True)
     if usable and CONTAINER_WORKSPACE.is_dir():
         return CONTAINER_WORKSPACE
-    if os.geteuid() == 0 and place.home == Path("/root"):
+    if _is_root(place):
         return ROOTS_WORKSPACE
     return place.home / "mhnos-workspace"
 
 
 def default_state_dir(place: Place) -> Path:
     return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
+
+
+def default_engines_dir(place: Place) -> Path:
+    if _is_root(place):
+        return ROOTS_ENGINES
+    return xdg(place, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
+
+
+def _is_root(place: Place) -> bool:
+    return os.geteuid() == 0 and place.home == Path("/root")
 
 
 def xdg(place: Place, variable: str, fallback: str) -> Path:
@@ -138,6 +149,14 @@ SETTINGS: tuple[Setting, ...] = (
         default_state_dir,
         "folder for the token and the output logs",
         default_text="$XDG_STATE_HOME/mhnos-runtime, else ~/.local/state/mhnos-runtime",
+    ),
+    Setting(
+        "engines_dir",
+        path(),
+        default_engines_dir,
+        "folder for the programs that `mhnos-runtime engines` installs",
+        default_text="$XDG_DATA_HOME/mhnos-runtime/engines, else ~/.local/share/mhnos-runtime/engines "
+        "(root: /var/lib/mhnos-runtime/engines)",
     ),
     Setting(
         "sandbox",
@@ -214,6 +233,7 @@ class Settings:
     port: int
     workspace: Path
     state_dir: Path
+    engines_dir: Path
     sandbox: Literal["strict", "relaxed", "none"]
     network: Literal["host", "loopback", "none"]
     user: str

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import Confinement, LaunchPlan
 from mhnos_runtime.process.kinds import Kind
@@ -158,11 +159,7 @@ def _shell(name: str, host: Host) -> str:
 def _program(name: str, host: Host) -> str:
     if name == "node":
         if not host.node:
-            raise StartFailed(
-                host.no_node,
-                code="not-found",
-                hint="install Node.js 22 or newer, or pip install mhnos-runtime[node]",
-            )
+            raise missing("node", host.no_node)
         return host.node
     found = name if "/" in name else host.find(name, host.path)
     if found is None:

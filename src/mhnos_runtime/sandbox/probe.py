@@ -51,8 +51,9 @@ _CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _MAXIMUM = "/proc/sys/user/max_user_namespaces"
 
 
-def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Facts:
-    """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use."""
+def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...] = ()) -> Facts:
+    """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use.
+    engines: what is known of those, to stand with the rest."""
     bubblewrap = shutil.which("bwrap") or ""
     options = _output([bubblewrap, "--help"]) if bubblewrap else ""
     nesting = ("--disable-userns",) if "--disable-userns " in options else ()
@@ -80,12 +81,9 @@ def probe(user: tuple[int, int] | None, node: str = "", no_node: str = "") -> Fa
             _libseccomp(library),
             _groups(places, no_places),
             _terminals(),
-            Fact("node", bool(node), node or no_node, "the kind node", _NODE_HOW),
+            *engines,
         ),
     )
-
-
-_NODE_HOW = "install Node.js 22 or newer, or pip install mhnos-runtime[node]"
 
 
 def landlock_abi() -> int:

@@ -40,6 +40,27 @@ REFUSED = {
     "the machine": "reboot swapon swapoff acct syslog quotactl quotactl_fd sethostname setdomainname vhangup "
     "nfsservctl iopl ioperm modify_ldt fanotify_init uselib vm86 vm86old",
 }
+#: Younger than libraries that are still in use; since Linux 5.1 a call has one number on all architectures.
+_NUMBERS = {
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "clone3": 435,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+    "mount_setattr": 442,
+    "quotactl_fd": 443,
+    "open_tree_attr": 467,
+}
+#: What libseccomp answers for a name that it does not know; other negative ones are not of this machine.
+_UNKNOWN = -1
 #: linux/sched.h: namespaces of clone(2).
 _CLONE_NEW = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 #: ioctl_tty(2): typing into a terminal for its reader, and the console's selection, which can do the same.
@@ -138,8 +159,12 @@ def compile_filter(*, network: bool, old_landlock: bool = False) -> str:
 
 def _add(library: ctypes.CDLL, context: int, rule: Rule) -> None:
     number = library.seccomp_syscall_resolve_name(rule.call.encode())
-    if number < 0:
-        return  # not a call of this architecture, or younger than the library: see `covered`
+    if number == _UNKNOWN:
+        number = _NUMBERS.get(rule.call, _UNKNOWN)
+        if number == _UNKNOWN:
+            raise OSError(errno.ENOSYS, f"libseccomp does not know the call {rule.call}")
+    elif number < 0:
+        return  # not a call of this architecture
     rows = (_Comparison * max(1, len(rule.tests)))()
     for row, (argument, mask, value) in zip(rows, rule.tests, strict=False):
         row.argument, row.operator, row.first, row.second = argument, _MASKED_EQUAL, mask, value

@@ -62,6 +62,13 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
         connection.runtime.linger(process)
 
 
+def plan(connection: Connection, request: m.Plan) -> m.Planned:
+    launch = connection.runtime.plan(request)
+    told = launch.to_dict()
+    meta = told.pop("meta")
+    return m.Planned(told, meta["cwd"], m.Isolation(**meta["isolation"]), id=request.id)
+
+
 async def _started(runtime: Runtime, request: m.Spawn) -> Process:
     """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches
     it."""
@@ -306,6 +313,7 @@ Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
 
 HANDLERS: dict[type[m.Message], Handler] = {
     m.Spawn: spawn,
+    m.Plan: plan,
     m.Attach: attach,
     m.Detach: detach,
     m.Write: write,

@@ -158,6 +158,13 @@ class Runtime:
             self.table.release()
         return self.table.find(pid)
 
+    def plan(self, request: m.Spawn) -> LaunchPlan:
+        """What `spawn` would have executed. Raises as that does, but for what only a start can show."""
+        kind = self._kind(request.process_type)
+        cwd, directory, notice = self._directory(kind, request.options.cwd or "/")
+        os.close(directory)
+        return self._plan(kind, request, cwd, notice)
+
     def _plan(self, kind: kinds.Kind, request: m.Spawn, cwd: str, notice: str) -> LaunchPlan:
         asked = plan.Request(
             command=self._command(kind, request.command, cwd),

@@ -77,6 +77,10 @@ class WebSocket(asyncio.Protocol):
         self._closing = True
         self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
 
+    def abort(self) -> None:
+        """End the connection at once; what waits to be sent is lost."""
+        self._transport.abort()
+
     def pause_reading(self) -> None:
         """Let the client wait: it has asked for more than can be done at once."""
         self._transport.pause_reading()

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
@@ -50,6 +50,7 @@ class TestServer:
         self.state_dir = root / "state"
         self.log = root / "server.log"
         self._process: asyncio.subprocess.Process | None = None
+        self._output: asyncio.ReadTransport | None = None
         self.url = ""
         self.greeting = ""
 
@@ -73,7 +74,8 @@ class TestServer:
 
     async def __aenter__(self) -> Self:
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        lines, output = await self._pipe()
+        with self.log.open("ab") as log, output:
             self._process = await asyncio.create_subprocess_exec(
                 *self._prefix,
                 sys.executable,
@@ -85,11 +87,11 @@ class TestServer:
                 *self._flags,
                 env=self._variables(),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=output,
                 stderr=log,
             )
         try:
-            await asyncio.wait_for(self._started(), _START_SECONDS)
+            await asyncio.wait_for(self._started(lines), _START_SECONDS)
         except BaseException:
             await self.stop()
             raise
@@ -113,19 +115,28 @@ class TestServer:
             code = await self._process.wait()
         if self._temporary is not None:
             self._temporary.cleanup()
+        if self._output is not None:
+            self._output.close()
         return code
+
+    async def _pipe(self) -> tuple[asyncio.StreamReader, BinaryIO]:
+        """For the greeting. A pipe of the subprocess's own would stay open, and be complained about, for as
+        long as anything that a killed runtime left behind lives."""
+        reader, writer = os.pipe()
+        lines = asyncio.StreamReader()
+        self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(reader, "rb", 0)
+        )
+        return lines, os.fdopen(writer, "wb", 0)
 
     def _variables(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MHNOS_")}
         own = {"MHNOS_WORKSPACE": str(self.workspace), "MHNOS_STATE_DIR": str(self.state_dir)}
         return {**kept, **own, **self._environment}
 
-    async def _started(self) -> None:
+    async def _started(self, lines: asyncio.StreamReader) -> None:
         """Wait for the greeting, after which connection attempts are queued by the listening socket."""
-        process = self._process
-        if process is None or process.stdout is None:
-            raise RuntimeError("the server has not been started")
-        while line := await process.stdout.readline():
+        while line := await lines.readline():
             self.greeting += line.decode()
             if b"mhnos-runtime run" in line:
                 break

@@ -5,7 +5,7 @@ Knows shapes and units (docs/protocol.md is the reference); must not know what a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -206,6 +206,10 @@ class Spawn(Message, tag="spawn"):
     acks: bool = False
 
 
+class Plan(Spawn, tag="plan"):
+    """What a Spawn with the same fields would execute, without doing it."""
+
+
 class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
 
@@ -288,6 +292,7 @@ class Fsync(Message, tag="fsync"):
 
 Request: TypeAlias = (
     Spawn
+    | Plan
     | Attach
     | Detach
     | Write
@@ -322,6 +327,15 @@ class Connected(Message, tag="connected"):
 class Spawned(Message, tag="spawned"):
     pid: int
     status: str = msgspec.field(default_factory=lambda: "success")
+
+
+class Planned(Message, tag="planned"):
+    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
+    `isolation`: what the process would get."""
+
+    plan: dict[str, Any]
+    directory: str
+    isolation: Isolation
 
 
 class Attached(Message, tag="attached"):
@@ -463,6 +477,7 @@ class InputAck(Message, tag="inputAck"):
 Answer: TypeAlias = (
     Connected
     | Spawned
+    | Planned
     | Attached
     | Detached
     | StdinClosed
