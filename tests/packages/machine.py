@@ -62,19 +62,26 @@ def base_system(cache: Path, name: str) -> Path:
 
 
 class Machine:
-    """Use as a context manager. root: its file system, as this machine sees it."""
+    """Use as a context manager. root: its file system, as this machine sees it. network: this machine's, else
+    none but loopback."""
 
-    def __init__(self, base: Path, folder: Path) -> None:
+    def __init__(self, base: Path, folder: Path, *, network: bool = False) -> None:
         self.root = folder / "root"
+        self._network = network
         self._log = folder / "console.log"
         self._nspawn: subprocess.Popen[bytes] | None = None
         run(["cp", "-a", "--reflink=auto", base, self.root], folder)
 
     def __enter__(self) -> Self:
-        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"]
+        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"]
+        command += [] if self._network else ["--private-network"]
         # nspawn's own filter lacks these; a real machine has none.
         command += ["--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self"]
-        command += [f"--machine=mhnos-{os.getpid()}", f"--directory={self.root}", "--boot"]
+        command += [
+            f"--machine=mhnos-{os.getpid()}-{int(self._network)}",
+            f"--directory={self.root}",
+            "--boot",
+        ]
         # A real machine's /proc/sys is writable, and bubblewrap sets a limit of its own namespace there.
         env = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
         with self._log.open("wb") as log:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,9 @@ import pytest
 from mhnos_runtime.client import Output, connect
 from tests.packages.conftest import CACHE
 from tests.packages.engine import IMAGE, Engine
-from tests.packages.wheel import ROOT, run
+from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
+from tests.project.console import Step
+from tests.project.console import run as shown_as_run
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
 
@@ -214,6 +215,7 @@ def test_doctor_says_what_holds(project: Project) -> None:
     levels = json.loads(project.inside("mhnos-runtime", "doctor", "--json"))["levels"]
     assert {name for name, level in levels.items() if level["available"]} == {"strict", "relaxed", "none"}
     project.inside("mhnos-runtime", "check")
+    assert "workerd" in project.inside("mhnos-runtime", "engines", "list")
     (row,) = json.loads(
         project.inside("sh", "-c", "mhnos-runtime run -d shell 'sleep 60' >&2; mhnos-runtime ps --json")
     )
@@ -258,19 +260,32 @@ def test_a_stop_is_graceful_and_soon(project: Project) -> None:
 
 
 def test_an_upgrade_keeps_the_volumes(project: Project, tmp_path: Path) -> None:
-    for name in ("src", "requirements", "tools"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".dockerignore"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    init = tmp_path / "src" / "mhnos_runtime" / "__init__.py"
+    copy_checkout(tmp_path / "checkout")
+    init = tmp_path / "checkout" / "src" / "mhnos_runtime" / "__init__.py"
     init.write_text(init.read_text().replace('"0.', '"9.'))
     token, before = project.token, project.container
-    project.settings["MHNOS_IMAGE"] = project.engine.build(f"{IMAGE}:later", tmp_path)
+    project.settings["MHNOS_IMAGE"] = project.engine.build(f"{IMAGE}:later", tmp_path / "checkout")
     project.up()
     assert project.container != before
     assert project.inside("mhnos-runtime", "--version").split()[-1].startswith("9.")
     assert (project.token, project.inside("cat", "/workspace/file")) == (token, "kept\n")
     project.down()
+
+
+def test_the_lines_of_the_readme_lead_from_a_clone_to_a_shell(engine: Engine, image: str) -> None:
+    """What is built has been built already, since the engine's own network leads nowhere."""
+    project = Project(engine, "mhnos", MHNOS_BASE=engine.base_image(), MHNOS_IMAGE=f"{image}:readme")
+    up, shell = readme_lines("compose.yaml up")
+    env = {**engine.env, **project.settings}
+    try:
+        run(["bash", "-c", up], ROOT, env)
+        eventually(lambda: project.call("exec", "-T", "runtime", "mhnos-runtime", "health").returncode == 0)
+        said = run(
+            ["bash", "-c", shown_as_run(Step(0, shell)).replace("exit\\n", "id -un; exit\\n")], ROOT, env
+        )
+        assert "mhnos" in said.splitlines()
+    finally:
+        project.down()
 
 
 def test_limits_bite(engine: Engine, image: str) -> None:

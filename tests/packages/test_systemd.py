@@ -6,6 +6,7 @@ The tests are one story, in the order in which they stand, on one machine.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,8 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests.packages.machine import Machine
-from tests.packages.wheel import ROOT, run
+from tests.packages.conftest import CACHE
+from tests.packages.machine import Machine, base_system
+from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
+from tests.project.console import Step
+from tests.project.console import run as shown_as_run
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("systemd")]
 
@@ -55,11 +59,7 @@ def put(machine: Machine, bundle: Path, name: str) -> str:
 
 def changed(bundle: Path, folder: Path, change: dict[str, tuple[str, str]]) -> Path:
     """The bundle with a wheel of a later version: in each file of the package one text for another."""
-    source = folder / "source"
-    for name in ("src", "requirements", "tools"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
+    source = copy_checkout(folder / "source")
     for name, (before, after) in change.items():
         path = source / "src" / "mhnos_runtime" / name
         text = path.read_text(encoding="utf-8")
@@ -335,3 +335,22 @@ def test_a_new_installation_takes_the_workspace_over_and_purge_removes_it(
     )
     machine.run("/srv/first/install.sh", "uninstall", "--purge")
     assert machine.files(*PLACES) - before <= packages(machine)
+
+
+def test_the_lines_of_the_readme_lead_from_a_clone_to_a_shell(tmp_path: Path) -> None:
+    """On a machine with a network, where everything comes from the registries."""
+    with Machine(base_system(CACHE, "machine"), tmp_path, network=True) as online:
+        copy_checkout(online.root / "root" / "clone")
+        certificates = "/etc/ssl/certs/ca-certificates.crt"
+        shutil.copy(os.environ.get("SSL_CERT_FILE", certificates), online.root / certificates[1:])
+        trust = [
+            f"{name}={certificates}" for name in ("PIP_CERT", "NODE_EXTRA_CA_CERTS", "npm_config_cafile")
+        ]
+        settings = online.root / "etc/mhnos-runtime/environment"
+        settings.parent.mkdir()
+        settings.write_text("MHNOS_RUNTIME_PORT=0\n")  # the network is shared, and so are its ports
+        install, shell = (line.removeprefix("sudo ") for line in readme_lines("packaging/systemd/install.sh"))
+        online.run("env", *trust, "bash", "-c", f"cd /root/clone && {install} --yes")
+        said = online.run("bash", "-c", shown_as_run(Step(0, shell)).replace("exit\\n", "whoami; exit\\n"))
+        assert "mhnos" in said.splitlines()
+        assert "workerd" in online.run("mhnos-runtime", "engines", "list")

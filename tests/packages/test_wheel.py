@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 
 import mhnos_runtime
-from tests.packages.wheel import LOCK, PIP, ROOT, TIMEOUT_S, build, clean_variables, run
+from tests.packages.wheel import (
+    PIP,
+    ROOT,
+    TIMEOUT_S,
+    build,
+    clean_variables,
+    copy_checkout,
+    readme_lines,
+    run,
+)
 
 pytestmark = [pytest.mark.timeout(TIMEOUT_S * 2), pytest.mark.xdist_group("wheel")]
 
@@ -28,14 +37,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment's folder, with the wheel and what is locked."""
-    folder = tmp_path_factory.mktemp("empty")
-    run([sys.executable, "-m", "venv", folder / "venv"], folder)
-    python = folder / "venv" / "bin" / "python"
-    run([python, *PIP, "install", "--require-hashes", "--only-binary", ":all:", "-r", LOCK], folder)
-    run([python, *PIP, "install", "--no-deps", wheel], folder)
-    return folder / "venv"
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment that the lines of the README make, up to its last one, which serves."""
+    home = tmp_path_factory.mktemp("home")
+    checkout = copy_checkout(home / "checkout")
+    python = Path(sys.base_prefix) / "bin"
+    env = clean_variables(home) | {"PATH": f"{python}:{os.environ['PATH']}"}
+    *lines, last = readme_lines("build-wheel")
+    assert last == "~/mhnos/bin/mhnos-runtime serve"
+    for line in lines:
+        run(["bash", "-c", line], checkout, env)
+    shutil.rmtree(checkout)
+    return home / "mhnos"
 
 
 def metadata(wheel: Path) -> Message:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,3 +38,21 @@ def clean_variables(home: Path) -> dict[str, str]:
     gone = ("MHNOS_", "XDG_", "PYTHON", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(gone)}
     return {**kept, "HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+def readme_lines(word: str) -> list[str]:
+    """The commands of the block of README.md that has this word, as a reader types them."""
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    (block,) = (block for block in blocks if word in block)
+    return str(block).splitlines()
+
+
+def copy_checkout(target: Path) -> Path:
+    """What a clone has, as far as installing needs it."""
+    for name in ("src", "requirements", "tools", "packaging"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".dockerignore"):
+        shutil.copy(ROOT / name, target / name)
+    return target
