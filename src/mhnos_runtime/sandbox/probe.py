@@ -44,7 +44,8 @@ _CONFIGURATION = (
 
 _TRIAL = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
-    *("--unshare-cgroup-try", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
+    *("--unshare-cgroup-try", "--die-with-parent", "--hostname", "trial"),
+    *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
 )
 _APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 _CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
