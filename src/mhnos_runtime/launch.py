@@ -48,10 +48,23 @@ class Landlock:
     rules: tuple[tuple[str, int], ...] = ()
 
 
+#: cgroup v2, where one group has all controllers: memory and pids, and cpu too.
+UNIFIED = "unified"
+UNIFIED_CPU = "unified+cpu"
+
+
+def holds(hierarchy: str, controller: str) -> bool:
+    """Whether groups of this hierarchy limit what the controller (memory, pids, cpu) stands for."""
+    if hierarchy == UNIFIED:
+        return controller in ("memory", "pids")
+    return hierarchy in (controller, UNIFIED_CPU)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on the whole tree, 0 for none. cgroups: (controller, directory in which a group for the process
-    is made); "unified" is cgroup v2. What has no controller is watched, see `watched`."""
+    """Bounds on the whole tree, 0 for none. cgroups: (hierarchy, directory in which a group for the process
+    is made); a hierarchy of cgroup v1 has its controller's name, those of v2 are UNIFIED and UNIFIED_CPU.
+    What no hierarchy holds is watched, see `watched`."""
 
     memory_bytes: int = 0
     tasks: int = 0
@@ -60,10 +73,12 @@ class Limits:
 
     def watched(self) -> bool:
         """Whether the supervisor has to look at the tree's use itself, from time to time."""
-        held = dict(self.cgroups)
-        memory = self.memory_bytes and not {"memory", "unified"} & held.keys()
-        tasks = self.tasks and not {"pids", "unified"} & held.keys()
-        return bool(memory or tasks)
+        wanted = {"memory": self.memory_bytes, "pids": self.tasks}
+        return any(limit and not self.held(controller) for controller, limit in wanted.items())
+
+    def held(self, controller: str) -> bool:
+        """Whether a control group enforces this one."""
+        return any(holds(hierarchy, controller) for hierarchy, _directory in self.cgroups)
 
 
 @dataclass(frozen=True, slots=True)

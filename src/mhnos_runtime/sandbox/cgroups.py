@@ -10,17 +10,19 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU
+
 #: cgroup v1 hierarchies that are used, each for itself.
 CONTROLLERS = ("memory", "pids", "cpu")
-UNIFIED = "unified"
 PREFIX = "mhnos-"
 _NEEDED = frozenset({"memory", "pids"})
 
 
 class Place(NamedTuple):
-    """A directory in which groups may be made. own: the runtime sits in it and has to move below first."""
+    """A directory in which groups may be made. hierarchy: as in `Limits.cgroups`. own: the runtime sits in it
+    and has to move below first."""
 
-    controller: str
+    hierarchy: str
     directory: Path
     own: bool = False
 
@@ -70,20 +72,32 @@ def _v1(controller: str, membership: str, mounts: str) -> Place | None:
 
 
 def _unified(membership: str, mounts: str, pid: int) -> Place | None:
-    """The runtime's own group where it is alone in it, else the nearest whose children have controllers."""
+    """The runtime's own group where it is alone in it, else the nearest whose children have controllers.
+
+    That may be its own, if that is the root, to which the rule does not apply that a group has either
+    processes or children with controllers (cgroups(7)).
+    """
     mount = _mount(mounts, "cgroup2", "")
     own = _directory(membership, "", mount) if mount else None
     if own is None or mount is None:
         return None
     alone = _words(own / "cgroup.procs") <= {str(pid)}
-    if alone and _writable(own) and _words(own / "cgroup.controllers") >= _NEEDED:
-        return Place(UNIFIED, own, own=True)
-    for directory in own.parents:
+    if alone and _writable(own) and (hierarchy := _hierarchy(own / "cgroup.controllers")):
+        return Place(hierarchy, own, own=True)
+    for directory in (own, *own.parents):
         if not directory.is_relative_to(mount[1]) or not _writable(directory):
             return None
-        if _words(directory / "cgroup.subtree_control") >= _NEEDED:
-            return Place(UNIFIED, directory)
+        if hierarchy := _hierarchy(directory / "cgroup.subtree_control"):
+            return Place(hierarchy, directory)
     return None
+
+
+def _hierarchy(controllers: Path) -> str:
+    """What groups with the controllers that this file lists can hold, or ""."""
+    words = _words(controllers)
+    if not words >= _NEEDED:
+        return ""
+    return UNIFIED_CPU if "cpu" in words else UNIFIED
 
 
 def _writable(directory: Path) -> bool:
@@ -97,12 +111,22 @@ def _words(path: Path) -> set[str]:
 
 
 def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
-    """Make the runtime's group in each place, and remove what earlier ones left there; (controller, path)."""
+    """Make the runtime's group in each place, and remove what earlier ones left there.
+
+    Returns (hierarchy, path) of what came of it, as `Limits.cgroups` has them: what was found can be refused.
+    """
     rows: list[tuple[str, str]] = []
     for place in places:
         _sweep(place.directory)
         with contextlib.suppress(OSError):
-            rows.append((place.controller, str(_make(place))))
+            group = _make(place)
+            hierarchy = place.hierarchy
+            if hierarchy in (UNIFIED, UNIFIED_CPU):
+                hierarchy = _hierarchy(group / "cgroup.subtree_control")
+            if hierarchy:
+                rows.append((hierarchy, str(group)))
+            else:
+                group.rmdir()
     return tuple(rows)
 
 
@@ -115,7 +139,7 @@ def _make(place: Place) -> Path:
     # By the OS pid, which the supervisor keeps: that says later whether it is still in use.
     group = place.directory / f"{PREFIX}{os.getpid()}"
     group.mkdir(exist_ok=True)
-    if place.controller == UNIFIED:
+    if place.hierarchy in (UNIFIED, UNIFIED_CPU):
         _enable(group)
     return group
 
@@ -132,6 +156,6 @@ def _sweep(directory: Path) -> None:
     for group in directory.glob(f"{PREFIX}*"):
         if os.path.exists(f"/proc/{group.name.removeprefix(PREFIX)}"):
             continue
-        for each in (*group.glob("p*"), group):
+        for folder, _folders, _files in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
-                each.rmdir()
+                os.rmdir(folder)

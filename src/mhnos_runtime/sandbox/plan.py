@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mhnos_runtime.launch import Confinement, Holder, Limits
+from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Confinement, Holder, Limits, holds
 from mhnos_runtime.sandbox import landlock
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.sandbox.policy import Policy
@@ -96,7 +96,9 @@ def confine(
 def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
     """Those with something to hold: to join one takes up to milliseconds."""
     needed = {"memory": policy.memory_bytes, "pids": policy.tasks, "cpu": policy.cpu_percent}
-    return tuple(row for row in facts.cgroups if needed.get(row[0], any(needed.values())))
+    return tuple(
+        row for row in facts.cgroups if any(limit and holds(row[0], name) for name, limit in needed.items())
+    )
 
 
 def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
@@ -181,11 +183,12 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
 
 def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
     """What a process with this policy really gets, for its record."""
-    held = dict(facts.cgroups)
-    version = "cgroup v2" if "unified" in held else "cgroup v1"
 
     def by(controller: str, otherwise: str) -> str:
-        return version if {controller, "unified"} & held.keys() else otherwise
+        for hierarchy, _directory in facts.cgroups:
+            if holds(hierarchy, controller):
+                return "cgroup v2" if hierarchy in (UNIFIED, UNIFIED_CPU) else "cgroup v1"
+        return otherwise
 
     limits = {
         "memory": by("memory", "watchdog") if policy.memory_bytes else "none",

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, holds
 from mhnos_runtime.sandbox import cgroups, seccomp
 from mhnos_runtime.sandbox.facts import Fact, Facts
 from mhnos_runtime.sandbox.landlock import describe as describe_landlock
@@ -43,7 +44,8 @@ _CONFIGURATION = (
 
 _TRIAL = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
-    *("--unshare-cgroup-try", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
+    *("--unshare-cgroup-try", "--die-with-parent", "--hostname", "trial"),
+    *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
 )
 _APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 _CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
@@ -66,7 +68,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
         namespaces=not trial,
         landlock=abi,
         filters=filters,
-        cgroups=tuple((place.controller, str(place.directory)) for place in places),
+        cgroups=tuple((place.hierarchy, str(place.directory)) for place in places),
         system=system,
         configuration=tuple(_configuration()),
         node=_beside_system(node, system),
@@ -223,10 +225,16 @@ def _libseccomp(missing: str) -> Fact:
 
 def _groups(places: list[cgroups.Place], reason: str) -> Fact:
     if places:
-        version = "v2" if places[0].controller == cgroups.UNIFIED else "v1"
+        version = "v2" if places[0].hierarchy in (UNIFIED, UNIFIED_CPU) else "v1"
         shown = ", ".join(dict.fromkeys(str(place.directory) for place in places))
+        if not any(holds(place.hierarchy, "cpu") for place in places):
+            shown += ", without CPU"
         return Fact("cgroups", True, f"{version}: {shown}", "exact limits of memory, tasks and CPU")
-    how = "run as a systemd service with Delegate=yes; without, a watchdog looks at memory and tasks"
+    user = "--user " if os.geteuid() else ""
+    how = (
+        f"run as a systemd service with Delegate=yes, or systemd-run {user}--scope -p Delegate=yes "
+        "mhnos-runtime serve; without, a watchdog looks at memory and tasks"
+    )
     return Fact("cgroups", False, reason, "exact limits of memory, tasks and CPU", how)
 
 

@@ -9,9 +9,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from mhnos_runtime.launch import Limits
+from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Limits
 
-UNIFIED = "unified"
 #: Time over which a share of CPU is measured, µs: the kernel's own default.
 _PERIOD_US = 100_000
 
@@ -21,7 +20,8 @@ class Group:
 
     def __init__(self, limits: Limits, name: str) -> None:
         """Those that were made with this name."""
-        self._paths = {controller: Path(directory, name) for controller, directory in limits.cgroups}
+        self._paths = {hierarchy: Path(directory, name) for hierarchy, directory in limits.cgroups}
+        self._v2 = self._paths.get(UNIFIED_CPU) or self._paths.get(UNIFIED)
         self.oom_fd = -1
 
     @classmethod
@@ -29,10 +29,11 @@ class Group:
         """Make them. Raises OSError when the hierarchy refuses."""
         group = cls(limits, name)
         try:
-            for controller, path in group._paths.items():
+            for hierarchy, path in group._paths.items():
                 path.mkdir()
-                for file, value in _settings(controller, limits):
+                for file, value in _settings(hierarchy, limits):
                     (path / file).write_text(value)
+                _no_swap(path, limits)
         except OSError:
             group.close()
             raise
@@ -45,17 +46,23 @@ class Group:
 
     def memory_kills(self) -> int:
         """How many processes the kernel killed because the group was out of memory."""
-        for controller, file in (("memory", "memory.oom_control"), (UNIFIED, "memory.events")):
-            if controller in self._paths:
-                return _field(self._paths[controller] / file, "oom_kill")
+        if self._v2 is not None:
+            return _field(self._v2 / "memory.events", "oom_kill")
+        if "memory" in self._paths:
+            return _field(self._paths["memory"] / "memory.oom_control", "oom_kill")
         return 0
 
     def peak_bytes(self) -> int | None:
-        """Most memory that was charged to the group at one time; None where the kernel does not tell."""
-        for controller, file in (("memory", "memory.max_usage_in_bytes"), (UNIFIED, "memory.peak")):
-            if controller in self._paths:
-                with contextlib.suppress(OSError, ValueError):
-                    return int((self._paths[controller] / file).read_text())
+        """Most memory that was charged to the group at one time, of one that ran out of it; None where the
+        kernel does not tell. Before Linux 5.19 cgroup v2 does not, but then the limit is what was reached."""
+        files: list[Path] = []
+        if self._v2 is not None:
+            files = [self._v2 / "memory.peak", self._v2 / "memory.max"]
+        elif "memory" in self._paths:
+            files = [self._paths["memory"] / "memory.max_usage_in_bytes"]
+        for file in files:
+            with contextlib.suppress(OSError, ValueError):
+                return int(file.read_text())
         return None
 
     def close(self) -> None:
@@ -64,8 +71,7 @@ class Group:
             os.close(self.oom_fd)
             self.oom_fd = -1
         for path in self._paths.values():
-            with contextlib.suppress(OSError):
-                path.rmdir()
+            _remove(path)
 
     def watch_memory(self) -> bool:
         """Whether there is oom_fd now. cgroup v1 kills one process of the group and tells us; v2 kills the
@@ -86,26 +92,43 @@ class Group:
 
 def remove(directory: str) -> None:
     """Remove a group and those in it; what still has processes stays."""
-    for path in (*Path(directory).glob("p*"), Path(directory)):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    _remove(Path(directory))
 
 
-def _settings(controller: str, limits: Limits) -> list[tuple[str, str]]:
+def _remove(group: Path) -> None:
+    """At level none a process of the runtime's own user can have made groups in its own."""
+    try:
+        group.rmdir()
+    except OSError:
+        for folder, _folders, _files in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def _settings(hierarchy: str, limits: Limits) -> list[tuple[str, str]]:
+    v2 = hierarchy in (UNIFIED, UNIFIED_CPU)
     rows: list[tuple[str, str]] = []
-    if controller in ("memory", UNIFIED) and limits.memory_bytes:
-        v1 = controller == "memory"
-        rows.append(("memory.limit_in_bytes" if v1 else "memory.max", str(limits.memory_bytes)))
-        if not v1:
-            rows += [("memory.oom.group", "1")]
-    if controller in ("pids", UNIFIED) and limits.tasks:
+    if v2 and limits.memory_bytes:
+        rows += [("memory.max", str(limits.memory_bytes)), ("memory.oom.group", "1")]
+    if hierarchy == "memory" and limits.memory_bytes:
+        rows.append(("memory.limit_in_bytes", str(limits.memory_bytes)))
+    if (v2 or hierarchy == "pids") and limits.tasks:
         rows.append(("pids.max", str(limits.tasks)))
     quota_us = limits.cpu_percent * _PERIOD_US // 100
-    if controller == "cpu" and quota_us:
+    if hierarchy == "cpu" and quota_us:
         rows += [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota_us))]
-    if controller == UNIFIED and quota_us:
+    if hierarchy == UNIFIED_CPU and quota_us:
         rows.append(("cpu.max", f"{quota_us} {_PERIOD_US}"))
     return rows
+
+
+def _no_swap(group: Path, limits: Limits) -> None:
+    """What is swapped out does not count as memory, so that a hungry process would fill the machine's swap
+    before it reaches its limit. The files are there where the kernel accounts for swap."""
+    values = {"memory.swap.max": "0", "memory.memsw.limit_in_bytes": str(limits.memory_bytes)}
+    for file, value in values.items():
+        if limits.memory_bytes and (group / file).exists():
+            (group / file).write_text(value)
 
 
 def _field(path: Path, name: str) -> int:

@@ -17,6 +17,7 @@ import sys
 import termios
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
@@ -236,6 +237,16 @@ def detach() -> None:
     os.setsid()
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _be_killable()
+
+
+def _be_killable() -> None:
+    """A runtime that the kernel is to spare when memory runs out (OOMScoreAdjust=) does not pass that on: at
+    -1000 nothing is killed, not for its own memory limit either (proc(5), oom_score_adj)."""
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        if int(score.read_text()) < 0:
+            score.write_text("0")
 
 
 def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoReturn:

@@ -25,6 +25,7 @@ from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.process import Process
 
 FIRST_PID = 1000
@@ -46,6 +47,8 @@ class Supervisor:
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
         )
+        self._manager = Notifier(self._loop)
+        self._server.on_alive = self._manager.ready
         self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
         self._next_pid = FIRST_PID
@@ -82,6 +85,7 @@ class Supervisor:
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
         self._launcher.prepare()
+        self._manager.watch()
         self._server.start()
         self._reap()
         self._loop.run()
@@ -306,6 +310,7 @@ class Supervisor:
             tree.kill(self._by_os_pid)
             return
         self._stopping = True
+        self._manager.stopping()
         self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
         for process in self._by_os_pid.values():
@@ -348,6 +353,7 @@ class Supervisor:
             return
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True
+        self._manager.reloading()
         self._server.stop()
 
     def _hand_over(self) -> None:
