@@ -111,6 +111,23 @@ async def test_wall_time_and_file_size(level: str, folder: Path) -> None:
         assert client.output(pid).split()[-1] == str(1 << 20)
 
 
+async def test_a_runtime_that_is_spared_when_memory_runs_out_does_not_spare_its_processes(
+    level: str, folder: Path
+) -> None:
+    """At a score of -1000 the kernel kills nobody, not for a limit either: that process would never end."""
+    prefix = ("/bin/sh", "-c", 'echo -500 > /proc/self/oom_score_adj && exec "$@"', "sh")
+    tried = await asyncio.create_subprocess_exec(*prefix, "true", stderr=asyncio.subprocess.DEVNULL)
+    if await tried.wait():
+        pytest.skip("that takes the capability SYS_RESOURCE")
+    async with TestServer(folder / "server", "--sandbox", level, prefix=prefix) as server:
+        assert Path(f"/proc/{server.pid}/oom_score_adj").read_text() == "-500\n"
+        async with connect(server) as client:
+            for _ in range(2):  # the child that is forked in advance, and the next one
+                pid = await client.run("cat /proc/self/oom_score_adj")
+                await client.exit(pid)
+                assert client.output(pid) == "0\n"
+
+
 def groups(name: str) -> list[Path]:
     """Control groups whose path has this name in it, in all hierarchies."""
     found = []
