@@ -323,17 +323,28 @@ def write_kernel_settings():
 
 
 def own_cgroup():
-    """Join the control group above, where there are no limits."""
+    """Join a control group above, or lift the limits of the own one."""
     for line in read("/proc/self/cgroup").decode().splitlines():
-        names = line.split(":")[1]
-        for path in ("/sys/fs/cgroup/%s/cgroup.procs" % names, "/sys/fs/cgroup/cgroup.procs"):
-            try:
-                with open(path, "w") as file:
-                    file.write("0")
-            except OSError:
-                continue
-            return path
+        names, own = line.split(":", 2)[1:]
+        top = "/sys/fs/cgroup/%s" % names
+        folder = os.path.normpath(top + own)
+        for name in ("memory.max", "memory.limit_in_bytes", "pids.max"):
+            if could_write(os.path.join(folder, name), "-1" if "limit" in name else "max"):
+                return name
+        while folder.startswith("/sys/fs/cgroup/"):
+            folder = os.path.dirname(folder)
+            if could_write(folder + "/cgroup.procs", "0"):
+                return folder
     return None
+
+
+def could_write(path, text):
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError:
+        return False
+    return True
 
 
 # Other processes

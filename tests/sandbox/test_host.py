@@ -233,7 +233,7 @@ def mounts(folder: Path, kind: str, options: str) -> str:
 def test_v2_in_a_service_of_its_own(folder: Path) -> None:
     group = tree(folder, controllers="cpu memory pids", enabled="", procs="77\n")
     places, _ = cgroups.find("0::/app.slice/unit\n", mounts(folder, "cgroup2", ""), pid=77)
-    assert places == [cgroups.Place("unified", group, own=True)]
+    assert places == [cgroups.Place("unified+cpu", group, own=True)]
 
 
 def test_v2_beside_a_shell(folder: Path) -> None:
@@ -246,6 +246,37 @@ def test_v2_without_delegation(folder: Path) -> None:
     tree(folder, controllers="cpu", enabled="cpu", procs="77\n78\n")
     places, why = cgroups.find("0::/app.slice/unit\n", mounts(folder, "cgroup2", ""), pid=77)
     assert (places, bool(why)) == ([], True)
+
+
+def test_v2_in_the_root_group(folder: Path) -> None:
+    """Where nothing sorts processes, all are in the root group, whose children can have controllers."""
+    tree(folder, controllers="", enabled="", procs="")
+    (folder / "cgroup.procs").write_text("1\n77\n")
+    (folder / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    places, _ = cgroups.find("0::/\n", mounts(folder, "cgroup2", ""), pid=77)
+    assert places == [cgroups.Place("unified+cpu", folder)]
+
+
+def test_v2_that_refuses_its_controllers(folder: Path) -> None:
+    """cgroup.subtree_control says what came of the request; a group without controllers limits nothing, so
+    that processes have to be watched."""
+    (folder / f"mhnos-{os.getpid()}").mkdir()
+    (folder / f"mhnos-{os.getpid()}" / "cgroup.subtree_control").mkdir()
+    assert cgroups.prepare([cgroups.Place("unified+cpu", folder)]) == ()
+
+
+def test_v2_that_gives_all_but_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def like_the_kernel(path: Path, text: str) -> int:
+        if text == "+cpu":
+            raise PermissionError(path)
+        words = path.read_text() if path.exists() else ""
+        return write(path, f"{words}{text.removeprefix('+')} ")
+
+    monkeypatch.setattr(Path, "write_text", like_the_kernel)
+    group = folder / f"mhnos-{os.getpid()}"
+    assert cgroups.prepare([cgroups.Place("unified+cpu", folder)]) == (("unified", str(group)),)
 
 
 def test_v1_beside_an_empty_v2(folder: Path) -> None:

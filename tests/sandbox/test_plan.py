@@ -44,7 +44,9 @@ FACTS = Facts(
     disable_userns=True,
 )
 V1 = (("memory", "/cg/memory/x"), ("pids", "/cg/pids/x"), ("cpu", "/cg/cpu/x"))
-V2 = (("unified", "/cg/x"),)
+V2 = (("unified+cpu", "/cg/x"),)
+#: systemd gives users' own services no CPU controller on many machines.
+V2_WITHOUT_CPU = (("unified", "/cg/x"),)
 
 COMBINATIONS = [
     pytest.param(
@@ -66,7 +68,11 @@ def test_every_combination(policy: Policy, facts: Facts) -> None:
     assert bool(confinement.seccomp) is (policy.level != "none")
     assert (confinement.holder is not None) is strict
     assert confinement.directory == ("/workspace/a/b" if strict else "")
-    wanted = {"unified", *(["memory"] if policy.memory_bytes else []), *(["pids"] if policy.tasks else [])}
+    wanted = {
+        "unified+cpu",
+        *(["memory"] if policy.memory_bytes else []),
+        *(["pids"] if policy.tasks else []),
+    }
     some = bool(policy.memory_bytes or policy.tasks)
     assert confinement.limits.cgroups == tuple(row for row in facts.cgroups if some and row[0] in wanted)
     assert confinement.limits.watched() is (not facts.cgroups and bool(policy.memory_bytes or policy.tasks))
@@ -188,6 +194,27 @@ def test_no_call_is_left_out_because_the_library_is_old(monkeypatch: pytest.Monk
     if library.seccomp_syscall_resolve_name(b"open_tree_attr") == -1:
         with pytest.raises(OSError, match="open_tree_attr"):
             seccomp.compile_filter(network=True)
+
+
+@pytest.mark.parametrize(
+    ("groups", "memory", "cpu"),
+    [
+        (V1, "cgroup v1", "cgroup v1"),
+        (V1[:2], "cgroup v1", "none"),
+        (V2, "cgroup v2", "cgroup v2"),
+        (V2_WITHOUT_CPU, "cgroup v2", "none"),
+        ((), "watchdog", "none"),
+    ],
+)
+def test_a_limit_is_said_to_be_enforced_only_by_what_can(
+    groups: tuple[tuple[str, str], ...], memory: str, cpu: str
+) -> None:
+    facts = replace(FACTS, cgroups=groups)
+    policy = Policy("none", "host", 1 << 30, 64, cpu_percent=50)
+    assert describe(facts, policy)["limits"] == {"memory": memory, "tasks": memory, "cpu": cpu}
+    only_cpu = Policy("none", "host", 0, 0, cpu_percent=50)
+    confinement, _ = confine(Sandbox(only_cpu, facts, "/srv/ws"), only_cpu, "/")
+    assert bool(confinement.limits.cgroups) is (cpu != "none")
 
 
 def test_facts_that_are_missing_are_those_that_a_level_needs() -> None:
