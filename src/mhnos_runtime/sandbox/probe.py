@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _PR_GET_SECCOMP = 21
-#: Let user namespaces through the container's filter (packaging/docker/ has the profile), a new /proc past the
+#: Let user namespaces through the container's filter (its profile: packaging/docker), a new /proc past the
 #: parts of it that are masked, and mounts past the container's AppArmor profile.
 _CONTAINER_FLAGS = " ".join(
     f"--security-opt {option}"
