@@ -130,11 +130,12 @@ class Engine:
         if self.call("image", "inspect", BASE_IMAGE).returncode == 0:
             return BASE_IMAGE
         base = base_system(self._cache, "image")
-        tar = subprocess.Popen(["tar", "-C", base, "-c", "."], stdout=subprocess.PIPE)
-        done = subprocess.run(
-            ["docker", "import", "-", f"{BASE_IMAGE}:plain"], stdin=tar.stdout, env=self.env
-        )
-        assert (done.returncode, tar.wait()) == (0, 0)
+        archive = self._cache / "image.tar"
+        # As the slim images of Debian are made.
+        left_out = [f"--exclude=./usr/share/{name}/*" for name in ("doc", "locale", "man", "info")]
+        run(["tar", *left_out, "-C", base, "-cf", archive, "."], self._cache)
+        self.run("import", archive, f"{BASE_IMAGE}:plain")
+        archive.unlink()
         context = self._run / "base"
         context.mkdir()
         shutil.copy(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), context / "ca.crt")

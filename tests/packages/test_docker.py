@@ -63,13 +63,17 @@ def image(engine: Engine) -> str:
     return engine.build()
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 class Project:
     """compose.yaml with a port of its own. url, token: for clients on this machine."""
 
     def __init__(self, engine: Engine, name: str, *files: str, **settings: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port = free_port()
         self.engine = engine
         self.url = f"http://127.0.0.1:{self.port}"
         self._files = ("compose.yaml", *files)
@@ -296,6 +300,33 @@ def test_limits_bite(engine: Engine, image: str) -> None:
     fork = "for i in $(seq 40); do sleep 5 & done; echo all"
     done = engine.call(*limited, "--entrypoint=bash", image, "-c", fork)
     assert "Resource temporarily unavailable" in done.stderr
+
+
+def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_path: Path) -> None:
+    """With Debian's Caddy, whose own authority signs for localhost."""
+    lines = [f"FROM {engine.base_image()}", "ENV XDG_DATA_HOME=/data"]
+    lines += ["RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy"]
+    lines += ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]']
+    port = free_port()
+    project = Project(
+        engine,
+        "mhnos-tls",
+        MHNOS_CADDY_IMAGE=engine.build_from(lines, "mhnos-test-caddy"),
+        MHNOS_TLS_PUBLISH=f"127.0.0.1:{port}",
+        MHNOS_HTTP_PUBLISH=f"127.0.0.1:{free_port()}",
+        MHNOS_ALLOW_HOST=f"localhost:{port}",
+    )
+    try:
+        project.run("--profile", "tls", "up", "--detach", "--no-build", "--wait")
+        root = "/data/caddy/pki/authorities/local/root.crt"
+        eventually(lambda: project.call("exec", "-T", "caddy", "test", "-s", root).returncode == 0)
+        (tmp_path / "root.pem").write_text(project.run("exec", "-T", "caddy", "cat", root))
+        (tmp_path / "token").write_text(project.token)
+        check = [sys.executable, "-m", "mhnos_runtime", "check", f"https://localhost:{port}"]
+        env = {**engine.env, "SSL_CERT_FILE": str(tmp_path / "root.pem")}
+        run([*check, "--token-file", tmp_path / "token"], ROOT, env)
+    finally:
+        project.call("--profile", "tls", "down", "--volumes")
 
 
 def refusal(engine: Engine, image: str, *options: str) -> str:

@@ -20,8 +20,12 @@ _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _PR_GET_SECCOMP = 21
-#: Let user namespaces through the container's filter, and a new /proc past the parts of it that are masked.
-_CONTAINER_FLAGS = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+#: Let user namespaces through the container's filter (its profile: packaging/docker), a new /proc past the
+#: parts of it that are masked, and mounts past the container's AppArmor profile.
+_CONTAINER_FLAGS = " ".join(
+    f"--security-opt {option}"
+    for option in ("seccomp=seccomp.json", "systempaths=unconfined", "apparmor=unconfined")
+)
 #: Whoever nobody is: for trying what a user without privileges can do.
 NOBODY = (65534, 65534)
 
