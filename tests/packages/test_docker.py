@@ -267,6 +267,7 @@ def test_an_upgrade_keeps_the_volumes(project: Project, tmp_path: Path) -> None:
     copy_checkout(tmp_path / "checkout")
     init = tmp_path / "checkout" / "src" / "mhnos_runtime" / "__init__.py"
     init.write_text(init.read_text().replace('"0.', '"9.'))
+    project.inside("sh", "-c", "echo kept > /workspace/file")
     token, before = project.token, project.container
     project.settings["MHNOS_IMAGE"] = project.engine.build(f"{IMAGE}:later", tmp_path / "checkout")
     project.up()
