@@ -56,8 +56,8 @@ async def test_limits_in_a_delegated_group(
     """Before and after a reload or the end of a server, and nothing is left of it."""
     async with TestServer(folder / "server", "--sandbox", level, *FLAGS, prefix=prefix) as server:
         (server.workspace / "eat.py").write_text(EATER)
-        delegated = group_of(server.pid).parent
         async with connect(server) as client:
+            delegated = group_of(server.pid).parent
             bystander = await client.run("echo up; exec sleep 600")
             await client.text(bystander, "up")
             await starve(client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -246,6 +247,26 @@ def test_v2_without_delegation(folder: Path) -> None:
     tree(folder, controllers="cpu", enabled="cpu", procs="77\n78\n")
     places, why = cgroups.find("0::/app.slice/unit\n", mounts(folder, "cgroup2", ""), pid=77)
     assert (places, bool(why)) == ([], True)
+
+
+@pytest.mark.parametrize("mark", ["user.delegate", "trusted.delegate", ""])
+def test_v2_in_a_unit_of_systemd(folder: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """Of a service without delegation, systemd ended everything when one process ran out of memory; its own
+    group is therefore used only where it is marked as delegated."""
+
+    def getxattr(_path: Path, name: str) -> bytes:
+        if name != mark:
+            raise OSError(errno.ENODATA, "none")
+        return b"1"
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    group = tree(folder, controllers="cpu memory pids", enabled="memory pids", procs="77\n")
+    unit = group.rename(group.with_name("unit.service"))
+    places, _ = cgroups.find("0::/app.slice/unit.service\n", mounts(folder, "cgroup2", ""), pid=77)
+    if mark:
+        assert places == [cgroups.Place("unified+cpu", unit, own=True)]
+    else:
+        assert places == [cgroups.Place("unified", unit.parent)]
 
 
 def test_v2_in_the_root_group(folder: Path) -> None:

@@ -16,6 +16,10 @@ from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU
 CONTROLLERS = ("memory", "pids", "cpu")
 PREFIX = "mhnos-"
 _NEEDED = frozenset({"memory", "pids"})
+#: Kinds of systemd units, by the ends of their groups' names, and how systemd marks a group that it
+#: delegates: for everybody since version 251, before that for root only.
+_UNITS = (".service", ".scope", ".slice")
+_DELEGATED = ("user.delegate", "trusted.delegate")
 
 
 class Place(NamedTuple):
@@ -82,7 +86,7 @@ def _unified(membership: str, mounts: str, pid: int) -> Place | None:
     if own is None or mount is None:
         return None
     alone = _words(own / "cgroup.procs") <= {str(pid)}
-    if alone and _writable(own) and (hierarchy := _hierarchy(own / "cgroup.controllers")):
+    if alone and _lent(own) and _writable(own) and (hierarchy := _hierarchy(own / "cgroup.controllers")):
         return Place(hierarchy, own, own=True)
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mount[1]) or not _writable(directory):
@@ -90,6 +94,17 @@ def _unified(membership: str, mounts: str, pid: int) -> Place | None:
         if hierarchy := _hierarchy(directory / "cgroup.subtree_control"):
             return Place(hierarchy, directory)
     return None
+
+
+def _lent(group: Path) -> bool:
+    """Whether whoever manages this group leaves what is below it to its processes. A service that systemd
+    does not delegate is stopped as a whole when one process in it runs out of memory (OOMPolicy=)."""
+    if group.suffix not in _UNITS:
+        return True
+    for name in _DELEGATED:
+        with contextlib.suppress(OSError):
+            return os.getxattr(group, name) == b"1"
+    return False
 
 
 def _hierarchy(controllers: Path) -> str:
