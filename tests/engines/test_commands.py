@@ -23,7 +23,7 @@ from mhnos_runtime.engines.change import Change
 from mhnos_runtime.errors import InstallFailed
 from tests.engines.registry import Package, Registry, spec_of
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 # The command with engines of a registry of made-up packages: locks in argv[1], names of packages in argv[2].
 DRIVER = """
