@@ -1,7 +1,7 @@
 # Each target does its own set-up, once, and is quick when nothing changed: a stamp says what is installed.
 #   PYTHON  the Python to build the environment with (default: the newest of 3.13, 3.12, 3.11 that runs)
 #   VENV    the environment's folder (default .venv)
-#   ARGS    further arguments of `make serve` and `make bench`;  PYTEST_ARGS  those of pytest
+#   ARGS    further arguments of `make serve`, `make bench`, `make lock-engines`;  PYTEST_ARGS  those of pytest
 
 VENV ?= .venv
 PYTHON ?=
@@ -16,16 +16,20 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench docs lock clean
+.PHONY: help serve test test-packages check bench docs lock lock-engines clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
-serve: $(STAMPS)/runtime ## set up and start the runtime; Ctrl-C stops it
+serve: $(STAMPS)/runtime $(STAMPS)/sandbox $(STAMPS)/engines ## set up and start the runtime; Ctrl-C stops it
 	@exec $(BIN)/mhnos-runtime serve $(ARGS)
 
-test: check ## everything that has to hold: the static checks and all tests
+test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-packages: $(STAMPS)/packages ## wheel, image and service on a real engine and a booted Debian (root, some 10 minutes)
+	@tools/install-programs debootstrap systemd-container docker.io shellcheck iproute2 procps pipx
+	MHNOS_TEST_PACKAGES=1 $(BIN)/python -m pytest -n 0 tests/packages $(ARGS)
 
 check: $(STAMPS)/dev ## the quick, static part: style, types, import directions
 	$(BIN)/ruff check .
@@ -57,9 +61,24 @@ $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.tx
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
+# What the sandbox level strict is made with; without it the runtime says so and does not start.
+$(STAMPS)/sandbox: $(STAMPS)/venv
+	@tools/install-programs bubblewrap libseccomp2
+	@! command -v bwrap >/dev/null || touch $@
+
+# Node.js comes with the environment, and as an engine where processes cannot enter that. Without these the rest works, so
+# a failure stops nothing; a Ctrl-C does. Once: what is removed does not come back; where it failed the next start tries again.
+$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime
+	@$(BIN)/mhnos-runtime engines install --needed node workerd && touch $@ || { [ $$? = 1 ] && \
+		echo "Going on without it. Later: $(BIN)/mhnos-runtime engines install --needed node workerd" >&2; }
+
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing what tests and checks need (once)"
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/packages: $(STAMPS)/dev requirements/packages.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/packages.txt
 	@touch $@
 
 # One lock for all supported Pythons. The later ones follow the earlier ones, since they share an environment.
@@ -69,7 +88,11 @@ lock: $(STAMPS)/dev ## resolve requirements/ anew from pyproject.toml (LOCK_ARGS
 	$(LOCK) --extra node -o requirements/runtime.txt pyproject.toml
 	$(LOCK) --group build -c requirements/runtime.txt -o requirements/build.txt
 	$(LOCK) --group dev -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	$(LOCK) --group packages -o requirements/packages.txt
 	$(LOCK) --group lock -o requirements/lock.txt
+
+lock-engines: $(STAMPS)/runtime ## resolve the engines' locks anew (ARGS="workerd=1.20260101.0" for other versions)
+	$(BIN)/python tools/lock-engines $(ARGS)
 
 clean: ## remove everything that the other targets made
 	rm -rf .venv .venv-* $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

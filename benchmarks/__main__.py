@@ -13,7 +13,10 @@ from .context import Context
 from .result import Figure
 
 HERE = Path(__file__).parent
-NAMES = ("output", "echo", "flood", "crowd", "spawn", "memory", "viewers", "attach", "stalled", "restart")
+NAMES = (
+    *("output", "echo", "flood", "crowd", "spawn", "sandbox", "memory", "viewers", "attach", "stalled"),
+    *("restart", "kinds"),
+)
 
 
 def arguments() -> argparse.Namespace:

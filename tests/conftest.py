@@ -1,11 +1,18 @@
-"""What holds for every test: the project's code never blocks the event loop. Knows no part of the project."""
+"""What holds for every test: the project's code never blocks the event loop, nobody sees the user's own
+runtime, and a busy machine fails nothing. Knows no part of the project."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine only.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # (file, functions): where code that runs on the event loop may block, each with its reason.
 MAY_BLOCK: list[tuple[str, set[str]]] = [
@@ -34,3 +41,15 @@ def never_block_the_event_loop() -> Iterator[None]:
         yield
     finally:
         guard.deactivate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_user_without_a_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No settings file, no token and no running server of whoever runs the tests is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+            patch.setenv(variable, str(tmp_path_factory.mktemp(variable.lower())))
+        for variable in list(os.environ):
+            if variable.startswith("MHNOS_") and not variable.startswith("MHNOS_TEST_"):
+                patch.delenv(variable)
+        yield

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import struct
@@ -26,6 +27,8 @@ _CONFIG = f"""\
 argv = ["{LOAD}", "{{args}}"]
 [kinds.program]
 argv = ["/usr/bin/env", "{{args}}"]
+[kinds.inside]
+argv = ["/usr/bin/env", "{{command}}", "{{args}}"]
 """
 
 
@@ -76,19 +79,23 @@ def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
 
 
 class Runtime(Peer):
-    """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product."""
+    """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product.
+    `sandbox`: the level; only none can run what lies outside the workspace and the system's directories."""
 
     name = "mhnos-runtime"
 
-    def __init__(self, ballast_bytes: int = 0) -> None:
+    def __init__(self, ballast_bytes: int = 0, sandbox: str = "none") -> None:
         self._ballast_bytes = ballast_bytes
+        self._sandbox = sandbox
 
     def start(self) -> None:
         if importlib.util.find_spec("mhnos_runtime.cli") is None or not self._command():
             raise Unavailable("mhnos-runtime is not installed")
         self._folder = Path(tempfile.mkdtemp(prefix="bench-runtime-"))
+        self._folder.chmod(0o711)  # the user of processes has to reach the workspace
         self.state, workspace = self._folder / "state", self._folder / "workspace"
         workspace.mkdir()
+        shutil.copy(LOAD, workspace / "load")
         (self._folder / "config.toml").write_text(_CONFIG)
         self._log = (self._folder / "log").open("wb")
         command = [self._command(), "serve", "--port", "0", "--workspace", str(workspace)]
@@ -106,7 +113,9 @@ class Runtime(Peer):
         return str(beside) if beside.exists() else shutil.which("mhnos-runtime") or ""
 
     def _environment(self) -> dict[str, str]:
-        environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": "none"}
+        environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": self._sandbox}
+        if os.geteuid() == 0 and self._sandbox == "none":
+            environment["MHNOS_ALLOW_ROOT"] = "true"
         if self._ballast_bytes:
             environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "ballast")
             environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)

@@ -23,9 +23,11 @@ MOVED = b"M"
 ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
+#: With one message: a start's own 16 or so, and those that the program is handed.
+MAX_DESCRIPTORS = 64
 #: Of one message: with the kernel's own share it fits into a socket's default send buffer of 208 KiB.
 MAX_MESSAGE_BYTES = 160 * 1024
-ANCILLARY_BYTES = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
 #: What goes with a message: descriptors, or how to find those that are right when it is sent. After a restart

@@ -56,6 +56,12 @@ class StartFailed(MhnosError):
     code = "start-failed"
 
 
+class InstallFailed(MhnosError):
+    """An engine could not be installed or removed; what was installed before is as it was."""
+
+    code = "install-failed"
+
+
 class Unavailable(MhnosError):
     """A part that is needed is not there at the moment."""
 

@@ -12,6 +12,121 @@ from typing import Any
 STDOUT = 0
 STDERR = 1
 
+#: Number of the first descriptor that a program is handed: above all those that its set-up uses itself.
+FIRST_HANDED = 100
+#: Descriptors that one program may be handed; with those that a start needs they fit into one message.
+MAX_HANDED = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What makes namespaces and keeps them until it is killed.
+
+    program and options: bubblewrap's. files: (path inside, text), made inside. command: what it runs, which
+    has to echo its input: that is how it says that everything is in place. network: whether the network
+    namespace is the one that all holders of this supervisor with the same options for it share.
+    """
+
+    program: str
+    options: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ("cat",)
+    network: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Holder:
+        return cls(**{name: _frozen(value) for name, value in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Landlock:
+    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path."""
+
+    handled_fs: int
+    handled_net: int
+    scoped: int
+    rules: tuple[tuple[str, int], ...] = ()
+
+
+#: cgroup v2, where one group has all controllers: memory and pids, and cpu too.
+UNIFIED = "unified"
+UNIFIED_CPU = "unified+cpu"
+
+
+def holds(hierarchy: str, controller: str) -> bool:
+    """Whether groups of this hierarchy limit what the controller (memory, pids, cpu) stands for."""
+    if hierarchy == UNIFIED:
+        return controller in ("memory", "pids")
+    return hierarchy in (controller, UNIFIED_CPU)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on the whole tree, 0 for none. cgroups: (hierarchy, directory in which a group for the process
+    is made); a hierarchy of cgroup v1 has its controller's name, those of v2 are UNIFIED and UNIFIED_CPU.
+    What no hierarchy holds is watched, see `watched`."""
+
+    memory_bytes: int = 0
+    tasks: int = 0
+    cpu_percent: int = 0
+    cgroups: tuple[tuple[str, str], ...] = ()
+
+    def watched(self) -> bool:
+        """Whether the supervisor has to look at the tree's use itself, from time to time."""
+        wanted = {"memory": self.memory_bytes, "pids": self.tasks}
+        return any(limit and not self.held(controller) for controller, limit in wanted.items())
+
+    def held(self, controller: str) -> bool:
+        """Whether a control group enforces this one."""
+        return any(holds(hierarchy, controller) for hierarchy, _directory in self.cgroups)
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What is done to a child before it executes the program, in this order.
+
+    limits: joined first. user: (uid, gid), None to stay who one is. holder: whose namespaces are entered;
+    then directory is the working directory inside, and the terminal is made inside. no_new_privs, landlock,
+    seccomp: as prctl(2), landlock(7) and seccomp(2) have them; seccomp is a BPF program in base64.
+    """
+
+    user: tuple[int, int] | None = None
+    holder: Holder | None = None
+    directory: str = ""
+    no_new_privs: bool = False
+    landlock: Landlock | None = None
+    seccomp: str = ""
+    limits: Limits = Limits()
+
+    def to_dict(self) -> dict[str, Any]:
+        inner = {"holder": self.holder, "landlock": self.landlock, "limits": self.limits}
+        plain = {name: None if value is None else _shallow(value) for name, value in inner.items()}
+        return {**_shallow(self), **plain}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Confinement:
+        user, holder, landlock, limits = (data[name] for name in ("user", "holder", "landlock", "limits"))
+        return cls(
+            **{
+                **data,
+                "user": None if user is None else (user[0], user[1]),
+                "holder": None if holder is None else Holder.from_dict(holder),
+                "landlock": None
+                if landlock is None
+                else Landlock(**{k: _frozen(v) for k, v in landlock.items()}),
+                "limits": Limits(**{k: _frozen(v) for k, v in limits.items()}),
+            }
+        )
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """As a dictionary; what is inside stays as it is, unlike with asdict, which copies it."""
+    return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
@@ -20,8 +135,11 @@ class LaunchPlan:
     argv: the program's absolute path first. env: the whole environment. pty: (cols, rows), or None for pipes.
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
     up. timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by,
-    as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). meta: the server's own
-    facts about the process, which the supervisor keeps and hands to the next server unread.
+    as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child
+    is kept from. handed: how many descriptors come with the plan and stay open in the program, numbered from
+    FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every server
+    gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the next
+    server unread.
     """
 
     argv: tuple[str, ...]
@@ -32,10 +150,13 @@ class LaunchPlan:
     timeout_ms: int = 0
     escalation: tuple[tuple[int, int], ...] = ((5_000, int(signal.SIGKILL)),)
     rlimits: tuple[tuple[int, int, int], ...] = ()
+    confine: Confinement = Confinement()
+    handed: int = 0
+    control: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**_shallow(self), "confine": self.confine.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LaunchPlan:
@@ -47,6 +168,7 @@ class LaunchPlan:
                 "pty": None if pty is None else (pty[0], pty[1]),
                 "escalation": tuple((step[0], step[1]) for step in data["escalation"]),
                 "rlimits": tuple((row[0], row[1], row[2]) for row in data["rlimits"]),
+                "confine": Confinement.from_dict(data["confine"]),
             }
         )
 
@@ -83,7 +205,7 @@ class ProcessRecord:
     """One process as the supervisor knows it; what a new server starts from.
 
     pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. meta is the server's, see
-    LaunchPlan.
+    LaunchPlan. stdin_open, control: which descriptors come with it, behind the log's.
     """
 
     pid: int
@@ -93,6 +215,7 @@ class ProcessRecord:
     meta: dict[str, Any]
     stdin_open: bool = True
     exit: ExitRecord | None = None
+    control: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
+#: The state of a socket that listens (proc(5), net/tcp).
+_LISTEN = "0A"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,3 +61,19 @@ def _stat(os_pid: int) -> Usage | None:
         return None
     ticks = sum(int(field) for field in fields[11:15])
     return Usage(ticks * _TICK_MS, int(fields[21]) * _PAGE_BYTES, int(fields[17]))
+
+
+def listens_on(os_pid: int, port: int) -> str:
+    """The address on which somebody in the process's network listens on a TCP port, or "" (proc(5),
+    PID/net/tcp: addresses as 32-bit words in the machine's order)."""
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        with contextlib.suppress(OSError), open(f"/proc/{os_pid}/net/{name}", encoding="ascii") as file:
+            for line in file.readlines()[1:]:
+                fields = line.split()
+                address, _, number = fields[1].partition(":")
+                if fields[3] == _LISTEN and int(number, 16) == port:
+                    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+                    return socket.inet_ntop(
+                        family, b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+                    )
+    return ""

@@ -35,6 +35,7 @@ def test_endings(ended: ExitInfo, code: int) -> None:
         ("start-failed", 126),
         ("not-found", 127),
         ("outside-workspace", 127),
+        ("engine-missing", 127),
         ("unknown-kind", 125),
         ("too-many-processes", 125),
         ("internal", 125),

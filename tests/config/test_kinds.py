@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting, parse_kinds
+from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting, ReadySetting, parse_kinds
 from mhnos_runtime.errors import ConfigError
 
 
@@ -44,6 +44,44 @@ def test_limits_are_names_that_are_known_with_numbers() -> None:
             parse(f'[kinds.a]\nargv = ["a"]\nlimits = {wrong}\n')
 
 
+def test_one_that_serves() -> None:
+    (kind,) = parse(
+        '[kinds.a]\nargv = ["{engine:node}", "a.js", "{port:http}", "{socket}"]\nenv = {T = "{token}"}\n'
+        'ready = {url = "http://127.0.0.1:{port:http}/up", line = "^up$", timeout_seconds = 5}\n'
+        "grace_seconds = 2.5\nneeded_memory_bytes = 1000\nsingle = true\n"
+    )
+    assert kind.ready == ReadySetting("^up$", "", "http://127.0.0.1:{port:http}/up", 5.0)
+    assert (kind.grace_seconds, kind.needed_memory_bytes, kind.single) == (2.5, 1000, True)
+    assert parse_kinds({"a": kind.to_plain()}, "hand-over") == (kind,)
+
+
+@pytest.mark.parametrize(
+    ("ready", "said"),
+    [
+        ("1", "expected a table such as"),
+        ("{}", "expected a table such as"),
+        ("{lines = 'x'}", "has 'lines' (did you mean line?)"),
+        ("{timeout_seconds = 5}", "expected line, port or url"),
+        ("{line = '('}", "expected a regular expression"),
+        ("{line = 1}", "expected a regular expression"),
+        ("{port = 'a b'}", "expected the name of a port"),
+        ("{port = 'main', url = 'http://127.0.0.1:{port}'}", "expected one of them"),
+        ("{port = 'other'}", "ready needs {port:other}, which neither argv nor env has"),
+        ("{url = 'http://127.0.0.1:{port:other}'}", "ready needs {port:other}"),
+        ("{url = 'http://example.com:{port}/'}", "expected a URL of this machine"),
+        ("{url = 'http://127.0.0.1:8080/'}", "expected a URL of this machine"),
+        ("{url = 'http://127.0.0.1:{port}@example.com/'}", "expected a URL of this machine"),
+        ("{url = 'file:///etc/passwd'}", "expected a URL of this machine"),
+        ("{line = 'x', timeout_seconds = 0}", "expected seconds"),
+        ("{line = 'x', timeout_seconds = true}", "expected seconds"),
+    ],
+)
+def test_wrong_readiness(ready: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f'[kinds.a]\nargv = ["a", "{{port}}"]\nready = {ready}\n')
+    assert said in caught.value.message
+
+
 def test_smallest_declaration() -> None:
     assert parse('[kinds.irb]\nargv = ["irb"]\n') == (KindSetting("irb", ("irb",)),)
 
@@ -76,6 +114,11 @@ def test_several_keep_their_order() -> None:
         ("[kinds.deno]\nargv = ['d', '{args}', '{args}']", "has {args} twice"),
         ("[kinds.deno]\nargv = ['d', '{comand}']", "argv has {comand} (did you mean {command}?)"),
         ('[kinds.deno]\nargv = ["d\\u0000"]', "expected a list of at least one text"),
+        ("[kinds.deno]\nargv = ['{engine:nod}']", "has {engine:nod} (did you mean node?)"),
+        ("[kinds.deno]\nargv = ['{socket}']", "argv begins with '{socket}'"),
+        ("[kinds.deno]\nargv = ['d']\nsingle = 1", "single is 1; expected true or false"),
+        ("[kinds.deno]\nargv = ['d']\ngrace_seconds = -1", "grace_seconds is -1; expected seconds"),
+        ("[kinds.deno]\nargv = ['d']\nneeded_memory_bytes = '1g'", "expected a number of bytes"),
         ("[kinds.deno]\nargv = ['d']\npty = 1", "pty is 1; expected true or false"),
         ("[kinds.deno]\nargv = ['d']\nenv = ['A=1']", "env is ['A=1']; expected a table of texts"),
         (

@@ -48,7 +48,8 @@ def test_defaults(env: dict[str, str]) -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 18790)
     assert settings.workspace == home / "mhnos-workspace"
     assert settings.state_dir == home / ".local/state/mhnos-runtime"
-    assert settings.sandbox == "none"
+    assert (settings.sandbox, settings.network) == ("strict", "host")
+    assert (settings.user, settings.allow_root) == ("", False)
     assert settings.allow_openclaw is False
     assert settings.max_processes == 50
     assert settings.max_memory == 1 << 30
@@ -103,10 +104,19 @@ EACH = [
     ("port", "0", "81", "82", 0, 81, 82),
     ("workspace", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("state_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
-    ("sandbox", "none", "NONE", '"none"', "none", "none", "none"),
+    ("engines_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
+    ("sandbox", "none", "STRICT", '"relaxed"', "none", "strict", "relaxed"),
+    ("network", "none", "LOOPBACK", '"host"', "none", "loopback", "host"),
+    ("user", "mhnos", "1000:1000", "1000", "mhnos", "1000:1000", "1000"),
+    ("allow_root", True, "yes", "true", True, True, True),
     ("allow_openclaw", True, "yes", "true", True, True, True),
     ("max_processes", "1", "2", "3", 1, 2, 3),
     ("max_memory", "512m", "1.5g", "33554432", 512 << 20, 3 << 29, 32 << 20),
+    ("max_tasks", "1", "2", "0", 1, 2, 0),
+    ("max_cpu", "50", "200", "0", 50, 200, 0),
+    ("max_cpu_seconds", "1", "2", "0", 1, 2, 0),
+    ("max_open_files", "64", "128", "0", 64, 128, 0),
+    ("max_file_size", "1m", "1g", "0", 1 << 20, 1 << 30, 0),
     ("log_level", "debug", "error", '"warning"', "debug", "error", "warning"),
     ("log_format", "json", "text", '"auto"', "json", "text", "auto"),
     ("auth", "none", "token", '"none"', "none", "token", "none"),
@@ -280,9 +290,9 @@ def test_config_file_that_is_wrong(env: dict[str, str], text: bytes, said: str) 
         ("MHNOS_HOST", "a b", "expected an IP address or a host name"),
         ("MHNOS_HOST", "http://x", "expected an IP address or a host name"),
         ("MHNOS_HOST", "127.0.0.1:80", "expected an IP address or a host name"),
-        ("MHNOS_SANDBOX", "strict", "(this version has no sandbox yet and knows only none); expected none"),
-        ("MHNOS_SANDBOX", "relaxed", "(this version has no sandbox yet and knows only none); expected none"),
-        ("MHNOS_SANDBOX", "off", "expected none"),
+        ("MHNOS_SANDBOX", "off", "expected strict, relaxed or none"),
+        ("MHNOS_NETWORK", "lan", "expected host, loopback or none"),
+        ("MHNOS_MAX_FILE_SIZE", "-1", "expected a size from 0 to 16t"),
         ("MHNOS_ALLOW_OPENCLAW", "maybe", "expected true or false"),
         ("MHNOS_MAX_PROCESSES", "0", "expected a whole number from 1 to 100000"),
         ("MHNOS_MAX_MEMORY", "1x", "expected a size from 16m to 16t, in bytes or with k, m, g or t"),

@@ -173,6 +173,8 @@ async def test_what_a_supervisor_that_was_killed_leaves(tmp_path: Path) -> None:
         lost = await runtime.spawn("shell", "echo last words; cat", pty=False)
         assert await anext(lost.output()) == Output("stdout", 0, b"last words\n")
         assert await Assembler(writer).run() == expected_sha("lost", 8)
+        # Written behind the start, within milliseconds; a busy machine makes more of them.
+        await eventually((server.state_dir / "processes" / f"{lost.pid}.json").exists)
         os.kill(server.pid, signal.SIGKILL)
         await server.stop()
     async with server_in(tmp_path) as server, client_of(server) as runtime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -115,13 +114,6 @@ def test_escalation() -> None:
     assert made.escalation == ((100, int(signal.SIGHUP)), (100, int(signal.SIGKILL)))
 
 
-def test_limits_keep_what_programs_expect() -> None:
-    limits = {number: (soft, hard) for number, soft, hard in plan("python", request("a")).rlimits}
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert limits[resource.RLIMIT_CORE] == (0, 0)
-    assert limits[resource.RLIMIT_NOFILE] == (min(1024, hard) if hard != -1 else 1024, hard)
-
-
 # Environment, protocol 1.0
 
 FIXED = {
@@ -181,7 +173,6 @@ def test_halves_of_characters_are_refused(asked: Request) -> None:
 @pytest.mark.parametrize(
     ("kind", "where", "text"),
     [
-        ("node", host(node=""), "Node.js 22 is not there"),
         ("python", host({}), "python3: no such program"),
         ("deno", host({}), "deno: no such program"),
         ("shell", host({}), "no shell"),
@@ -194,6 +185,13 @@ def test_programs_that_are_not_there(kind: str, where: Host, text: str) -> None:
     assert refused.value.hint
 
 
+def test_a_missing_node_names_the_command_that_brings_it() -> None:
+    with pytest.raises(StartFailed, match=r"Node\.js 22 is not there") as refused:
+        plan("node", request("a.js"), host(node=""))
+    assert refused.value.code == "engine-missing"
+    assert refused.value.hint == "mhnos-runtime engines install node"
+
+
 def test_a_path_is_not_looked_for() -> None:
     assert plan("bare", request("a"), host({})).argv == ("/opt/bare",)
 
@@ -202,14 +200,3 @@ def test_errors_are_the_clients_or_the_machines() -> None:
     for error in (InvalidRequest("x"), StartFailed("x")):
         assert isinstance(error, MhnosError)
         assert not error.retry
-
-
-def test_a_kind_narrows_what_its_programs_may_use() -> None:
-    limits = (("cpu_seconds", 7), ("file_bytes", 1000), ("open_files", 64))
-    kind = kinds.Kind("a", ("/bin/a",), limits=limits)
-    made = planning.plan(kind, request(""), POLICY, host(), {})
-    found = {number: (soft, hard) for number, soft, hard in made.rlimits}
-    assert found[resource.RLIMIT_CPU] == (7, 7)
-    assert found[resource.RLIMIT_FSIZE] == (1000, 1000)
-    assert found[resource.RLIMIT_NOFILE] == (64, 64)
-    assert found[resource.RLIMIT_CORE] == (0, 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.shared import shared_store
 from tests.project.checkout import ROOT
 from tests.project.console import script, steps
 
@@ -46,6 +47,8 @@ def environment(home: Path) -> dict[str, str]:
         "MHNOS_RUNTIME_PORT": "0",
         # Its default is another folder where there is a /workspace.
         "MHNOS_WORKSPACE": str(home / "mhnos-workspace"),
+        # The folders of tests are closed to the user that root's processes would run as.
+        **({"MHNOS_SANDBOX": "none", "MHNOS_ALLOW_ROOT": "true"} if os.geteuid() == 0 else {}),
     }
 
 
@@ -59,9 +62,16 @@ def answers(address_file: Path) -> bool:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which a runtime is found; it stops with the test."""
+def server(tmp_path: Path, page: Path) -> Iterator[dict[str, str]]:
+    """The environment in which a runtime is found, with the engines that a page asks for; it stops with the
+    test."""
     env = environment(tmp_path)
+    needed = [name for name in ("workerd", "openclaw") if page.stem == name]
+    if needed:
+        env |= {
+            "MHNOS_ENGINES_DIR": str(shared_store("node", *needed).folder),
+            "MHNOS_ALLOW_OPENCLAW": "true",
+        }
     (tmp_path / "mhnos-workspace").mkdir()
     program = Path(sys.executable).with_name("mhnos-runtime")
     log = tmp_path / "serve.log"

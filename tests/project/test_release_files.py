@@ -21,6 +21,7 @@ WANTED: dict[str, list[str]] = {
     ],
     "build": [*PROJECT["dependency-groups"]["build"], *PROJECT["build-system"]["requires"]],
     "dev": PROJECT["dependency-groups"]["dev"],
+    "packages": PROJECT["dependency-groups"]["packages"],
     "lock": PROJECT["dependency-groups"]["lock"],
 }
 ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)==(?P<version>[^ ;\\]+)", re.MULTILINE)

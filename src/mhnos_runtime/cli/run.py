@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli import exits, say, worker
 from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, parse_keys
 from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
-    from mhnos_runtime.client.types import PtySize
+    from mhnos_runtime.client.runtime import Runtime
+    from mhnos_runtime.client.types import PtySize, SpawnOptions
+    from mhnos_runtime.wire import messages as m
 
 # ms that a process of --rm outlives a client that vanished without a goodbye: enough to reconnect
 RM_LINGER_MS = 10_000
@@ -36,12 +38,34 @@ class Plan:
     timeout_ms: int | None
     remove: bool
     name: str | None
+    network: Literal["host", "loopback", "none"] | None
+    limits: dict[str, int]
+    dry_run: bool
+    ports: dict[str, int] | None
+    worker: m.WorkerOptions | None
+    print_config: bool
     detach_keys: bytes
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     pairs = (value.partition("=") for value in values)
     return {name: text if equals else os.environ.get(name, "") for name, equals, text in pairs}
+
+
+def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    from mhnos_runtime.config.kinds import LIMITS, nearest
+    from mhnos_runtime.config.values import Wrong, size_of
+
+    found = {}
+    for name, _equals, text in (value.partition("=") for value in values):
+        if name not in LIMITS:
+            known = ", ".join(LIMITS)
+            raise click.BadParameter(f"no limit {name!r}{nearest(name, LIMITS)}; known: {known}", ctx, param)
+        try:
+            found[name] = size_of(text)
+        except Wrong:
+            raise click.BadParameter(f"{text!r} is not a number such as 64 or 512m", ctx, param) from None
+    return found
 
 
 def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
@@ -70,15 +94,33 @@ def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes
 @click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
 @click.option("--name", help="A name to show in lists.")
 @click.option(
+    "--network", type=click.Choice(("host", "loopback", "none")), help="Less network than the server gives."
+)
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=_limits,
+    help="Less than the server allows: memory_bytes=512m, tasks=64, cpu_percent=50, ...",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be executed, and how confined, as JSON.")
+@click.option(
     "--detach-keys",
     default=DEFAULT_DETACH_KEYS,
     show_default=True,
     callback=keys_option,
     help="Keys that leave.",
 )
+@click.option(
+    "-p", "--port", "ports", metavar="NAME[=NUMBER]", multiple=True, callback=worker.ports_option,
+    help="Port by its name in the kind or config; without a number any free one.",
+)  # fmt: skip
+@worker.worker_options
 @target_options
 def run(url: str | None, token_file: str | None, **options: object) -> int:
-    """Start a process of KIND (node, python, shell, or one that the server declares) and stay with it.
+    """Start a process of KIND (node, python, shell, workerd, openclaw, or one that the server declares) and
+    stay with it.
 
     Options after KIND belong to the program. The exit code is the program's; 128+N when signal N ended it,
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
@@ -94,9 +136,13 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
       sort words.txt | mhnos-runtime run -i python count.py
       mhnos-runtime run -d --name web node server.js
+      mhnos-runtime run workerd hello.js --watch
+      mhnos-runtime run --port http=8080 workerd app.capnp
+      mhnos-runtime run openclaw gateway
     """
+    options["worker"] = worker.take(options)
     plan = Plan(**options)  # type: ignore[arg-type]
-    if plan.tty and plan.interactive and not plan.detach and not os.isatty(0):
+    if plan.tty and plan.interactive and not (plan.detach or plan.dry_run) and not os.isatty(0):
         say.error("the input device is not a TTY", "leave -t out to pipe input, or -i to give none")
         return exits.FAILED
     try:
@@ -115,18 +161,13 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
     ) as runtime:
         try:
-            process = await runtime.spawn(
-                plan.kind,
-                plan.command,
-                args=plan.args,
-                cwd=plan.cwd,
-                env=plan.env,
-                timeout_ms=plan.timeout_ms,
-                pty=_pty(plan),
-                name=plan.name,
-                attach=not plan.detach,
-                linger_ms=RM_LINGER_MS if plan.remove else None,
-            )
+            if plan.print_config:
+                print(await _config(runtime, plan), end="")
+                return exits.OK
+            if plan.dry_run:
+                return _show(await runtime.plan(plan.kind, plan.command, **_options(plan)))
+            attach = not plan.detach
+            process = await runtime.spawn(plan.kind, plan.command, attach=attach, **_options(plan))
         except RequestFailed as error:
             say.error(error.message, error.hint)
             return exits.for_start_failure(error.code)
@@ -144,6 +185,41 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             end_on_leave=plan.remove,
         )
         return await Session(runtime, process, manner, notices).run()
+
+
+async def _config(runtime: Runtime, plan: Plan) -> str:
+    """The config that a script of workerd would run with."""
+    from mhnos_runtime.wire import messages as m
+
+    options = m.SpawnOptions(cwd=plan.cwd)
+    asked = m.WorkerConfig(command=plan.command, options=options, network=plan.network, worker=plan.worker)
+    return (await runtime.request(asked, m.WorkerConfigText, resend=True)).config
+
+
+def _show(planned: m.Planned) -> int:
+    import json
+
+    from mhnos_runtime.wire.encode import encode
+
+    told = json.loads(encode(planned))
+    print(json.dumps({name: told[name] for name in ("directory", "isolation", "plan")}, indent=2))
+    return exits.OK
+
+
+def _options(plan: Plan) -> SpawnOptions:
+    return {
+        "args": plan.args,
+        "cwd": plan.cwd,
+        "env": plan.env,
+        "timeout_ms": plan.timeout_ms,
+        "pty": _pty(plan),
+        "name": plan.name,
+        "network": plan.network,
+        "limits": plan.limits,
+        "ports": plan.ports,
+        "worker": plan.worker,
+        "linger_ms": RM_LINGER_MS if plan.remove else None,
+    }
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:

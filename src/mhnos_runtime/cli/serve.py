@@ -10,14 +10,16 @@ import secrets
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mhnos_runtime import __version__, config
-from mhnos_runtime.cli.node import find_node
+from mhnos_runtime.cli import host
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
+from mhnos_runtime.sandbox import cgroups
 from mhnos_runtime.server.token import ensure_token, read_token
 
 SERVER_FILE = "server.json"
@@ -30,6 +32,8 @@ def start(flags: dict[str, Any]) -> None:
     for warning in warnings:
         click.echo(f"mhnos-runtime: {warning}", err=True)
     config.prepare_workspace(settings)
+    user = host.choose_user(settings)
+    facts, node, no_node = host.check(settings, user)
     token_file = ensure_token(settings.state_dir)
     lock_fd = _lock(settings.state_dir)
     listeners = _listen(settings)
@@ -38,24 +42,31 @@ def start(flags: dict[str, Any]) -> None:
     _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
     # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    _greet(settings, url, token_file)
-    node, no_node = find_node()
+    _greet(settings, user, url, token_file)
+    if user.ids is not None and user.hand_over:
+        host.hand_over(settings.workspace, user.ids)
+    groups = cgroups.prepare(cgroups.find()[0])
     hello = {
         "settings": settings.to_json(),
         "server_id": server_id,
         "node": node,
         "no_node": no_node,
+        "facts": replace(facts, cgroups=groups).to_dict(),
+        "user": user.ids,
+        "path": host.path_for(user),
         "listeners": [sock.fileno() for sock in listeners],
     }
     _become_supervisor(
         {
-            "server": ["-m", "mhnos_runtime.server"],
+            # -P: nothing is imported from the working directory, which may be the workspace.
+            "server": ["-P", "-m", "mhnos_runtime.server"],
             "listeners": [sock.fileno() for sock in listeners],
             "lock_fd": lock_fd,
             "state_dir": str(settings.state_dir),
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
             "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
+            "groups": [path for _controller, path in groups],
             "log_json": settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
         }
@@ -131,7 +142,7 @@ def _publish(state_dir: Path, facts: dict[str, object]) -> None:
     draft.rename(path)
 
 
-def _greet(settings: Settings, url: str, token_file: Path) -> None:
+def _greet(settings: Settings, user: host.User, url: str, token_file: Path) -> None:
     """For people on stdout. The token is shown on a terminal only: elsewhere stdout ends in a log."""
     lines = [f"MHNOS runtime {__version__}", f"  listening  {url}", f"  workspace  {settings.workspace}"]
     if settings.auth == "none":
@@ -142,10 +153,28 @@ def _greet(settings: Settings, url: str, token_file: Path) -> None:
     else:
         lines.append(f"  token      {token_file} (mhnos-runtime token shows it)")
     lines += [
-        "  sandbox    none: processes run as you and can reach all that you can",
+        f"  sandbox    {_isolation(settings, user)}",
         "  try        mhnos-runtime run -it shell",
     ]
     click.echo("\n".join(lines))
+
+
+def _isolation(settings: Settings, user: host.User) -> str:
+    line = f"{settings.sandbox}: {_PROMISES[settings.sandbox]}"
+    if settings.sandbox != "none":
+        line += f", network {settings.network}"
+    if user.name != "you":
+        line += f", as {user.name}"
+    if user.hand_over:
+        line += f"\n             the workspace is handed to {user.name}"
+    return line
+
+
+_PROMISES = {
+    "strict": "each process sees the workspace and a read-only system, nothing else",
+    "relaxed": "each process reaches the workspace, /tmp and a read-only system, no other files",
+    "none": "processes run as you and can reach all that you can",
+}
 
 
 def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
@@ -155,7 +184,7 @@ def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
     for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
         os.set_inheritable(each, True)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mhnos_runtime.supervisor", str(fd)])
 
 
 def _option(setting: Setting) -> click.Option:

@@ -100,6 +100,8 @@ class Session:
         self._interrupts = 0
         notices.use(self._stderr)
         notices.on_resumed = self._redraw
+        process.on_news_told = self._tell_news
+        self._told = ""
 
     async def run(self) -> int:
         """Until the process has ended or the person has left; returns this command's exit code.
@@ -114,6 +116,7 @@ class Session:
             stack.enter_context(self._signals(raw))
             output = asyncio.create_task(self._show_output())
             try:
+                self._tell_news()
                 self._begin_input()
                 ends: list[asyncio.Future[Any]] = [output, self._left]
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -141,6 +144,13 @@ class Session:
             self._modes.feed(data)
             await sink.write(data)
         await self._flush()
+
+    def _tell_news(self) -> None:
+        """Where the process can be reached, once it serves; or that it does not."""
+        told = news_in_words(self._process)
+        if told and told != self._told:
+            self._told = told
+            self._notices.say(told)
 
     async def _flush(self) -> None:
         await self._stdout.flush()
@@ -324,6 +334,21 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
 def gap_in_words(gap: Gap) -> str:
     """What is missing, by its exact range."""
     return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
+
+
+def news_in_words(process: ClientProcess) -> str:
+    """One line about where a process can be reached, or why it cannot; "" while there is nothing to say."""
+    readiness = process.readiness
+    if readiness is not None and readiness.state == "failed":
+        return f"not ready: {readiness.reason}"
+    if readiness is not None and readiness.state == "starting":
+        return ""
+    shown = [
+        f"{port.name} {port.url}" if isinstance(port.url, str) else f"{port.name} {port.address}:{port.port}"
+        for port in process.ports
+        if port.address is not None
+    ]
+    return f"listening: {', '.join(shown)}" if shown else "ready" if readiness is not None else ""
 
 
 def uncertain_in_words(found: InputUncertain) -> str:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from mhnos_runtime.client.errors import ClientError, ProcessLost, ProtocolViolation
 from mhnos_runtime.client.inbox import Flow, Inbox
 from mhnos_runtime.client.numbered import NumberedInput
@@ -52,6 +54,9 @@ class ClientProcess:
     def __init__(self, host: Host, pid: int, *, expected: int | None = None) -> None:
         self.pid = pid
         self.info: m.ProcessInfo | None = None
+        self.readiness: m.Readiness | None = None
+        self.ports: list[m.Port] = []
+        self.on_news_told: Callable[[], None] = lambda: None
         self.attached_at: int | None = None
         self._host = host
         self._origin: Origin | None = None
@@ -65,6 +70,7 @@ class ClientProcess:
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
+        self._news = asyncio.Event()
         self._size: PtySize | None = None
 
     # What callers use
@@ -144,6 +150,24 @@ class ClientProcess:
         message = m.Kill(pid=self.pid, signal=signal, escalate=escalate)
         await self._host.request(message, m.Killed, resend=True)
 
+    async def until_serving(self) -> m.Readiness | None:
+        """Until it is known whether the process serves; None for one that nobody looks at, once it has ended.
+
+        Raises as `wait`.
+        """
+        while self.readiness is None or self.readiness.state == "starting":
+            if self._ended.is_set():
+                await self.wait()
+                return self.readiness
+            self._news.clear()
+            await self._news.wait()
+        return self.readiness
+
+    async def token(self) -> str | None:
+        """What the runtime made for who is to talk to the process, such as OpenClaw's token."""
+        answer = await self._host.request(m.Credentials(pid=self.pid), m.CredentialsAnswer, resend=True)
+        return answer.token
+
     async def detach(self) -> None:
         """Leave the process alone; its output ends here as if it had nothing more to say."""
         await self._host.request(m.Detach(pid=self.pid), m.Detached, resend=True)
@@ -211,10 +235,28 @@ class ClientProcess:
             self.attached_at = next_ if self.attached_at is None else self.attached_at
         if isinstance(answer.process, m.ProcessInfo):
             self.info = answer.process
+            self._learn(answer.process.ready, answer.process.ports)
             if isinstance(answer.process.exit, m.ExitInfo):
                 self._end(exit_of_record(answer.process.exit))
         self._ready.set()
         self._changed.set()
+
+    def on_news(self, message: m.Ready | m.Ports) -> None:
+        """Whether it serves, or where."""
+        if isinstance(message, m.Ports):
+            self._learn(UNSET, message.ports)
+        else:
+            self._learn(m.Readiness(message.state, message.reason), UNSET)
+
+    def _learn(self, readiness: m.Readiness | UnsetType, ports: list[m.Port] | UnsetType) -> None:
+        before = self.readiness, self.ports
+        if isinstance(readiness, m.Readiness):
+            self.readiness = readiness
+        if isinstance(ports, list):
+            self.ports = ports
+        if before != (self.readiness, self.ports):
+            self._news.set()
+            self.on_news_told()
 
     def on_exit(self, message: m.Exit) -> None:
         """The process has ended; its last output came before this."""
@@ -230,11 +272,13 @@ class ClientProcess:
         self._error = self._error or error
         self._ready.set()
         self._ended.set()
+        self._news.set()
         self._changed.set()
 
     def _end(self, exit_: ExitInfo) -> None:
         self._exit = self._exit or exit_
         self._ended.set()
+        self._news.set()
         self._changed.set()
 
     async def _acknowledge(self) -> None:
@@ -278,6 +322,7 @@ def exit_of_record(record: m.ExitInfo) -> ExitInfo:
         record.cpu_ms,
         record.max_rss_bytes,
         record.bytes,
+        failure=record.failure if isinstance(record.failure, str) else "",
     )
 
 
@@ -292,4 +337,5 @@ def exit_of_event(event: m.Exit) -> ExitInfo:
         event.cpu_ms if isinstance(event.cpu_ms, int) else None,
         event.max_rss_bytes if isinstance(event.max_rss_bytes, int) else None,
         event.bytes if isinstance(event.bytes, int) else None,
+        failure=event.failure if isinstance(event.failure, str) else "",
     )

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar, Unpack
 
 import aiohttp
 
@@ -25,8 +25,9 @@ from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, 
 from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
+from mhnos_runtime.client.spawning import spawn_fields
 from mhnos_runtime.client.timeline import read_timeline
-from mhnos_runtime.client.types import InputUncertain, PtySize
+from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
@@ -114,42 +115,24 @@ class Runtime:
     # Requests
 
     async def spawn(
-        self,
-        kind: str,
-        command: str = "",
-        *,
-        args: Sequence[str] = (),
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout_ms: int | None = None,
-        pty: PtySize | bool | None = None,
-        name: str | None = None,
-        attach: bool = True,
-        linger_ms: int | None = None,
+        self, kind: str, command: str = "", *, attach: bool = True, **options: Unpack[SpawnOptions]
     ) -> ClientProcess:
-        """Start a process and, unless told otherwise, receive its output from the first byte.
+        """Start one process and, unless told otherwise, receive its output from the first byte.
 
-        pty: a size, False for pipes, None for what the kind has by itself. linger_ms: end it so long after
-        its last client has left. Starts one process, also where the connection is lost meanwhile. Raises
-        RequestFailed with the server's code.
+        Raises RequestFailed.
         """
-        message = m.Spawn(
-            process_type=kind,
-            command=command,
-            args=list(args),
-            options=m.SpawnOptions(cwd=cwd, env=dict(env) if env else None, timeout=timeout_ms),
-            pty=m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
-            name=name,
-            attach=attach,
-            linger_ms=linger_ms,
-            key=str(uuid.uuid4()),
-            acks=True,
-        )
+        key = str(uuid.uuid4())
+        message = m.Spawn(**spawn_fields(kind, command, options), attach=attach, key=key, acks=True)
         made: list[ClientProcess] = []
         await self.request(
             message, m.Spawned, resend=True, on_answer=lambda got: made.append(self._spawned(got, attach))
         )
         return made[0]
+
+    async def plan(self, kind: str, command: str = "", **options: Unpack[SpawnOptions]) -> m.Planned:
+        """What `spawn` would execute, without doing it. Raises RequestFailed."""
+        message = m.Plan(**spawn_fields(kind, command, options))
+        return await self.request(message, m.Planned, resend=True)
 
     async def attach(
         self, pid: int, from_: Origin | None = None, tail: int | None = None, *, repaint: bool = False
@@ -424,6 +407,8 @@ class Runtime:
             process.on_gap(message)
         elif isinstance(message, m.Replay):
             process.on_replay(message)
+        elif isinstance(message, m.Ready | m.Ports):
+            process.on_news(message)
         elif isinstance(message, m.Exit):
             process.on_exit(message)
             if process.over:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from mhnos_runtime.wire.messages import WorkerOptions
 
 Stream = Literal["stdout", "stderr"]
 
@@ -14,6 +18,28 @@ class PtySize:
 
     cols: int = 80
     rows: int = 24
+
+
+class SpawnOptions(TypedDict, total=False):
+    """How to start a process; what is left out, or None, is as the kind or the server has it.
+
+    pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
+    last client has left. network: less than the server gives. limits: narrower than the server's own, by the
+    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports:
+    by name, 0 for any. worker: for a script of workerd.
+    """
+
+    args: Sequence[str]
+    cwd: str | None
+    env: Mapping[str, str] | None
+    timeout_ms: int | None
+    pty: PtySize | bool | None
+    name: str | None
+    linger_ms: int | None
+    network: Literal["host", "loopback", "none"] | None
+    limits: Mapping[str, int] | None
+    ports: Mapping[str, int] | None
+    worker: WorkerOptions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +84,10 @@ class InputUncertain:
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """How a process ended, and how that is known (`evidence`); None where the server cannot know."""
+    """How a process ended, and how that is known (`evidence`); None where the server cannot know.
+
+    `failure`: "config" when the process found its configuration wrong.
+    """
 
     code: int | None
     signal: str | None
@@ -68,3 +97,4 @@ class ExitInfo:
     cpu_ms: int | None = None
     max_rss_bytes: int | None = None
     output_bytes: int | None = None
+    failure: str = ""

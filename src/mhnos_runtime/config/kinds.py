@@ -14,21 +14,42 @@ from typing import Any, Literal
 from mhnos_runtime.errors import ConfigError
 
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
-PLACEHOLDERS = ("{command}", "{args}")
-#: What the kernel enforces on each program by itself (getrlimit(2)).
-LIMITS = ("open_files", "cpu_seconds", "file_bytes")
+#: What an operator can write in argv; those with a name behind a colon as well.
+PLACEHOLDERS = ("{command}", "{args}", "{memory_mb}", "{home}", "{port}", "{socket}", "{token}")
+#: Those of which `{engine:NAME}` gives the program.
+ENGINES = ("node", "workerd", "openclaw")
+#: What the operator's limits can be narrowed to: for a process with its descendants, then for each of them.
+LIMITS = ("memory_bytes", "tasks", "cpu_percent", "cpu_seconds", "file_bytes", "open_files")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}\Z")
+_ENGINE = re.compile(r"\{engine:([^}]*)\}")
+_NAMED = re.compile(r"\{(port|socket)(:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\}")
+READY_SECONDS = 60.0
+_MOST_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ReadySetting:
+    """How it is known that a process serves. line: a pattern (`re.search`) for a line of its output; port:
+    the name of a port that opens; url: one that answers 2xx. Of port and url at most one; where a process's
+    network cannot be reached from outside, line is looked for instead."""
+
+    line: str = ""
+    port: str = ""
+    url: str = ""
+    timeout_seconds: float = READY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class KindSetting:
-    """argv: {command} stands for the client's command, anywhere in an item; {args}, an item of its own, for
-    all its arguments. command: "script" is a path in the workspace, "text" is passed on as it is.
+    """argv, env: templates, see PLACEHOLDERS; {command} stands for the client's command, anywhere in an item;
+    {args}, an item of its own, for all its arguments. command: "script" is a path in the workspace, "text" is
+    passed on as it is.
     env: pairs of name and value, added to what every process gets. limits: pairs of a name in LIMITS and a
-    number."""
+    number. grace_seconds: time to end, where it is more than the operator's for all. needed_memory_bytes:
+    not started with less. single: one at a time."""
 
     name: str
     argv: tuple[str, ...]
@@ -37,11 +58,18 @@ class KindSetting:
     command: Literal["script", "text"] = "script"
     description: str = ""
     limits: tuple[tuple[str, int], ...] = ()
+    ready: ReadySetting | None = None
+    grace_seconds: float = 0.0
+    needed_memory_bytes: int = 0
+    single: bool = False
 
     def to_plain(self) -> dict[str, object]:
         """The table that `parse_kind` reads, without the name."""
         table = asdict(self)
         del table["name"]
+        del table["ready"]
+        if self.ready is not None:
+            table["ready"] = {key: value for key, value in asdict(self.ready).items() if value}
         return {**table, "argv": list(self.argv), "env": dict(self.env), "limits": dict(self.limits)}
 
 
@@ -78,13 +106,29 @@ def parse_kind(name: str, table: object, source: str) -> KindSetting:
         example = '["deno", "run", "{command}", "{args}"]'
         raise ConfigError(f"{where}: argv is missing; expected a list such as {example}")
     values: dict[str, Any] = {key: _FIELDS[key](value, f"{where}: {key}") for key, value in table.items()}
-    return KindSetting(name, **values)
+    setting = KindSetting(name, **values)
+    _check_ports(setting, where)
+    return setting
+
+
+def _check_ports(setting: KindSetting, where: str) -> None:
+    """What `ready` names has to be among the ports that argv and env have."""
+    texts = (*setting.argv, *(text for _name, text in setting.env))
+    ports = {match[2] for text in texts for match in _NAMED.finditer(text)}
+    ready = setting.ready or ReadySetting()
+    wanted = {match[2] for match in _NAMED.finditer(ready.url)}
+    if ready.port:
+        wanted.add(None if ready.port == "main" else f":{ready.port}")
+    for name in wanted - ports:
+        shown = f"{{port{name or ''}}}"
+        raise ConfigError(f"{where}: ready needs {shown}, which neither argv nor env has")
 
 
 def _argv(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(_is_text(item) for item in value):
         raise ConfigError(f"{where} is {value!r}; expected a list of at least one text")
-    if not value[0] or any(placeholder in value[0] for placeholder in PLACEHOLDERS):
+    named = _NAMED.search(value[0])
+    if not value[0] or named or any(placeholder in value[0] for placeholder in PLACEHOLDERS):
         raise ConfigError(f"{where} begins with {value[0]!r}; expected the program's name or path")
     for item in value:
         _check_placeholders(item, where)
@@ -94,10 +138,17 @@ def _argv(value: object, where: str) -> tuple[str, ...]:
 
 
 def _check_placeholders(item: str, where: str) -> None:
+    for name in _ENGINE.findall(item):
+        if name not in ENGINES:
+            raise ConfigError(
+                f"{where} has {{engine:{name}}}{nearest(name, ENGINES)}; known: {', '.join(ENGINES)}"
+            )
     if "{args}" in item and item != "{args}":
         raise ConfigError(f"{where} has {item!r}; expected {{args}} as an item of its own")
     if _PLACEHOLDER.match(item) and item not in PLACEHOLDERS:
-        raise ConfigError(f"{where} has {item}{nearest(item, PLACEHOLDERS)}; known: {{command}}, {{args}}")
+        raise ConfigError(
+            f"{where} has {item}{nearest(item, PLACEHOLDERS)}; known: {', '.join(PLACEHOLDERS)}"
+        )
 
 
 def _pty(value: object, where: str) -> bool:
@@ -126,6 +177,74 @@ def _limits(value: object, where: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(value.items()))
 
 
+def _ready(value: object, where: str) -> ReadySetting:
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f'{where} is {value!r}; expected a table such as {{ line = "listening" }}')
+    for key in value:
+        if key not in _READY_FIELDS:
+            known = ", ".join(_READY_FIELDS)
+            raise ConfigError(f"{where} has {key!r}{nearest(str(key), _READY_FIELDS)}; known: {known}")
+    values: dict[str, Any] = {key: _READY_FIELDS[key](value[key], f"{where}.{key}") for key in value}
+    ready = ReadySetting(**values)
+    if ready.port and ready.url:
+        raise ConfigError(f"{where} has port and url; expected one of them")
+    if not (ready.line or ready.port or ready.url):
+        raise ConfigError(f"{where}: expected line, port or url")
+    return ready
+
+
+def _pattern(value: object, where: str) -> str:
+    try:
+        if isinstance(value, str):
+            re.compile(value)
+            return value
+    except re.error as error:
+        raise ConfigError(f"{where} is {value!r} ({error}); expected a regular expression") from None
+    raise ConfigError(f"{where} is {value!r}; expected a regular expression")
+
+
+def _port_name(value: object, where: str) -> str:
+    if not isinstance(value, str) or not _NAMED.fullmatch(f"{{port:{value}}}"):
+        raise ConfigError(f'{where} is {value!r}; expected the name of a port, "main" for {{port}}')
+    return value
+
+
+def _url(value: object, where: str) -> str:
+    if not isinstance(value, str) or not _URL.match(value):
+        raise ConfigError(
+            f"{where} is {value!r}; expected a URL of this machine such as http://127.0.0.1:{{port}}/health"
+        )
+    return value
+
+
+#: Of this machine and of the process's own port: the runtime asks nobody else.
+_URL = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\]):\{(port|socket)(:[A-Za-z0-9_.-]+)?\}(/\S*)?\Z")
+
+
+def _seconds(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST_SECONDS:
+        raise ConfigError(f"{where} is {value!r}; expected seconds from above 0 to {_MOST_SECONDS}")
+    return float(value)
+
+
+def _memory(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise ConfigError(f"{where} is {value!r}; expected a number of bytes")
+    return value
+
+
+def _grace(value: object, where: str) -> float:
+    return 0.0 if value in (0, 0.0) and not isinstance(value, bool) else _seconds(value, where)
+
+
+_READY_FIELDS: dict[str, Callable[[object, str], object]] = {
+    "line": _pattern,
+    "port": _port_name,
+    "url": _url,
+    "timeout_seconds": _seconds,
+}
+
+
 def _command(value: object, where: str) -> str:
     if value not in ("script", "text"):
         raise ConfigError(f'{where} is {value!r}; expected "script" (a path in the workspace) or "text"')
@@ -149,5 +268,9 @@ _FIELDS: dict[str, Callable[[object, str], object]] = {
     "command": _command,
     "description": _description,
     "limits": _limits,
+    "ready": _ready,
+    "grace_seconds": _grace,
+    "needed_memory_bytes": _memory,
+    "single": _pty,
 }
 _KEYS = ", ".join(_FIELDS)

@@ -32,11 +32,15 @@ from mhnos_runtime.config.values import (
     seconds,
     size,
     switch,
+    text,
     whole_number,
 )
 from mhnos_runtime.errors import ConfigError
 
 CONTAINER_WORKSPACE = Path("/workspace")
+#: Root's home is closed to the user that processes run as.
+ROOTS_WORKSPACE = Path("/var/lib/mhnos-runtime/workspace")
+ROOTS_ENGINES = Path("/var/lib/mhnos-runtime/engines")
 
 # characters of a wrong value in its message, which is one line
 _SHOWN = 200
@@ -93,11 +97,25 @@ class Setting:
 
 def default_workspace(place: Place) -> Path:
     usable = os.access(CONTAINER_WORKSPACE, os.W_OK | os.X_OK, effective_ids=True)
-    return CONTAINER_WORKSPACE if usable and CONTAINER_WORKSPACE.is_dir() else place.home / "mhnos-workspace"
+    if usable and CONTAINER_WORKSPACE.is_dir():
+        return CONTAINER_WORKSPACE
+    if _is_root(place):
+        return ROOTS_WORKSPACE
+    return place.home / "mhnos-workspace"
 
 
 def default_state_dir(place: Place) -> Path:
     return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
+
+
+def default_engines_dir(place: Place) -> Path:
+    if _is_root(place):
+        return ROOTS_ENGINES
+    return xdg(place, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
+
+
+def _is_root(place: Place) -> bool:
+    return os.geteuid() == 0 and place.home == Path("/root")
 
 
 def xdg(place: Place, variable: str, fallback: str) -> Path:
@@ -105,8 +123,6 @@ def xdg(place: Place, variable: str, fallback: str) -> Path:
     value = place.environ.get(variable, "")
     return Path(value) if value.startswith("/") else place.home / fallback
 
-
-_LATER = "this version has no sandbox yet and knows only none"
 
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
 
@@ -124,7 +140,8 @@ SETTINGS: tuple[Setting, ...] = (
         path(),
         default_workspace,
         "folder that processes and clients share",
-        default_text="/workspace where it exists and is writable, else ~/mhnos-workspace",
+        default_text="/workspace where it exists and is writable, else ~/mhnos-workspace "
+        "(root: /var/lib/mhnos-runtime/workspace)",
     ),
     Setting(
         "state_dir",
@@ -134,14 +151,48 @@ SETTINGS: tuple[Setting, ...] = (
         default_text="$XDG_STATE_HOME/mhnos-runtime, else ~/.local/state/mhnos-runtime",
     ),
     Setting(
-        "sandbox",
-        one_of("none", refused={"strict": _LATER, "relaxed": _LATER}),
-        "none",
-        "isolation of processes; for now there is only none",
+        "engines_dir",
+        path(),
+        default_engines_dir,
+        "folder for the programs that `mhnos-runtime engines` installs",
+        default_text="$XDG_DATA_HOME/mhnos-runtime/engines, else ~/.local/share/mhnos-runtime/engines "
+        "(root: /var/lib/mhnos-runtime/engines)",
     ),
+    Setting(
+        "sandbox",
+        one_of("strict", "relaxed", "none"),
+        "strict",
+        "isolation of processes; the runtime does not start where the machine cannot give it",
+    ),
+    Setting(
+        "network",
+        one_of("host", "loopback", "none"),
+        "host",
+        "network of processes: the machine's, one among themselves, or none",
+    ),
+    Setting(
+        "user",
+        text("a user's name, or UID or UID:GID", "USER"),
+        "",
+        "whom processes run as when root starts the runtime",
+        default_text="the workspace's owner, else mhnos, else an unused one",
+    ),
+    Setting("allow_root", switch(), False, "let processes run as root; only with sandbox none"),
     Setting("allow_openclaw", switch(), False, "let clients start the openclaw kind"),
     Setting("max_processes", whole_number(1, 100_000), 50, "how many processes may run at once"),
-    Setting("max_memory", size(16 * MIB, 16 * TIB), GIB, "memory that one process may use"),
+    Setting("max_memory", size(16 * MIB, 16 * TIB), GIB, "memory that one process may use, with descendants"),
+    Setting(
+        "max_tasks",
+        whole_number(0, 4_194_304),
+        1024,
+        "processes and threads that one process may have; 0: no limit",
+    ),
+    Setting(
+        "max_cpu", whole_number(0, 100_000), 0, "share of CPU for one process, 100: one CPU; 0: no limit"
+    ),
+    Setting("max_cpu_seconds", whole_number(0, 2**31), 0, "CPU time that one process may use; 0: no limit"),
+    Setting("max_open_files", whole_number(0, 2**20), 0, "files that one process may open; 0: no limit"),
+    Setting("max_file_size", size(0, 16 * TIB), 0, "size of a file that a process writes; 0: no limit"),
     Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "least severe lines to log"),
     Setting(
         "log_format",
@@ -182,10 +233,19 @@ class Settings:
     port: int
     workspace: Path
     state_dir: Path
-    sandbox: Literal["none"]
+    engines_dir: Path
+    sandbox: Literal["strict", "relaxed", "none"]
+    network: Literal["host", "loopback", "none"]
+    user: str
+    allow_root: bool
     allow_openclaw: bool
     max_processes: int
     max_memory: int
+    max_tasks: int
+    max_cpu: int
+    max_cpu_seconds: int
+    max_open_files: int
+    max_file_size: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "text", "json"]
     auth: Literal["token", "none"]

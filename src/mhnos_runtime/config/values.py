@@ -112,19 +112,26 @@ def show_size(value: int) -> str:
     return str(value)
 
 
-def one_of(*words: str, refused: dict[str, str] | None = None) -> ValueType:
-    """refused: words that are understood but not taken, with the reason."""
-
+def one_of(*words: str) -> ValueType:
     def parse(value: object, _: Where) -> str:
         word = value.strip().lower() if isinstance(value, str) else ""
-        if word in (refused or {}):
-            raise Wrong((refused or {})[word])
         if word not in words:
             raise Wrong
         return word
 
     allowed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
     return ValueType(allowed, parse, "|".join(words))
+
+
+def text(allowed: str, metavar: str) -> ValueType:
+    """One line, for what only its reader can check."""
+
+    def parse(value: object, _: Where) -> str:
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).isprintable():
+            raise Wrong
+        return str(value).strip()
+
+    return ValueType(allowed, parse, metavar)
 
 
 def switch() -> ValueType:

@@ -403,11 +403,32 @@ def _create(place: Place, flags: int, mode: int) -> int:
 
 def create_exclusive(name: bytes, flags: int, mode: int, parent_fd: int) -> int:
     """A file that was not there before, in a directory that is held open. Raises OSError."""
-    return os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
+    fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
+    _give_to_owner(fd, parent_fd)
+    return fd
+
+
+def _give_to_owner(fd: int, parent_fd: int) -> None:
+    """What root makes belongs to whom the folder belongs, since processes, who are not root, work with it."""
+    if os.geteuid() == 0:
+        owner = os.fstat(parent_fd)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def _make_dir(name: bytes, parent_fd: int) -> None:
     try:
         os.mkdir(name, 0o755, dir_fd=parent_fd)
+        if os.geteuid() == 0:
+            _give_dir(name, parent_fd)
     except FileExistsError:
         pass  # Another program was faster; whether it is a directory shows when it is opened.
+
+
+def _give_dir(name: bytes, parent_fd: int) -> None:
+    """A process may have put something else in its place: only what is root's, and new, is given away."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        if os.fstat(fd).st_uid == 0:
+            _give_to_owner(fd, parent_fd)
+    finally:
+        os.close(fd)

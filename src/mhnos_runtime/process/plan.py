@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, Confinement, LaunchPlan
+from mhnos_runtime.process import template
 from mhnos_runtime.process.kinds import Kind
 
 TERM = "xterm-256color"
@@ -19,18 +20,8 @@ PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
 SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_PLACEHOLDER = re.compile(r"\{command\}|\{memory_mb\}")
 #: What a shell takes for one word whatever stands around it.
 _PATH = re.compile(r"[\w./+-]+")
-
-#: What programs expect as the soft limit; those that use select(2) break above it.
-OPEN_FILES = 1024
-
-_RESOURCES = {
-    "open_files": resource.RLIMIT_NOFILE,
-    "cpu_seconds": resource.RLIMIT_CPU,
-    "file_bytes": resource.RLIMIT_FSIZE,
-}
 
 #: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -59,10 +50,14 @@ class Policy:
     kill_grace_ms: int
 
 
+NOTHING_GIVEN = template.Values()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks for, its paths already resolved. notice: told to the user at the start of a
-    shell."""
+    shell. handed: how many descriptors come with the plan. given: ports, sockets, engines and the token that
+    were found for it."""
 
     command: str
     args: tuple[str, ...]
@@ -70,27 +65,64 @@ class Request:
     pty: tuple[int, int] | None
     timeout_ms: int
     notice: str = ""
+    handed: int = 0
+    given: template.Values = NOTHING_GIVEN
 
 
-def plan(kind: Kind, request: Request, policy: Policy, host: Host, meta: dict[str, object]) -> LaunchPlan:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the sandbox makes of the policy for one process."""
+
+    confine: Confinement
+    rlimits: tuple[tuple[int, int, int], ...]
+
+
+#: Those of whoever runs without a sandbox.
+UNBOUND = Bounds(Confinement(), ())
+
+
+def plan(
+    kind: Kind,
+    request: Request,
+    policy: Policy,
+    host: Host,
+    meta: dict[str, object],
+    bounds: Bounds = UNBOUND,
+) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
-    environment = _environment(kind, request, policy, host)
+    values = _values(kind, request, policy)
     result = LaunchPlan(
-        argv=_argv(kind, request, policy, host),
-        env=environment,
+        argv=_argv(kind, request, values, host),
+        env=_environment(kind, request, policy, host, values),
         pty=request.pty,
         retention_bytes=policy.retention_bytes,
         stall_ms=policy.stall_ms,
         timeout_ms=request.timeout_ms,
-        escalation=_escalation(kind, request.pty is not None, policy.kill_grace_ms),
-        rlimits=_limits(kind),
+        escalation=_escalation(kind, request.pty is not None, max(policy.kill_grace_ms, kind.grace_ms)),
+        rlimits=bounds.rlimits,
+        confine=bounds.confine,
+        handed=request.handed,
+        control=kind.events,
         meta=meta,
     )
     _check(result)
     return result
 
 
-def _environment(kind: Kind, request: Request, policy: Policy, host: Host) -> dict[str, str]:
+def _values(kind: Kind, request: Request, policy: Policy) -> template.Values:
+    return replace(
+        request.given,
+        command=request.command,
+        args=request.args,
+        memory_mb=policy.max_memory_bytes >> 20,
+        home=policy.home,
+        control=FIRST_HANDED + request.handed if kind.events else 0,
+    )
+
+
+def _environment(
+    kind: Kind, request: Request, policy: Policy, host: Host, values: template.Values
+) -> dict[str, str]:
     own = {name: host.environment[name] for name in PASSED_THROUGH if name in host.environment}
     return {
         "PATH": host.path,
@@ -100,27 +132,16 @@ def _environment(kind: Kind, request: Request, policy: Policy, host: Host) -> di
         "TERM": TERM,
         "LANG": "C.UTF-8",
         **own,
-        **dict(kind.env),
+        **{name: template.fill(text, values) for name, text in kind.env},
         **request.env,
     }
 
 
-def _argv(kind: Kind, request: Request, policy: Policy, host: Host) -> tuple[str, ...]:
+def _argv(kind: Kind, request: Request, values: template.Values, host: Host) -> tuple[str, ...]:
     if kind.command == "shell":
         return _shell_argv(request, host)
-    values = {"{command}": request.command, "{memory_mb}": str(policy.max_memory_bytes >> 20)}
-    argv: list[str] = []
-    for item in kind.argv:
-        if item == "{args}":
-            argv.extend(request.args)
-        elif request.command or "{command}" not in item:
-            argv.append(_fill(item, values))
-    return (_program(argv[0], host), *argv[1:])
-
-
-def _fill(item: str, values: Mapping[str, str]) -> str:
-    """In one go: what a client's command contains is not looked at again."""
-    return _PLACEHOLDER.sub(lambda match: values[match[0]], item)
+    program, *arguments = template.fill_all(kind.argv, values)
+    return (_program(program, host), *arguments)
 
 
 def _shell_argv(request: Request, host: Host) -> tuple[str, ...]:
@@ -148,11 +169,7 @@ def _shell(name: str, host: Host) -> str:
 def _program(name: str, host: Host) -> str:
     if name == "node":
         if not host.node:
-            raise StartFailed(
-                host.no_node,
-                code="not-found",
-                hint="install Node.js 22 or newer, or pip install mhnos-runtime[node]",
-            )
+            raise missing("node", host.no_node)
         return host.node
     found = name if "/" in name else host.find(name, host.path)
     if found is None:
@@ -165,18 +182,6 @@ def _program(name: str, host: Host) -> str:
 def _escalation(kind: Kind, terminal: bool, grace_ms: int) -> tuple[tuple[int, int], ...]:
     hang_up = ((min(kind.hang_up_ms, grace_ms), int(signal.SIGHUP)),) if terminal else ()
     return (*hang_up, (grace_ms, int(signal.SIGKILL)))
-
-
-def _limits(kind: Kind) -> tuple[tuple[int, int, int], ...]:
-    """Resource, soft and hard limit: what every program gets, then what its kind narrows."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (open_files, hard)}
-    for name, number in kind.limits:
-        most = resource.getrlimit(_RESOURCES[name])[1]
-        narrowed = number if most == resource.RLIM_INFINITY else min(number, most)
-        limits[_RESOURCES[name]] = (narrowed, narrowed)
-    return tuple((each, soft, most) for each, (soft, most) in limits.items())
 
 
 def _check(result: LaunchPlan) -> None:

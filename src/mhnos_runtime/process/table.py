@@ -49,7 +49,8 @@ class Place:
 class Process:
     """One process.
 
-    meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox). places: who reads its
+    meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox), and what was found out
+    since: ready ({state, reason} or None) and ports (as process.ready.Port). places: who reads its
     log, with what to call when there is something to read.
     """
 
@@ -83,6 +84,14 @@ class Process:
         self.exit = record
         if self.input is not None:
             self.input.close()
+
+    @property
+    def failure(self) -> str:
+        """What an end with an error before it served means for its kind, else ""."""
+        early = self.exit is not None and self.exit.code and self.exit.reason == "exit"
+        ready = self.meta.get("ready")
+        served = ready is None or ready["state"] == "ready"
+        return self.meta.get("early_exit", "") if early and not served else ""
 
     @property
     def viewers(self) -> int:

@@ -44,6 +44,9 @@ FEATURES = [
     "replay",
     "repaint",
     "numbered-input",
+    "ready",
+    "ports",
+    "workerd",
 ]
 
 _log = logs.get("server")

@@ -13,8 +13,8 @@ from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 
 
 class Listener(Protocol):
-    """Who is told what the supervisor says. Descriptors are handed over: the log's, then the input's if
-    any."""
+    """Who is told what the supervisor says. Descriptors are handed over: the log's, then the input's and
+    the control socket's if there are any."""
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
 
@@ -42,15 +42,15 @@ class SupervisorLink:
         self._writing = False
         loop.add_reader(channel.fileno(), self._readable)
 
-    async def spawn(self, plan: LaunchPlan, cwd_fd: int) -> int:
-        """Start a program; return its pid, of which the listener has been told. Raises what the supervisor
-        says."""
+    async def spawn(self, plan: LaunchPlan, descriptors: Sequence[int]) -> int:
+        """Start a program; return its pid, of which the listener has been told. descriptors: the folder, and
+        what the program is handed; they stay the caller's. Raises what the supervisor says."""
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[int] = self._loop.create_future()
         self._spawning[number] = answer
         try:
-            self._send({"do": "spawn", "request": number, "plan": plan.to_dict()}, [cwd_fd])
+            self._send({"do": "spawn", "request": number, "plan": plan.to_dict()}, descriptors)
             return await answer
         except ValueError as error:
             raise InvalidRequest(
@@ -69,6 +69,10 @@ class SupervisorLink:
 
     def size(self, pid: int, columns: int, rows: int) -> None:
         self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
+
+    def note(self, pid: int, facts: dict[str, Any]) -> None:
+        """Have the process's meta keep these facts, over restarts of the server."""
+        self._send({"do": "note", "pid": pid, "facts": facts})
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})

@@ -17,7 +17,7 @@ from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.connection import Connection, Typing
 from mhnos_runtime.server.runtime import Runtime, signal_number
-from mhnos_runtime.server.viewer import Viewer
+from mhnos_runtime.server.viewer import Viewer, ports, ready
 from mhnos_runtime.wire import content
 from mhnos_runtime.wire import messages as m
 
@@ -62,6 +62,13 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
         connection.runtime.linger(process)
 
 
+def plan(connection: Connection, request: m.Plan) -> m.Planned:
+    launch = connection.runtime.plan(request)
+    told = launch.to_dict()
+    meta = told.pop("meta")
+    return m.Planned(told, meta["cwd"], m.Isolation(**meta["isolation"]), id=request.id)
+
+
 async def _started(runtime: Runtime, request: m.Spawn) -> Process:
     """A client that leaves meanwhile has started a process all the same: it is counted, and nobody watches
     it."""
@@ -76,6 +83,15 @@ async def _started(runtime: Runtime, request: m.Spawn) -> Process:
     except asyncio.CancelledError:
         starting.add_done_callback(unwatched)
         raise
+
+
+def worker_config(connection: Connection, request: m.WorkerConfig) -> m.WorkerConfigText:
+    return m.WorkerConfigText(connection.runtime.starter.worker_config(request), id=request.id)
+
+
+def credentials(connection: Connection, request: m.Credentials) -> m.CredentialsAnswer:
+    process = connection.runtime.table.find(request.pid)
+    return m.CredentialsAnswer(process.pid, process.meta.get("secrets", {}).get("token"), id=request.id)
 
 
 def attach(connection: Connection, request: m.Attach) -> None:
@@ -107,6 +123,7 @@ def _start(process: Process, request: m.Attach) -> int:
 
 def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
     process = viewer.process
+    viewer.know_facts()
     return m.Attached(
         pid=process.pid,
         status=process.state.value,
@@ -205,6 +222,9 @@ def describe(process: Process) -> m.ProcessInfo:
         next_offset=process.log.head,
         viewers=process.viewers,
         sandbox=meta["sandbox"],
+        isolation=m.Isolation(**meta["isolation"]),
+        ready=ready(process),
+        ports=ports(process) or msgspec.UNSET,
         exit=None
         if record is None
         else m.ExitInfo(
@@ -217,6 +237,7 @@ def describe(process: Process) -> m.ProcessInfo:
             max_rss_bytes=record.max_rss_bytes,
             bytes=record.bytes,
             end_time=record.end_time_ms,
+            failure=process.failure or msgspec.UNSET,
         ),
     )
 
@@ -305,6 +326,9 @@ Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
 
 HANDLERS: dict[type[m.Message], Handler] = {
     m.Spawn: spawn,
+    m.WorkerConfig: worker_config,
+    m.Credentials: credentials,
+    m.Plan: plan,
     m.Attach: attach,
     m.Detach: detach,
     m.Write: write,

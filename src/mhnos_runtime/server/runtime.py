@@ -6,33 +6,30 @@ Knows processes and policy; not frames, and not who is connected.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import shutil
+import contextlib
 import signal
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import msgspec
 
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, LogReader
-from mhnos_runtime.process import kinds, plan
+from mhnos_runtime.process import kinds, openclaw
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
 from mhnos_runtime.server.link import SupervisorLink
+from mhnos_runtime.server.readiness import Watchers
+from mhnos_runtime.server.starting import Starter, digest
 from mhnos_runtime.wire import messages as m
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
 _END_OF_FILE = b"\x04"
-DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 #: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
 REPAINT_SECONDS = 0.1
 
@@ -50,28 +47,16 @@ class Runtime:
         self.table.total_spawned = hello["spawned"]
         self.link: SupervisorLink
         self._loop = loop
-        self._kinds = kinds.all_kinds(settings.kinds)
-        path = os.environ.get("PATH") or plan.DEFAULT_PATH
-        self._host = plan.Host(
-            path,
-            hello["node"],
-            hello["no_node"],
-            os.environ,
-            lambda name, path: shutil.which(name, path=path),
-        )
-        self._policy = plan.Policy(
-            home=str(settings.workspace),
-            max_memory_bytes=settings.max_memory,
-            retention_bytes=settings.retention_bytes,
-            stall_ms=round(settings.stall_seconds * 1000),
-            kill_grace_ms=round(settings.kill_grace_seconds * 1000),
-        )
+        self.starter = Starter(settings, hello, self.workspace)
+        self._watchers = Watchers(loop, self._note)
+        self._singles: set[str] = set()
         self._ended: dict[int, asyncio.Future[None]] = {}
         self._keys: dict[str, asyncio.Lock] = {}
         self._lingering: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
+        self._watchers.close()
         for process in self.table:
             process.close()
         self.workspace.close()
@@ -82,11 +67,13 @@ class Runtime:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
         self.table.total_spawned += new
         log = LogReader(descriptors[0])
+        control = descriptors.pop() if record.control else None
         queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
         process = Process(record, log, queue)
         self.table.add(process)
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
+        self._watchers.begin(process, control)
 
     def on_restored(self) -> None:
         """The table is as the last server left it; clients will come back, or their places lapse."""
@@ -103,10 +90,12 @@ class Runtime:
             return
         if process.passed_by:
             self.moved(process)
+        self._watchers.look(pid)
         process.wake()
 
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
         process = self.table.find(pid)
+        self._watchers.ended(pid)
         process.end(exit_record)
         self._ended.pop(pid).set_result(None)
         process.wake()
@@ -133,7 +122,7 @@ class Runtime:
     def _started_with(self, key: str, request: m.Spawn) -> Process | None:
         for process in self.table:
             if process.meta.get("key") == key:
-                if process.meta["request"] != _digest(request):
+                if process.meta["request"] != digest(request):
                     raise InvalidRequest(
                         "this key was used for another request",
                         code="key-conflict",
@@ -143,78 +132,59 @@ class Runtime:
         return None
 
     async def _spawn(self, request: m.Spawn) -> Process:
-        kind = self._kind(request.process_type)
-        self.table.reserve()
-        try:
-            cwd, directory, notice = self._directory(kind, request.options.cwd or "/")
+        asked = self.starter.asked(request)
+        with self._alone(asked.kind):
+            self.table.reserve()
             try:
-                launch = self._plan(kind, request, cwd, notice)
-                pid = await self.link.spawn(launch, directory)
+                with self.starter.prepare(asked, self._environment(asked.kind)) as start:
+                    pid = await self.link.spawn(start.plan, start.descriptors)
             finally:
-                os.close(directory)
-        finally:
-            self.table.release()
+                self.table.release()
         return self.table.find(pid)
 
-    def _plan(self, kind: kinds.Kind, request: m.Spawn, cwd: str, notice: str) -> LaunchPlan:
-        asked = plan.Request(
-            command=self._command(kind, request.command, cwd),
-            args=tuple(request.args),
-            env=request.options.env or {},
-            pty=_terminal(kind, request.pty),
-            timeout_ms=_timeout_ms(request.options.timeout),
-            notice=notice,
-        )
-        return plan.plan(kind, asked, self._policy, self._host, self._meta(request, cwd))
+    def plan(self, request: m.Spawn) -> LaunchPlan:
+        """What `spawn` would have executed. Raises as that does, but for what only a start can show."""
+        asked = self.starter.asked(request)
+        with self.starter.prepare(asked, self._environment(asked.kind), dry=True) as start:
+            return start.plan
 
-    def _kind(self, name: str) -> kinds.Kind:
-        if name == "openclaw" and not self.settings.allow_openclaw:
-            raise Refused("OpenClaw is not enabled in this runtime", code="kind-disabled")
-        if name in kinds.NOT_YET:
+    @contextlib.contextmanager
+    def _alone(self, kind: kinds.Kind) -> Iterator[None]:
+        """For a kind of which there is one at a time. Raises Refused (already-running)."""
+        if not kind.single:
+            yield
+            return
+        running = self._running(kind.name)
+        if running is not None or kind.name in self._singles:
             raise Refused(
-                f"{name} is not available in this version of the runtime",
-                code="kind-disabled",
-                hint=f"use one of {', '.join(self._kinds)}",
+                f"{kind.name} runs already" + (f", as process {running.pid}" if running else ""),
+                code="already-running",
+                hint="attach to it, or end it first",
             )
-        kind = self._kinds.get(name)
-        if kind is None:
-            raise InvalidRequest(
-                f"Unknown process type: {name}",
-                code="unknown-kind",
-                hint=f"use one of {', '.join(self._kinds)}",
-            )
-        return kind
-
-    def _directory(self, kind: kinds.Kind, path: str) -> tuple[str, int, str]:
-        """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
-        cwd = self.workspace.normalise(path)
+        self._singles.add(kind.name)
         try:
-            return cwd, self.workspace.open_dir(cwd), ""
-        except NotFound:
-            if kind.command != "shell":
-                raise
-        return "/", self.workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /"
+            yield
+        finally:
+            self._singles.discard(kind.name)
 
-    def _command(self, kind: kinds.Kind, command: str, cwd: str) -> str:
-        """A script's path as the host knows it; relative ones stay as they are once they are known to be
-        inside."""
-        if kind.command != "script" or not command or command.startswith("-"):
-            return command
-        real = self.workspace.real_path(command, cwd)
-        return real if command.startswith("/") else command
+    def _running(self, kind: str) -> Process | None:
+        """The one of a kind of which there is one at a time."""
+        alive = (each for each in self.table if each.exit is None and each.meta.get("single"))
+        return next((each for each in alive if each.meta["kind"] == kind), None)
 
-    def _meta(self, request: m.Spawn, cwd: str) -> dict[str, object]:
-        return {
-            "kind": request.process_type,
-            "command": request.command,
-            "args": request.args,
-            "name": request.name,
-            "cwd": cwd,
-            "linger_ms": request.linger_ms,
-            "key": request.key,
-            "request": None if request.key is None else _digest(request),
-            "sandbox": self.settings.sandbox,
-        }
+    def _environment(self, kind: kinds.Kind) -> dict[str, str]:
+        """For a command that talks to a process that runs."""
+        running = self._running(kind.name) if kind is kinds.OPENCLAW_COMMAND else None
+        if running is None:
+            return {}
+        port = next(port["port"] for port in running.meta["ports"] if port["name"] == openclaw.PORT)
+        return openclaw.client_environment(port, running.meta["secrets"])
+
+    def _note(self, process: Process, facts: dict[str, Any]) -> None:
+        """Keep what was found out about a process, and have those told who watch it."""
+        process.meta.update(facts)
+        self.link.note(process.pid, facts)
+        process.wake()
 
     # Ending
 
@@ -373,18 +343,6 @@ class Runtime:
         return m.ServerStats(self.table.total_spawned, self.table.total_spawned - active, active)
 
 
-def _terminal(kind: kinds.Kind, asked: m.PtySize | bool | None) -> tuple[int, int] | None:
-    if isinstance(asked, m.PtySize):
-        return asked.cols, asked.rows
-    return DEFAULT_SIZE if (kind.pty if asked is None else asked) else None
-
-
-def _timeout_ms(asked: float | None) -> int:
-    if asked is not None and not asked <= plan.MAX_TIMEOUT_MS:
-        raise InvalidRequest(f"options.timeout: at most {plan.MAX_TIMEOUT_MS} ms, 0 for none")
-    return round(asked or 0)
-
-
 def signal_number(name: str) -> int:
     """A signal by name, with or without SIG, or by number. Raises InvalidRequest with the text of protocol
     1.0."""
@@ -394,12 +352,6 @@ def signal_number(name: str) -> int:
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError):
         raise InvalidRequest(f"Unknown signal: {name}", code="unknown-signal") from None
-
-
-def _digest(request: m.Spawn) -> str:
-    """What makes two requests the same: everything but the id."""
-    same = msgspec.structs.replace(request, id=msgspec.UNSET)
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
 
 def _now_ms() -> int:

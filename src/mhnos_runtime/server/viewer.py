@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from mhnos_runtime.launch import STDERR, STDOUT
 from mhnos_runtime.output import Chunk, Cursor, Gap
@@ -115,6 +117,8 @@ class Viewer:
         self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
         self._wake = wake
         self._moved = moved
+        self._told: tuple[Any, Any] = (None, None)
+        self._tells = binary
 
     def wake(self) -> None:
         self._wake(self)
@@ -142,6 +146,8 @@ class Viewer:
                 return self._pending.popleft()
             if self.finished:
                 return None
+            if self.on_replayed is None and self._tells and self._tell_facts():
+                continue
             limit = self._limit()
             if limit <= 0:
                 self._replayed()
@@ -178,6 +184,25 @@ class Viewer:
         if before <= self.process.log.hold or self.process.passed_by:
             self._moved(self.process)
 
+    def _tell_facts(self) -> bool:
+        """Whether there was news of the process's readiness or ports."""
+        meta = self.process.meta
+        facts = meta.get("ready"), meta.get("ports")
+        if facts[0] is self._told[0] and facts[1] is self._told[1]:
+            return False
+        before, self._told = self._told, facts
+        if (facts[1] or []) != (before[1] or []):
+            self._pending.append(text_frame(encode.encode(m.Ports(self.process.pid, ports(self.process)))))
+        readiness = ready(self.process)
+        if facts[0] != before[0] and readiness is not msgspec.UNSET:
+            message = m.Ready(self.process.pid, readiness.state, readiness.reason)
+            self._pending.append(text_frame(encode.encode(message)))
+        return bool(self._pending)
+
+    def know_facts(self) -> None:
+        """They were told with the answer."""
+        self._told = self.process.meta.get("ready"), self.process.meta.get("ports")
+
     def _replayed(self) -> None:
         done, self.on_replayed = self.on_replayed, None
         if done is not None:
@@ -207,4 +232,20 @@ def _exit(process: Process) -> m.Exit:
         max_rss_bytes=record.max_rss_bytes,
         bytes=record.bytes,
         evidence=record.evidence,
+        failure=process.failure or msgspec.UNSET,
     )
+
+
+def ready(process: Process) -> m.Readiness | msgspec.UnsetType:
+    """Whether it serves, as clients see it."""
+    known = process.meta.get("ready")
+    if known is None:
+        return msgspec.UNSET
+    return m.Readiness(known["state"], known["reason"] or msgspec.UNSET)
+
+
+def ports(process: Process) -> list[m.Port]:
+    return [
+        m.Port(port["name"], port["port"], port["address"] or None, port["url"] or msgspec.UNSET)
+        for port in process.meta.get("ports") or []
+    ]

@@ -6,30 +6,36 @@ Knows descriptors and system calls; not what the program is for, nor who asked.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import resource
 import signal
+import socket
+import struct
 import sys
 import termios
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
-from mhnos_runtime.launch import STDERR, STDOUT, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, STDERR, STDOUT, LaunchPlan
+from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor.confine import prctl
+from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.signals import reset_signals
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
-_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-
 _EXIT_SETUP_FAILED = 127
+# asm-generic/ioctls.h
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
 #: A writer that fills it is woken a quarter as often as with the kernel's own 64 KiB.
 _PIPE_BYTES = 256 * 1024
 #: asm-generic/termbits.h; erasing a character in cooked mode then erases all of its bytes.
@@ -41,6 +47,7 @@ class Child:
     """A forked child and the supervisor's ends of what connects it.
 
     sources: descriptor to stream, to be read until their end. input_fd: the PTY master or stdin's write end.
+    control_fd: the other end of what the program tells the server by, or -1.
     verdict_fd: at its end the program runs; what can be read before is why it does not, see `why_not`.
     """
 
@@ -48,11 +55,12 @@ class Child:
     sources: dict[int, int]
     input_fd: int
     verdict_fd: int
+    control_fd: int = -1
 
 
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its children (prctl(2))."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def why_not(report: bytes, program: str) -> MhnosError:
@@ -80,16 +88,30 @@ class Wiring:
     """All descriptors of one start; what is still open at the end of the block is closed."""
 
     pty: tuple[int, int] | None
+    user: tuple[int, int] | None = None
+    surroundings: Surroundings | None = None
+    control: bool = False
+    join: list[int] = field(default_factory=list)
+    sibling_reader: int = -1
+    sibling_writer: int = -1
     stdio: list[int] = field(default_factory=list)
     sources: dict[int, int] = field(default_factory=dict)
     input_fd: int = -1
     verdict_reader: int = -1
     verdict_writer: int = -1
+    control_fd: int = -1
+    their_control: int = -1
     _open: set[int] = field(default_factory=set)
 
     def __enter__(self) -> Wiring:
         try:
             self.verdict_reader, self.verdict_writer = self._pipe()
+            if self.namespaces is not None:
+                self.sibling_reader, self.sibling_writer = self._pipe()
+                self.join = self.namespaces.descriptors()
+                self._open.update(self.join)
+            if self.control:
+                self.control_fd, self.their_control = self._socket_pair()
             if self.pty is None:
                 self._open_pipes()
             else:
@@ -103,20 +125,26 @@ class Wiring:
         self._close_all()
 
     def keep_parent_side(self, os_pid: int) -> Child:
-        kept = {*self.sources, self.input_fd, self.verdict_reader}
+        kept = {*self.sources, self.input_fd, self.verdict_reader, self.control_fd} - {-1}
         self._open -= kept
         for fd in kept:
             os.set_blocking(fd, False)
-        return Child(os_pid, self.sources, self.input_fd, self.verdict_reader)
+        return Child(os_pid, self.sources, self.input_fd, self.verdict_reader, self.control_fd)
 
     def _pipe(self) -> tuple[int, int]:
         ends = os.pipe2(os.O_CLOEXEC)
         self._open.update(ends)
         return ends
 
+    def _socket_pair(self) -> tuple[int, int]:
+        ours, theirs = (sock.detach() for sock in socket.socketpair())
+        self._open.update((ours, theirs))
+        return ours, theirs
+
     def _open_pty(self, size: tuple[int, int]) -> None:
-        master, slave = os.openpty()
-        self._open.update((master, slave))
+        master, slave = self._pty_pair()
+        if self.user is not None:
+            os.fchown(slave, self.user[0], -1)
         columns, rows = size
         termios.tcsetwinsize(master, (rows, columns))
         settings = termios.tcgetattr(slave)
@@ -125,6 +153,49 @@ class Wiring:
         self.stdio = [slave, slave, slave]
         self.sources = {master: STDOUT}
         self.input_fd = master
+
+    def _pty_pair(self) -> tuple[int, int]:
+        """The host's, or the namespaces' own, so that the terminal has a path inside (ioctl_tty(2))."""
+        if self.namespaces is None:
+            pair = os.openpty()
+            self._open.update(pair)
+            return pair
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        master = os.open(self.namespaces.multiplexer(), flags)
+        self._open.add(master)
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
+        self._open.add(slave)
+        return master, slave
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        return self.surroundings.namespaces if self.surroundings is not None else None
+
+    @property
+    def handed_over(self) -> list[int]:
+        """What the child gets, as `become` takes it, in front of what the plan hands to the program."""
+        inside = [] if self.sibling_writer < 0 else [self.sibling_writer, *self.join]
+        return [self.verdict_writer, *self.stdio, *inside]
+
+    @property
+    def for_program(self) -> list[int]:
+        return [] if self.their_control < 0 else [self.their_control]
+
+    def sibling(self, os_pid: int) -> int:
+        """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside.
+
+        Nobody else reaps meanwhile, so that even one that has ended by then is not missed.
+        """
+        os.waitpid(os_pid, 0)
+        for fd in (self.sibling_reader, self.verdict_reader):
+            os.set_blocking(fd, False)
+        with contextlib.suppress(BlockingIOError):
+            return int(os.read(self.sibling_reader, 32))
+        report = b"namespaces:they are gone"
+        with contextlib.suppress(BlockingIOError):
+            report = os.read(self.verdict_reader, 512) or report
+        raise why_not(report, "the program")
 
     def _open_pipes(self) -> None:
         child_in, self.input_fd = self._pipe()
@@ -162,57 +233,94 @@ def none_left(message: str) -> LimitReached:
 
 def detach() -> None:
     """In a fresh child: be nobody's but the supervisor's, and end with it."""
-    _reset_signals()
+    reset_signals()
     os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _be_killable()
 
 
-def become(plan: LaunchPlan, cwd_fd: int, verdict_fd: int, stdio: list[int]) -> NoReturn:
+def _be_killable() -> None:
+    """A runtime that the kernel is to spare when memory runs out (OOMScoreAdjust=) does not pass that on: at
+    -1000 nothing is killed, not for its own memory limit either (proc(5), oom_score_adj)."""
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        if int(score.read_text()) < 0:
+            score.write_text("0")
+
+
+def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoReturn:
     """Set this child up and execute the plan; what fails is written to the verdict descriptor.
 
-    stdio: standard input, output and error, on a terminal all the same one.
+    doors: files through which control groups are joined. descriptors: the working directory, the verdict,
+    standard input, output and error (on a terminal all the same one), for a plan with a holder where to
+    write the sibling's OS pid, and the namespaces to join; last what the program is handed.
     """
     step = ["setup"]
     try:
-        for name in _setup(plan, cwd_fd, stdio):
+        for name in _setup(plan, doors, descriptors):
             step[0] = name
     except BaseException as error:
         number = error.errno if isinstance(error, OSError) and error.errno else repr(error)
         with contextlib.suppress(OSError):
-            os.write(verdict_fd, f"{step[0]}:{number}".encode()[:512])
+            os.write(descriptors[1], f"{step[0]}:{number}".encode()[:512])
     finally:
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(plan: LaunchPlan, cwd_fd: int, stdio: list[int]) -> Iterator[str]:
+def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
+    cwd_fd, _verdict_fd, *rest = descriptors
+    first_handed = len(rest) - plan.handed - plan.control
+    stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
+    if first_handed < (5 if plan.confine.holder is not None else 3):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    yield "limits"
+    for path in doors:
+        with open(path, "wb", 0) as file:
+            file.write(b"0")
+    yield "user"
+    confine.become(plan.confine.user)
+    if inside:
+        yield "namespaces"
+        _go_inside(*inside)
+    # A new user, like a new process, has lost this.
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     yield "terminal"
     if plan.pty is not None:
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
+    yield "descriptors"
+    for target, fd in enumerate(handed, FIRST_HANDED):
+        os.dup2(fd, target)
     yield "directory"
-    os.fchdir(cwd_fd)
+    if inside:
+        os.chdir(plan.confine.directory)
+    else:
+        os.fchdir(cwd_fd)
     os.umask(0o022)
-    yield "limits"
+    yield "rlimits"
     for number, soft, hard in plan.rlimits:
         resource.setrlimit(number, (soft, hard))
+    yield "confinement"
+    confine.lock_up(plan.confine)
+    confine.close_others_at_exec()
+    for target in range(FIRST_HANDED, FIRST_HANDED + len(handed)):
+        os.set_inheritable(target, True)
     yield "exec"
     os.execve(plan.argv[0], plan.argv, plan.env)
 
 
-#: What is ignored stays so over exec, what has a handler does not (execve(2)). Python ignores SIGPIPE and
-#: SIGXFSZ; whoever started the supervisor may have ignored more.
-_IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
-
-
-def _reset_signals() -> None:
-    # The wake-up descriptor is shared with the parent: nothing may be written to it from here.
-    signal.set_wakeup_fd(-1)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def _go_inside(sibling_writer: int, *namespaces: int) -> None:
+    """Join the namespaces and go on as a sibling, since only what is forked now is in the PID namespace."""
+    confine.enter(namespaces)
+    os_pid = confine.fork_as_sibling()
+    if os_pid:
+        os.write(sibling_writer, str(os_pid).encode())
+        os._exit(0)
+    os.setsid()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:
@@ -225,11 +333,11 @@ def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
     os_pid = os.fork()
     if os_pid == 0:
         try:
-            _reset_signals()
+            reset_signals()
             # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in
             # order.
             os.setpgid(0, 0)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in inherited:
                 os.set_inheritable(fd, True)
             os.execv(argv[0], argv)

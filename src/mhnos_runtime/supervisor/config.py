@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from typing import Any
 class Config:
     """server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay
     open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
-    told first, unread. remove_at_end: files that say that it runs.
+    told first, unread. remove_at_end: files that say that it runs. groups: directories of
+    control groups, to be removed at the end too.
     """
 
     server: list[str]
@@ -22,6 +23,7 @@ class Config:
     hello: dict[str, Any]
     log_json: bool
     remove_at_end: list[str]
+    groups: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "state_dir": str(self.state_dir)}

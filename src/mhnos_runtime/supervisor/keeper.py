@@ -34,7 +34,7 @@ class ServerKeeper:
     """Keeps one server running.
 
     introduce() is called when a new one listens, on_message for what it says, on_stopped when it has ended
-    and is not to be started again.
+    and is not to be started again; on_alive whenever its event loop shows that it turns, unless it is to end.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class ServerKeeper:
         self._introduce = introduce
         self._on_message = on_message
         self._on_stopped = on_stopped
+        self.on_alive: Callable[[], None] = lambda: None
         self.os_pid = 0
         self._channel: Channel | None = None
         self._started = 0.0
@@ -170,6 +171,8 @@ class ServerKeeper:
                 return
             if message.kind == ALIVE:
                 self._heard = time.monotonic()
+                if not self._stopping:
+                    self.on_alive()
             else:
                 self._on_message(message)
         except (LookupError, TypeError, ValueError, AttributeError) as error:

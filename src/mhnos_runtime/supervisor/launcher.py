@@ -18,6 +18,7 @@ from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import child
 from mhnos_runtime.supervisor.loop import Loop
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
@@ -33,16 +34,21 @@ class Launcher:
         self.os_pid = 0
         self.least_kib = sys.maxsize
 
-    def start(self, plan: LaunchPlan, cwd_fd: int) -> child.Child:
-        """Have the waiting child execute the plan; `cwd_fd` stays the caller's.
+    def start(self, plan: LaunchPlan, descriptors: list[int], surroundings: Surroundings) -> child.Child:
+        """Have the waiting child execute the plan. descriptors: the folder, and what the plan hands to the
+        program; they stay the caller's.
+
+        surroundings: with the namespaces of the plan's holder, which are ready.
 
         Raises LimitReached (code no-pty, start-failed) when the machine has nothing left for it.
         """
-        with child.Wiring(plan.pty) as wiring:
-            message = json.dumps(plan.to_dict()).encode()
-            descriptors = [cwd_fd, wiring.verdict_writer, *wiring.stdio]
-            os_pid = self._tell(message, descriptors)
+        folder, *handed = descriptors
+        with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
+            message = json.dumps({"plan": plan.to_dict(), "doors": surroundings.doors}).encode()
+            os_pid = self._tell(message, [folder, *wiring.handed_over, *handed, *wiring.for_program])
             self._refill_later()
+            if surroundings.namespaces is not None:
+                os_pid = wiring.sibling(os_pid)
             return wiring.keep_parent_side(os_pid)
 
     def prepare(self) -> None:
@@ -119,9 +125,8 @@ def _wait(sock: socket.socket) -> NoReturn:
             MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
         if message:
-            plan = LaunchPlan.from_dict(json.loads(message))
-            cwd_fd, verdict_fd, *stdio = descriptors_of(ancillary)
-            child.become(plan, cwd_fd, verdict_fd, stdio)
+            told = json.loads(message)
+            child.become(LaunchPlan.from_dict(told["plan"]), told["doors"], descriptors_of(ancillary))
     finally:
         os._exit(0)
 

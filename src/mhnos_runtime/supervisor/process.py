@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import signal
-import sys
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +18,11 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive
+from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.sources import fill, readable_bytes
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
@@ -43,9 +43,6 @@ SAVE_SECONDS = 0.005
 #: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
 BULK_BYTES = 4096
 
-#: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
-_PROBABLY_MORE_BYTES = 1024
-
 
 class Process:
     """A started program.
@@ -59,9 +56,16 @@ class Process:
     on_ended: Callable[[], None]
 
     def __init__(
-        self, loop: Loop, archive: Archive, log: LogWriter, plan: LaunchPlan, state: dict[str, Any]
+        self,
+        loop: Loop,
+        archive: Archive,
+        log: LogWriter,
+        plan: LaunchPlan,
+        surroundings: Surroundings,
+        state: dict[str, Any],
     ) -> None:
         """Watch a program that runs by now; see `launch` and `restore`."""
+        self._surroundings = surroundings
         self._loop = loop
         self._archive = archive
         self.log = log
@@ -69,6 +73,7 @@ class Process:
         self.pid: int = state["pid"]
         self.os_pid: int = state["os_pid"]
         self.input_fd: int = state["input_fd"]
+        self.control_fd: int = state["control_fd"]
         self._verdict_fd: int = state["verdict_fd"]
         self._sources = {int(fd): stream for fd, stream in state["sources"].items()}
         self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
@@ -93,25 +98,39 @@ class Process:
 
     @classmethod
     def launch(
-        cls, loop: Loop, archive: Archive, launcher: Launcher, pid: int, plan: LaunchPlan, cwd_fd: int
+        cls,
+        loop: Loop,
+        archive: Archive,
+        launcher: Launcher,
+        pid: int,
+        plan: LaunchPlan,
+        descriptors: list[int],
+        namespaces: Namespaces | None,
     ) -> Process:
-        """Allocate the log and start. Raises LimitReached when disk, descriptors or tasks run out."""
-        log = _new_log(archive, pid, plan.retention_bytes)
-        try:
-            child = launcher.start(plan, cwd_fd)
-        except BaseException:
-            log.close()
-            archive.remove(pid)
-            raise
+        """Allocate the log and start. descriptors: the folder, then what the program is handed.
+        namespaces: those of the plan's holder, which end with the process.
+
+        Raises LimitReached when disk, descriptors or tasks run out.
+        """
+        surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
+        with contextlib.ExitStack() as undo:
+            undo.callback(surroundings.close)
+            log = _new_log(archive, pid, plan.retention_bytes)
+            undo.callback(archive.remove, pid)
+            undo.callback(log.close)
+            child = launcher.start(plan, descriptors, surroundings)
+            undo.pop_all()
         return cls(
             loop,
             archive,
             log,
             plan,
+            surroundings,
             {
                 "pid": pid,
                 "os_pid": child.os_pid,
                 "input_fd": child.input_fd,
+                "control_fd": child.control_fd,
                 "verdict_fd": child.verdict_fd,
                 "sources": child.sources,
                 "size": plan.pty,
@@ -132,16 +151,24 @@ class Process:
     @classmethod
     def restore(cls, loop: Loop, archive: Archive, state: dict[str, Any]) -> Process:
         """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
-        return cls(loop, archive, LogWriter(state["log_fd"]), LaunchPlan.from_dict(state["plan"]), state)
+        plan = LaunchPlan.from_dict(state["plan"])
+        surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
+        process = cls(loop, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
+        if process.started and process.main_status is None:
+            process._watch_limits()
+        return process
 
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
-        descriptors = {self.log.fd, *self._sources, self.input_fd, self._verdict_fd} - {-1}
+        around, descriptors_around = self._surroundings.state()
+        own = {self.log.fd, *self._sources, self.input_fd, self.control_fd, self._verdict_fd} - {-1}
         return {
+            "surroundings": around,
             "plan": self._plan.to_dict(),
             "pid": self.pid,
             "os_pid": self.os_pid,
             "input_fd": self.input_fd,
+            "control_fd": self.control_fd,
             "verdict_fd": self._verdict_fd,
             "sources": self._sources,
             "size": self.size,
@@ -157,7 +184,13 @@ class Process:
             "end_reason": self._end_reason,
             "last_signal": self._last_signal,
             "log_fd": self.log.fd,
-        }, sorted(descriptors)
+        }, [*own, *descriptors_around]
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        """Those it runs in, for as long as there is something in them."""
+        found = self._surroundings.namespaces
+        return None if found is None or found.gone else found
 
     @property
     def started(self) -> bool:
@@ -174,8 +207,8 @@ class Process:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a server needs: the log, and the input if it is open."""
-        return [self.log.fd] if self.input_fd < 0 else [self.log.fd, self.input_fd]
+        """What a server needs: the log, the input if it is open, the control socket if there is one."""
+        return [self.log.fd, *(fd for fd in (self.input_fd, self.control_fd) if fd >= 0)]
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
@@ -185,8 +218,14 @@ class Process:
             pty=self.size,
             meta=self._plan.meta,
             stdin_open=self.input_fd >= 0,
+            control=self.control_fd >= 0,
             exit=self.exit,
         )
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Keep what the server has found out about the process, for the next one."""
+        self._plan.meta.update(facts)
+        self._archive.save(self.record())
 
     # Start
 
@@ -200,6 +239,7 @@ class Process:
             return
         if self._plan.timeout_ms:
             self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
+        self._watch_limits()
         self.on_started(None)
         self._loop.after(SAVE_SECONDS, self._settle)
         self.check_ended()
@@ -209,6 +249,9 @@ class Process:
         if self.exit is None:
             self._archive.save(self.record())
         self._archive.prepare(self._plan.retention_bytes)
+
+    def _watch_limits(self) -> None:
+        self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
 
     # Capture
 
@@ -229,7 +272,7 @@ class Process:
             return
         total = 0
         for view in log.reserve(room):
-            count, more = _fill(fd, view)
+            count, more = fill(fd, view)
             total += count
             if more is not True:
                 break
@@ -371,13 +414,14 @@ class Process:
         self._deadlines.clear()
         for timer in self._timers:
             timer.cancel()
+        self._surroundings.main_ended()
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
-        if self._tree_gone:
+        if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
-        self._drain_to = self.log.head + sum(map(_readable_bytes, self._sources))
+        self._drain_to = self.log.head + sum(map(readable_bytes, self._sources))
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
         if self._stall_timer is None:
             self._watch_sources()
@@ -394,6 +438,7 @@ class Process:
     def check_ended(self) -> None:
         if self.exit is None and self._tree_gone and not self._sources and self._verdict_fd < 0:
             self.exit = self._exit_record()
+            self._surroundings.close()
             self.close_stdin()
             self._archive.save(self.record())
             self.on_ended()
@@ -402,6 +447,7 @@ class Process:
         if self.main_status is None:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
+        self._end_reason = self._surroundings.reason(code, self._end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
         if self._last_signal:
@@ -421,7 +467,8 @@ class Process:
     def _peak_memory(self) -> int | None:
         """Bytes; None where the kernel's figure may be that of the supervisor, which the child was a copy of
         before exec (getrusage(2): the figure is kept across execve)."""
-        return self._max_rss_kib * 1024 if self._max_rss_kib > self._least_kib else None
+        own = self._max_rss_kib * 1024 if self._max_rss_kib > self._least_kib else 0
+        return max(own, self._surroundings.peak_bytes) or None
 
     def close(self) -> None:
         """Give back all descriptors and the log; the process must have ended, or never have started."""
@@ -432,31 +479,12 @@ class Process:
                 self.input_fd = -1
         self._sources.clear()
         self.close_stdin()
+        if self.control_fd >= 0:
+            os.close(self.control_fd)
+            self.control_fd = -1
+        self._surroundings.close()
         self.log.close()
         self._archive.remove(self.pid)
-
-
-def _fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
-    """Read until the view is full or the source is empty.
-
-    Returns the number of bytes, and whether there may be more: None at the end of the source.
-    """
-    size, done, readv = len(view), 0, os.readv
-    while done < size:
-        try:
-            count = readv(fd, (view[done:],))
-        except BlockingIOError:
-            return done, False
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return done, None
-        if not count:
-            return done, None
-        done += count
-        if count < _PROBABLY_MORE_BYTES:
-            return done, False
-    return done, True
 
 
 def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
@@ -468,11 +496,3 @@ def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
             code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
             hint="free some space where the state directory is, or lower the retention",
         ) from error
-
-
-def _readable_bytes(fd: int) -> int:
-    """What a pipe or PTY holds (ioctl_tty(2), FIONREAD)."""
-    try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0

@@ -16,14 +16,16 @@ from typing import Any
 from mhnos_runtime.channel import MOVED, OUTPUT, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
-from mhnos_runtime.supervisor import child, handover, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.process import Process
 
 FIRST_PID = 1000
@@ -40,10 +42,13 @@ class Supervisor:
         self._loop = Loop()
         self._log = Log(config.log_json)
         self._launcher = Launcher(self._loop)
+        self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
         )
+        self._manager = Notifier(self._loop)
+        self._server.on_alive = self._manager.ready
         self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
         self._next_pid = FIRST_PID
@@ -60,6 +65,7 @@ class Supervisor:
             "kill": self._kill,
             "close_stdin": self._close_stdin,
             "size": self._size,
+            "note": self._note,
             "forget": self._forget,
         }
 
@@ -79,6 +85,7 @@ class Supervisor:
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
         self._launcher.prepare()
+        self._manager.watch()
         self._server.start()
         self._reap()
         self._loop.run()
@@ -86,6 +93,8 @@ class Supervisor:
         self._archive.close()
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
+        for group in self._config.groups:
+            cgroup.remove(group)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +121,8 @@ class Supervisor:
 
     def _say_ready(self) -> None:
         """Once nothing is on its way that the server might be asked for again."""
-        if self._ready_due and all(process.started for process in self._processes.values()):
+        under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
+        if self._ready_due and not under_way:
             self._ready_due = False
             self._server.send({"event": "ready"})
 
@@ -137,18 +147,50 @@ class Supervisor:
         return process if isinstance(process, Process) else None
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request = body["request"]
+        request, plan = body["request"], LaunchPlan.from_dict(body["plan"])
+        holder = plan.confine.holder
+        if holder is None or not descriptors:
+            self._launch(request, plan, descriptors, None, None)
+            return
         try:
+            kept = _duplicates(descriptors)
+        except OSError:
+            kept = []
+
+        def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
+            self._launch(request, plan, kept, namespaces, error)
+            for fd in kept:
+                os.close(fd)
+            self._say_ready()
+
+        self._holders.take(holder, plan.confine.user, go_on)
+
+    def _launch(
+        self,
+        request: int,
+        plan: LaunchPlan,
+        descriptors: list[int],
+        namespaces: Namespaces | None,
+        error: MhnosError | None,
+    ) -> None:
+        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder, and
+        what the program is handed."""
+        try:
+            if error is not None:
+                raise error
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            plan = LaunchPlan.from_dict(body["plan"])
-            if not descriptors:
+            if len(descriptors) != 1 + plan.handed:
+                # Those for which there was no room did not come (unix(7)).
                 raise child.none_left("no descriptor is left for another process")
+            pid = self._next_pid
             process = Process.launch(
-                self._loop, self._archive, self._launcher, self._next_pid, plan, descriptors[0]
+                self._loop, self._archive, self._launcher, pid, plan, descriptors, namespaces
             )
-        except MhnosError as error:
-            self._refuse(request, error)
+        except MhnosError as refusal:
+            if namespaces is not None:
+                namespaces.kill()
+            self._refuse(request, refusal)
             return
         self._next_pid += 1
         self._take(process, request)
@@ -204,6 +246,11 @@ class Supervisor:
         if process is not None:
             process.size = (body["columns"], body["rows"])
 
+    def _note(self, body: dict[str, Any], _descriptors: list[int]) -> None:
+        process = self._running(body["pid"])
+        if process is not None:
+            process.note(body["facts"])
+
     def _forget(self, body: dict[str, Any], _descriptors: list[int]) -> None:
         process = self._processes.get(body["pid"])
         if process is not None and process.exit is not None:
@@ -235,10 +282,12 @@ class Supervisor:
             if process is not None:
                 process.main_exited(status, usage)
             self._leftovers.reaped(os_pid, process)
+            self._holders.reaped(os_pid)
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        return {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, *self._by_os_pid}
+        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid}
+        return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
@@ -261,6 +310,8 @@ class Supervisor:
             tree.kill(self._by_os_pid)
             return
         self._stopping = True
+        self._manager.stopping()
+        self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
         for process in self._by_os_pid.values():
             process.end(signal.SIGTERM, "killed")
@@ -302,11 +353,14 @@ class Supervisor:
             return
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True
+        self._manager.reloading()
         self._server.stop()
 
     def _hand_over(self) -> None:
         running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
+        networks, kept_networks = self._holders.state()
         state = {
+            "networks": networks,
             "config": self._config.to_dict(),
             "next_pid": self._next_pid,
             "spawned": self._spawned,
@@ -314,7 +368,7 @@ class Supervisor:
             "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
         }
         kept = [fd for _, descriptors in running for fd in descriptors]
-        kept += [*self._config.listeners, self._config.lock_fd]
+        kept += [*kept_networks, *self._config.listeners, self._config.lock_fd]
         try:
             handover.replace(state, kept)
         except OSError as error:
@@ -324,8 +378,12 @@ class Supervisor:
             self._server.resume()
 
     def _resume(self, state: dict[str, Any]) -> None:
+        self._holders.restore(state["networks"])
+        handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
             process = Process.restore(self._loop, self._archive, each)
+            if process.namespaces is not None:
+                self._holders.adopt(process.namespaces)
             handover.keep_to_oneself(process.state()[1])
             self._take(process, 0)
             if process.main_status is not None and process.exit is None:
@@ -333,6 +391,19 @@ class Supervisor:
         self._take_over_ended(self._archive.load(state["ended"]))
         self._next_pid = state["next_pid"]
         self._spawned = state["spawned"]
+
+
+def _duplicates(descriptors: list[int]) -> list[int]:
+    """All of them, or none. Raises OSError."""
+    made: list[int] = []
+    try:
+        for fd in descriptors:
+            made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 def _terminal_is_there() -> bool:

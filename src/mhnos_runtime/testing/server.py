@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
@@ -23,17 +23,25 @@ class TestServer:
     """An async context manager around `mhnos-runtime serve --port 0`.
 
     url: "http://127.0.0.1:PORT". token: as in the state directory. workspace, state_dir: below `directory`,
-    which is a temporary one when none is given. pid: the supervisor's. Extra flags and variables are passed
-    on.
+    which is a temporary one when none is given. pid: the supervisor's. greeting: what it printed. Extra flags
+    and variables are passed on; prefix: of the command, which it has to execute. Without --sandbox the level
+    is none.
     """
 
     __test__ = False
 
     def __init__(
-        self, directory: Path | None = None, *flags: str, environment: Mapping[str, str] | None = None
+        self,
+        directory: Path | None = None,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        self._flags = flags
+        # The level is the test's business, and root's processes are to be able to use a private directory.
+        root_too = ("--allow-root",) if os.geteuid() == 0 and "--sandbox" not in flags else ()
+        self._flags = (*(() if "--sandbox" in flags else ("--sandbox", "none")), *root_too, *flags)
         self._environment = dict(environment or {})
+        self._prefix = prefix
         self._temporary = tempfile.TemporaryDirectory() if directory is None else None
         root = Path(self._temporary.name) if self._temporary is not None else directory
         if root is None:
@@ -42,7 +50,9 @@ class TestServer:
         self.state_dir = root / "state"
         self.log = root / "server.log"
         self._process: asyncio.subprocess.Process | None = None
+        self._output: asyncio.ReadTransport | None = None
         self.url = ""
+        self.greeting = ""
 
     @property
     def token(self) -> str:
@@ -64,8 +74,10 @@ class TestServer:
 
     async def __aenter__(self) -> Self:
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        lines, output = await self._pipe()
+        with self.log.open("ab") as log, output:
             self._process = await asyncio.create_subprocess_exec(
+                *self._prefix,
                 sys.executable,
                 "-m",
                 "mhnos_runtime",
@@ -75,11 +87,11 @@ class TestServer:
                 *self._flags,
                 env=self._variables(),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=output,
                 stderr=log,
             )
         try:
-            await asyncio.wait_for(self._started(), _START_SECONDS)
+            await asyncio.wait_for(self._started(lines), _START_SECONDS)
         except BaseException:
             await self.stop()
             raise
@@ -103,19 +115,29 @@ class TestServer:
             code = await self._process.wait()
         if self._temporary is not None:
             self._temporary.cleanup()
+        if self._output is not None:
+            self._output.close()
         return code
+
+    async def _pipe(self) -> tuple[asyncio.StreamReader, BinaryIO]:
+        """For the greeting. A pipe of the subprocess's own would stay open, and be complained about, for as
+        long as anything that a killed runtime left behind lives."""
+        reader, writer = os.pipe()
+        lines = asyncio.StreamReader()
+        self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(reader, "rb", 0)
+        )
+        return lines, os.fdopen(writer, "wb", 0)
 
     def _variables(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MHNOS_")}
         own = {"MHNOS_WORKSPACE": str(self.workspace), "MHNOS_STATE_DIR": str(self.state_dir)}
         return {**kept, **own, **self._environment}
 
-    async def _started(self) -> None:
+    async def _started(self, lines: asyncio.StreamReader) -> None:
         """Wait for the greeting, after which connection attempts are queued by the listening socket."""
-        process = self._process
-        if process is None or process.stdout is None:
-            raise RuntimeError("the server has not been started")
-        while line := await process.stdout.readline():
+        while line := await lines.readline():
+            self.greeting += line.decode()
             if b"mhnos-runtime run" in line:
                 break
         else:

@@ -5,10 +5,47 @@ Knows shapes and units (docs/protocol.md is the reference); must not know what a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, UnsetType
+
+from mhnos_runtime.wire.parts import (
+    DEFAULT_COLS,
+    DEFAULT_ROWS,
+    MAX_CELLS,
+    MAX_INTEGER,
+    MAX_NAME,
+    Cells,
+    Count,
+    ExitInfo,
+    ExitReason,
+    FileContent,
+    FileEntry,
+    FileFailure,
+    Integer,
+    Isolation,
+    Limits,
+    Name,
+    Offset,
+    Part,
+    Port,
+    PortNumber,
+    ProcessInfo,
+    ProcessStatus,
+    ProcessUsage,
+    PtySize,
+    PushResults,
+    Readiness,
+    ReadyState,
+    RequestId,
+    ServerConfig,
+    ServerStats,
+    SpawnLimits,
+    SpawnOptions,
+    Stream,
+    WorkerOptions,
+)
 
 PROTOCOL_VERSION = "1.0.0"  # what `connected.protocolVersion` says: clients of 1.0 compare it
 PROTOCOL = "1.1"
@@ -17,141 +54,12 @@ TOKEN_SUBPROTOCOL_PREFIX = "mhnos.token."  # never selected, never echoed
 
 MAX_MESSAGE_BYTES = 128 << 20  # a 1.0 push of 5 files of 5 MB as arrays of numbers is 100 MB in one message
 MAX_ID_BYTES = 4096  # an id is echoed in every answer; a counter or a UUID is what clients send
-MAX_INTEGER = (
-    2**53 - 1
-)  # the largest that JavaScript counts exactly; also bounds arithmetic on what clients send
-MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and small enough for every program
-MAX_NAME = 128  # characters of a key or of a client's name: a UUID with something before it
-DEFAULT_COLS = 100
-DEFAULT_ROWS = 30
-
-_CONTENT_SCHEMAS = [
-    {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
-    {"type": ["string", "null"]},
-]
-RequestId: TypeAlias = Raw | UnsetType
-Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-Count: TypeAlias = Offset
-FileContent: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"anyOf": _CONTENT_SCHEMAS})]
-Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-Stream: TypeAlias = Literal["stdout", "stderr"]
-ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
-ExitReason: TypeAlias = Literal["exit", "signal", "timeout", "memory", "killed", "idle", "lost"]
-
-
-class Part(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A value inside a message. A field that holds its default is not sent."""
 
 
 class Message(Part, kw_only=True, tag_field="type"):
     """What stands alone in a text frame. `id` is the requester's own JSON, kept byte for byte."""
 
     id: RequestId = UNSET
-
-
-# Parts
-
-
-class PtySize(Part):
-    cols: Cells
-    rows: Cells
-
-
-class SpawnOptions(Part):
-    """`cwd`: a client's path. `timeout`: ms, 0 or None for no limit."""
-
-    cwd: str | None = None
-    env: dict[str, str] | None = None
-    timeout: Annotated[float, Meta(ge=0, le=MAX_INTEGER)] | None = None
-
-
-class FileEntry(Part):
-    """`content` is not decoded here, see wire.content. `mtime`: epoch ms."""
-
-    path: str
-    kind: str = msgspec.field(default_factory=lambda: "file")  # a factory: always sent
-    content: FileContent | UnsetType = UNSET
-    mtime: Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
-
-
-class ServerStats(Part):
-    """`total_killed` counts every process that has ended."""
-
-    total_spawned: int
-    total_killed: int
-    active: int
-
-
-class ServerConfig(Part):
-    """`max_processes` is sent in `status`, not in `connected`."""
-
-    workspace: str
-    sandbox_mode: str
-    allow_open_claw: bool
-    max_processes: int | UnsetType = UNSET
-
-
-class Limits(Part):
-    max_message_bytes: int
-    max_input_bytes: int
-    max_processes: int
-    retention_bytes: int
-
-
-class ExitInfo(Part):
-    """How a process ended, and how that is known. `end_time`: epoch ms. Nothing is invented."""
-
-    code: int | None
-    signal: str | None
-    reason: ExitReason
-    evidence: str
-    runtime_ms: int | None
-    cpu_ms: int | None
-    max_rss_bytes: int | None
-    bytes: int
-    end_time: int
-
-
-class ProcessInfo(Part):
-    """One row of `processList`. `start_time`: epoch ms. Offsets are positions in the output log."""
-
-    pid: int
-    type: str
-    command: str
-    args: list[str]
-    start_time: int
-    status: ProcessStatus
-    name: str | UnsetType | None = UNSET
-    cwd: str | UnsetType = UNSET
-    pty: PtySize | UnsetType | None = UNSET
-    os_pid: int | UnsetType | None = UNSET
-    first_offset: int | UnsetType = UNSET
-    next_offset: int | UnsetType = UNSET
-    viewers: int | UnsetType = UNSET
-    sandbox: str | UnsetType = UNSET
-    exit: ExitInfo | UnsetType | None = UNSET
-
-
-class ProcessUsage(Part):
-    """`tasks`: processes and threads in the tree. Null where the system does not say."""
-
-    pid: int
-    cpu_ms: int | None
-    rss_bytes: int | None
-    tasks: int | None
-
-
-class FileFailure(Part):
-    path: str
-    error: str
-
-
-class PushResults(Part):
-    synced: int
-    failed: int
-    errors: list[FileFailure]
 
 
 # Requests
@@ -162,20 +70,44 @@ class Spawn(Message, tag="spawn"):
 
     `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
     key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
-    Attach.
+    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's. `ports`: by name,
+    0 for any free one. `worker`: for workerd with a script.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
     process_type: str = "undefined"
     command: str = ""
-    args: list[str] = []
+    args: list[str] = msgspec.field(default_factory=list)
     options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
     pty: PtySize | bool | None = None
     name: str | None = None
     attach: bool = True
     linger_ms: Count | None = None
     key: Name | None = None
+    network: str | None = None
+    limits: SpawnLimits | None = None
     acks: bool = False
+    ports: dict[str, PortNumber] | None = None
+    worker: WorkerOptions | None = None
+
+
+class WorkerConfig(Message, tag="workerConfig"):
+    """The config that `spawn` of workerd with these fields would make; nothing is started or kept."""
+
+    command: str
+    options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
+    network: str | None = None
+    worker: WorkerOptions | None = None
+
+
+class Credentials(Message, tag="credentials"):
+    """The token that the runtime made for a process, for who is to talk to it."""
+
+    pid: Integer
+
+
+class Plan(Spawn, tag="plan"):
+    """What a Spawn with the same fields would execute, without doing it."""
 
 
 class Attach(Message, tag="attach"):
@@ -255,11 +187,14 @@ class Fsync(Message, tag="fsync"):
     """`operation`: push or pull; others are answered, so they are not refused here."""
 
     operation: str = "undefined"  # as for Spawn.process_type: "Unknown operation: undefined"
-    files: list[FileEntry] = []
+    files: list[FileEntry] = msgspec.field(default_factory=list)
 
 
 Request: TypeAlias = (
     Spawn
+    | WorkerConfig
+    | Credentials
+    | Plan
     | Attach
     | Detach
     | Write
@@ -296,6 +231,26 @@ class Spawned(Message, tag="spawned"):
     status: str = msgspec.field(default_factory=lambda: "success")
 
 
+class WorkerConfigText(Message, tag="workerConfigText"):
+    config: str
+
+
+class CredentialsAnswer(Message, tag="credentialsAnswer"):
+    """`token`: null for a process that has none."""
+
+    pid: int
+    token: str | None
+
+
+class Planned(Message, tag="planned"):
+    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
+    `isolation`: what the process would get."""
+
+    plan: dict[str, Any]
+    directory: str
+    isolation: Isolation
+
+
 class Attached(Message, tag="attached"):
     """`from_`: offset of the first byte sent; `next`: head of the log at that moment."""
 
@@ -318,7 +273,7 @@ class InputOpened(Message, tag="inputOpened"):
     """`next`: the first byte that was not typed yet.
 
     `uncertain_from`: a server was killed while it typed the bytes from here up to `next`. Nobody knows if
-    they were typed; they count as typed.
+    they were typed; they countyped.
     """
 
     pid: int
@@ -407,6 +362,7 @@ class Exit(Message, tag="exit"):
     max_rss_bytes: int | UnsetType | None = UNSET
     bytes: int | UnsetType = UNSET
     evidence: str | UnsetType = UNSET
+    failure: str | UnsetType = UNSET
 
 
 class Gap(Message, tag="gap"):
@@ -425,6 +381,21 @@ class Replay(Message, tag="replay"):
     to: int
 
 
+class Ready(Message, tag="ready"):
+    """A process serves, or has failed to within its time. To connections of 1.1."""
+
+    pid: int
+    state: ReadyState
+    reason: str | UnsetType = UNSET
+
+
+class Ports(Message, tag="ports"):
+    """Where a process can be reached, all of it. To connections of 1.1."""
+
+    pid: int
+    ports: list[Port]
+
+
 class InputAck(Message, tag="inputAck"):
     """All input of this client below `next` was typed."""
 
@@ -435,6 +406,9 @@ class InputAck(Message, tag="inputAck"):
 Answer: TypeAlias = (
     Connected
     | Spawned
+    | WorkerConfigText
+    | CredentialsAnswer
+    | Planned
     | Attached
     | Detached
     | StdinClosed
@@ -447,5 +421,5 @@ Answer: TypeAlias = (
     | FsyncResult
     | ErrorMessage
 )
-Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | InputAck
+Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | Ready | Ports | InputAck
 ServerMessage: TypeAlias = Answer | Event

@@ -1,0 +1,172 @@
+"""workerd from a spawn to its first HTTP answer, and OpenClaw to its health, beside the bare programs."""
+
+import asyncio
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from mhnos_runtime import config
+from mhnos_runtime.client import Runtime, connect
+from mhnos_runtime.engines import Engine, EngineStore
+from mhnos_runtime.process import kinds, openclaw, workerd
+from mhnos_runtime.testing import TestServer
+
+from .context import OURS, Context
+from .measure import median
+from .peers.base import clean_environment
+from .result import Figure
+
+_WORKER = 'export default { fetch() { return new Response("hello"); } };'
+_LEVELS = ("none", "strict")
+#: What a first start leaves for the next ones, such as unpacked pages, is not what is measured.
+_WARM_UP = 1
+
+
+def _answer(port: int, path: str = "/") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def _healthy(port: int) -> None:
+    while _answer(port, "/readyz") != 200:
+        time.sleep(0.05)
+
+
+def _listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=128)
+
+
+def _bare_workerd_ms(program: Path, folder: Path) -> float:
+    (folder / "hello.js").write_text(_WORKER)
+    (folder / "bare.capnp").write_text(workerd.config("hello.js", "", workerd.Options()))
+    with _listener() as listener:
+        start = time.perf_counter()
+        command = [str(program), "serve", f"--socket-fd=http={listener.fileno()}", str(folder / "bare.capnp")]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=clean_environment())
+        assert _answer(listener.getsockname()[1]) == 200
+        duration = (time.perf_counter() - start) * 1000
+    process.kill()
+    process.wait()
+    return duration
+
+
+async def _workerd_ms(runtime: Runtime, _server: TestServer) -> float:
+    start = time.perf_counter()
+    process = await runtime.spawn("workerd", "hello.js")
+    while not process.ports:  # noqa: ASYNC110 - it is told at once
+        await asyncio.sleep(0)
+    status = await asyncio.to_thread(_answer, process.ports[0].port)
+    duration = (time.perf_counter() - start) * 1000
+    assert status == 200
+    await process.kill()
+    return duration
+
+
+def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> float:
+    state = folder / openclaw.CONFIG.strip("/")
+    state.parent.mkdir(exist_ok=True)
+    state.write_text(openclaw.config(str(folder)))
+    with _listener() as found:
+        port = found.getsockname()[1]
+    flags = [item for item in kinds.OPENCLAW.argv[3:] if "{" not in item]
+    command = [str(node), "--max-old-space-size=2048", str(script), *flags, str(port)]
+    environment = {**clean_environment(), "HOME": str(folder), "OPENCLAW_STATE_DIR": str(state.parent)}
+    start = time.perf_counter()
+    with open(os.devnull, "wb") as nothing:
+        process = subprocess.Popen(
+            command, env={**environment, kinds.OPENCLAW_TOKEN: "bench"}, stdout=nothing, stderr=nothing
+        )
+    _healthy(port)
+    duration = (time.perf_counter() - start) * 1000
+    process.terminate()
+    process.wait()
+    return duration
+
+
+async def _openclaw_ms(runtime: Runtime, _server: TestServer) -> float:
+    start = time.perf_counter()
+    process = await runtime.spawn("openclaw", "start")
+    await process.until_serving()
+    duration = (time.perf_counter() - start) * 1000
+    await process.kill()
+    return duration
+
+
+async def _measure(kind: str, rounds: int, found: dict[str, Engine], root: Path) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = defaultdict(list)
+    bare = root / "bare"
+    bare.mkdir(exist_ok=True)
+    for number in range(rounds + _WARM_UP):
+        for level in ("bare", *_LEVELS):
+            if level == "bare" and kind == "workerd":
+                duration = await asyncio.to_thread(_bare_workerd_ms, found["workerd"].program, bare)
+            elif level == "bare":
+                programs = found["node"].program, found["openclaw"].program
+                duration = await asyncio.to_thread(_bare_openclaw_ms, *programs, bare)
+            else:
+                duration = await _ours_ms(kind, level, root, found)
+            if number >= _WARM_UP:
+                samples["bare" if level == "bare" else f"{OURS}, {level}"].append(duration)
+    return samples
+
+
+async def _ours_ms(kind: str, level: str, root: Path, found: dict[str, Engine]) -> float:
+    """One start on a server that has been there for a while: its spare sandbox is ready."""
+    environment = {
+        "MHNOS_ENGINES_DIR": str(found[kind].folder.parent.parent),
+        "MHNOS_ALLOW_OPENCLAW": "true",
+        "MHNOS_MAX_MEMORY": "2g",
+    }
+    async with TestServer(root / level, "--sandbox", level, environment=environment) as server:
+        (server.workspace / "hello.js").write_text(_WORKER)
+        async with connect(server.url, server.token) as runtime:
+            await (await runtime.spawn("shell", "true", pty=False)).wait()
+            await asyncio.sleep(0.2)
+            return await (_workerd_ms if kind == "workerd" else _openclaw_ms)(runtime, server)
+
+
+def _engines() -> dict[str, Engine]:
+    store = EngineStore(config.load({})[0].engines_dir)
+    return {name: engine for name in ("node", "workerd", "openclaw") if (engine := store.find(name))}
+
+
+def run(context: Context) -> list[Figure]:
+    found = _engines()
+    # Root's processes run as somebody who cannot enter its own folders.
+    root = Path(tempfile.mkdtemp(prefix="bench-kinds-", dir="/var/lib" if os.geteuid() == 0 else None))
+    root.chmod(0o755)
+    figures = []
+    try:
+        if "workerd" in found:
+            rows = asyncio.run(_measure("workerd", context.pick(20, 5), found, root))
+            figure = Figure("workerd: spawn to first HTTP answer", "ms", _medians(rows))
+            for level, limit in (("none", 60), ("strict", 100)):
+                value = figure.values.get(f"{OURS}, {level}")
+                figure.demand(f"{OURS}, {level}: median", value, "<", limit, "ms")
+            figures.append(figure)
+        if {"node", "openclaw"} <= found.keys():
+            rows = asyncio.run(_measure("openclaw", context.pick(3, 1), found, root))
+            figure = Figure("OpenClaw: spawn to ready", "ms", _medians(rows))
+            for level in _LEVELS:
+                above = figure.values[f"{OURS}, {level}"] - figure.values["bare"]
+                figure.demand(f"{OURS}, {level}: above the bare program", above, "<=", 500, "ms")
+            figures.append(figure)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return figures
+
+
+def _medians(samples: dict[str, list[float]]) -> dict[str, float]:
+    return {name: median(values) for name, values in samples.items()}

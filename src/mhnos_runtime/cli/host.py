@@ -1,0 +1,207 @@
+"""Whom processes run as, and whether this machine can give the sandbox that is asked for. Asks it once."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mhnos_runtime.cli.node import find_node
+from mhnos_runtime.config import ConfigError, Settings
+from mhnos_runtime.engines import EngineStore
+from mhnos_runtime.process.plan import DEFAULT_PATH
+from mhnos_runtime.sandbox import Facts
+from mhnos_runtime.sandbox.policy import OFFERED
+from mhnos_runtime.sandbox.probe import probe, reachable
+
+#: The user that installers make for processes.
+USER_NAME = "mhnos"
+#: Above what systems give to people and services, below what systemd hands out for a while (61184..65519).
+_UNUSED = range(60_200, 60_500)
+#: Never handed over, whoever names them as the workspace.
+_SYSTEM_FOLDERS = frozenset(
+    Path(f"/{name}")
+    for name in (
+        *("", "bin", "boot", "dev", "etc", "home", "lib", "opt", "proc", "root", "run", "sbin"),
+        *("srv", "sys", "tmp", "usr", "var", "var/lib"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """ids: (uid, gid), or None to stay who one is. hand_over: whether the workspace becomes theirs."""
+
+    ids: tuple[int, int] | None
+    name: str
+    hand_over: bool = False
+
+
+def choose_user(settings: Settings) -> User:
+    """The workspace is there already. Raises ConfigError."""
+    if os.geteuid() != 0:
+        return _same_user(settings)
+    if settings.allow_root:
+        if settings.sandbox != "none":
+            raise ConfigError(
+                f"allow_root is set by {settings.source('allow_root')} with sandbox {settings.sandbox}; "
+                "expected sandbox none, since only there processes may run as root"
+            )
+        return User(None, "root")
+    if settings.user:
+        return User(_named(settings), settings.user)
+    owner = settings.workspace.stat()
+    if owner.st_uid != 0:
+        return User(
+            (owner.st_uid, owner.st_gid or owner.st_uid), f"uid {owner.st_uid}, the workspace's owner"
+        )
+    return _made_for_it()
+
+
+def _same_user(settings: Settings) -> User:
+    if settings.user and settings.user not in (str(os.geteuid()), _name_of(os.geteuid())):
+        raise ConfigError(
+            f'user is "{settings.user}" by {settings.source("user")}; '
+            "expected nothing, since only root can run processes as someone else"
+        )
+    return User(None, "you")
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _named(settings: Settings) -> tuple[int, int]:
+    wrong = ConfigError(
+        f'user is "{settings.user}" by {settings.source("user")}; '
+        "expected the name of a user, or UID or UID:GID, and not root"
+    )
+    uid_text, _, gid_text = settings.user.partition(":")
+    try:
+        uid = int(uid_text) if uid_text.isdigit() else pwd.getpwnam(uid_text).pw_uid
+        gid = int(gid_text) if gid_text else _group_of(uid)
+    except (KeyError, ValueError):
+        raise wrong from None
+    if uid == 0 or gid == 0:
+        raise wrong
+    return uid, gid
+
+
+def _group_of(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid
+
+
+def _made_for_it() -> User:
+    try:
+        entry = pwd.getpwnam(USER_NAME)
+    except KeyError:
+        uid = next(uid for uid in _UNUSED if not _used(uid))
+        return User((uid, uid), f"uid {uid}, which nobody else uses", hand_over=True)
+    return User((entry.pw_uid, entry.pw_gid), USER_NAME, hand_over=True)
+
+
+def _used(number: int) -> bool:
+    try:
+        grp.getgrgid(number)
+    except KeyError:
+        return bool(_name_of(number))
+    return True
+
+
+def hand_over(workspace: Path, ids: tuple[int, int]) -> None:
+    """Give what root owns of the workspace to the user; links are not followed."""
+    real = workspace.resolve()
+    os.chown(real, *ids)
+    for _folder, folders, files, fd in os.fwalk(real, follow_symlinks=False):
+        for name in (*folders, *files):
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            # Another name of the same file may lie outside.
+            linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+            if status.st_uid == 0 and not linked:
+                os.chown(name, *ids, dir_fd=fd, follow_symlinks=False)
+
+
+def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
+    """(facts, Node.js, why there is none). Raises ConfigError where the sandbox cannot be had."""
+    engines = EngineStore(settings.engines_dir)
+    node, no_node = find_node(user.ids, engines)
+    facts = probe(user.ids, node)
+    level = settings.sandbox
+    missing = facts.missing(level)
+    if missing:
+        raise ConfigError(
+            f"sandbox is {level} by {settings.source('sandbox')}, which this machine cannot give: "
+            + "; ".join(f"{fact.name}: {fact.detail}" for fact in missing),
+            hint="; ".join(fact.how for fact in missing) + "; mhnos-runtime doctor tells more",
+        )
+    if settings.network not in OFFERED[level]:
+        raise ConfigError(
+            f"network is {settings.network} by {settings.source('network')}, "
+            f"which sandbox {level} cannot give; expected {' or '.join(OFFERED[level])}"
+        )
+    if user.hand_over and settings.workspace.resolve() in _SYSTEM_FOLDERS:
+        raise ConfigError(
+            f"workspace {settings.workspace} belongs to root and is part of the system",
+            hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
+        )
+    if level != "none":
+        _check_folders(settings, user)
+    return facts, node, no_node
+
+
+def path_for(user: User) -> str:
+    """PATH without the folders that processes cannot enter: what is found there would be refused."""
+    path = os.environ.get("PATH") or DEFAULT_PATH
+    if user.ids is None:
+        return path
+    kept = [each for each in path.split(":") if os.path.isdir(each) and not reachable(each + "/x", user.ids)]
+    return ":".join(dict.fromkeys(kept)) or DEFAULT_PATH
+
+
+def _check_folders(settings: Settings, user: User) -> None:
+    workspace, state = settings.workspace.resolve(), settings.state_dir.resolve()
+    _check_engines(settings, workspace, user)
+    if state.is_relative_to(workspace):
+        raise ConfigError(
+            f"state_dir {settings.state_dir} lies in workspace {settings.workspace}: processes can read it",
+            hint="put it elsewhere with MHNOS_STATE_DIR, or choose another workspace",
+        )
+    shared = _shared(state)
+    if settings.sandbox == "relaxed" and shared and user.ids is None:
+        raise ConfigError(
+            f"state_dir {settings.state_dir} lies below {shared}: processes can read it in sandbox relaxed",
+            hint="put it elsewhere with MHNOS_STATE_DIR",
+        )
+    closed = reachable(workspace / "x", user.ids) if user.ids is not None else ""
+    if closed:
+        raise ConfigError(
+            f"workspace {settings.workspace} cannot be entered by the user that processes run as "
+            f"({user.name}): {closed} is closed to them",
+            hint="choose another folder with MHNOS_WORKSPACE, or another user with --user",
+        )
+
+
+def _check_engines(settings: Settings, workspace: Path, user: User) -> None:
+    """Processes must not be able to change what others of them are started from."""
+    engines = settings.engines_dir.resolve()
+    shared = _shared(engines) if settings.sandbox == "relaxed" and user.ids is None else ""
+    if engines.is_relative_to(workspace) or shared:
+        raise ConfigError(
+            f"engines_dir {settings.engines_dir} lies in "
+            + (f"{shared}, where processes can change it" if shared else f"workspace {settings.workspace}"),
+            hint="put it elsewhere with MHNOS_ENGINES_DIR",
+        )
+
+
+def _shared(folder: Path) -> str:
+    """The folder of everybody's that this one lies in, or ""; sandbox relaxed lets processes write there."""
+    return next((path for path in ("/tmp", "/var/tmp", "/dev/shm") if folder.is_relative_to(path)), "")  # noqa: S108

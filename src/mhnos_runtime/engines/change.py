@@ -1,0 +1,291 @@
+"""Installs, updates and removes engines, one command at a time. What is not finished is never in its place:
+it is made beside, and renamed when it has proved to work."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from mhnos_runtime.engines import npm
+from mhnos_runtime.engines.catalogue import Spec
+from mhnos_runtime.engines.npm import Progress
+from mhnos_runtime.engines.store import MARKER, Engine, EngineStore
+from mhnos_runtime.engines.usage import users
+from mhnos_runtime.errors import InstallFailed
+
+#: seconds for the first start of what was installed, on a slow disk
+_FIRST_START_SECONDS = 60
+#: The new one, and the one that processes may still be using.
+_KEPT_VERSIONS = 2
+
+
+class Change:
+    """The right to change a store: a context manager that one command at a time can enter.
+
+    Raises InstallFailed, also from entering: code "engines-busy" where another command has it.
+    """
+
+    def __init__(self, store: EngineStore) -> None:
+        self._store = store
+        self._lock_fd = -1
+        self._staging = store.folder / ".staging"
+        self._trash = store.folder / ".trash"
+        self._cache = store.folder / ".npm-cache"
+
+    def __enter__(self) -> Change:
+        with _usable(self._store.folder):
+            if not self._store.folder.is_dir():
+                _make_public(self._store.folder)
+            if why := self._store.distrusted():
+                raise InstallFailed(
+                    why, code="engines-dir", hint=f"chmod 755 {self._store.folder}, or choose one of your own"
+                )
+            self._lock_fd = self._lock()
+            self._discard(self._staging, self._trash)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._discard(self._staging, self._trash)
+        os.close(self._lock_fd)
+
+    def install(
+        self,
+        name: str,
+        npm_command: Sequence[str],
+        node: str = "",
+        progress: Callable[[Progress], None] = lambda _: None,
+        *,
+        stall_seconds: float = npm.STALL_SECONDS,
+    ) -> Engine:
+        """Bring the pinned version; returns at once where it is there. Of the older ones the latest stays,
+        since processes may be using it, until the next version comes.
+
+        npm_command: what runs npm. node: a Node.js in the range that the engine asks for, if it asks for one;
+        npm has to run on it too.
+        """
+        spec = self._store.catalogue[name]
+        found = self._store.find(name)
+        if found is not None and self._store.is_current(found):
+            return found
+        if self._store.machine not in spec.package:
+            made_for = " and ".join(spec.package)
+            raise _no_build(spec, f"is made for {made_for}, and this machine is {self._store.machine}")
+        with _usable(self._store.folder):
+            self._check_space(spec)
+            try:
+                fetch = partial(
+                    npm.install,
+                    npm_command,
+                    cache=self._cache,
+                    progress=progress,
+                    keep_open=(self._lock_fd,),
+                    stall_seconds=stall_seconds,
+                )
+                engine = self._make(spec, fetch, node)
+            except InstallFailed as failed:
+                if failed.code == "no-space":
+                    self._discard(self._cache)
+                raise
+            self._discard(self._cache)
+            for old in self._store.versions(name)[_KEPT_VERSIONS:]:
+                if not users(old.folder):
+                    self._throw_away(old.folder)
+        return engine
+
+    def remove(self, name: str) -> bool:
+        """Take all versions away; whether there were any. Refuses while a process uses one of them."""
+        folder = self._store.folder / name
+        if not folder.exists():
+            return False
+        using = users(folder)
+        if using:
+            raise InstallFailed(
+                f"{self._store.catalogue[name].title} is in use by pid " + ", ".join(map(str, using)),
+                code="engine-in-use",
+                hint="end them first; mhnos-runtime ps shows those of the runtime",
+            )
+        with _usable(folder):
+            self._throw_away(folder)
+        return True
+
+    def _lock(self) -> int:
+        path = self._store.folder / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 32).decode(errors="replace").strip()
+            os.close(fd)
+            raise InstallFailed(
+                f"another command is changing the engines in {self._store.folder}"
+                + (f" (pid {holder})" if holder.isdigit() else ""),
+                code="engines-busy",
+                hint="wait until it has ended, then run the same again",
+                retry=True,
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+    def _check_space(self, spec: Spec) -> None:
+        free = os.statvfs(self._store.folder)
+        free_bytes = free.f_bavail * free.f_frsize
+        if free_bytes < spec.disk_bytes:
+            raise InstallFailed(
+                f"{spec.title} needs {spec.disk_bytes >> 20} MiB in {self._store.folder} "
+                f"while it is installed; {free_bytes >> 20} MiB are free",
+                code="no-space",
+                hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
+            )
+
+    def _make(self, spec: Spec, fetch: Callable[..., None], node: str) -> Engine:
+        draft = self._staging / spec.name
+        self._discard(draft)
+        _make_public(draft)
+        for each, text in spec.manifests(self._store.machine).items():
+            (draft / each).write_text(text)
+            (draft / each).chmod(0o644)
+        wanted = spec.packages(self._store.machine)
+        fetch(draft, total=len(wanted))
+        absent = _absent(draft, wanted)
+        if absent:
+            raise _incomplete(spec, absent)
+        program = draft / "node_modules" / spec.package[self._store.machine] / spec.program
+        self._start_once(spec, program, node)
+        return self._put_in_place(spec, draft, program)
+
+    def _start_once(self, spec: Spec, program: Path, node: str) -> None:
+        """Whether it runs here at all. OpenClaw also finishes its installation then, which it cannot later,
+        when its folder is read-only and it runs as somebody else."""
+        home = self._staging / "home"
+        _make_public(home)
+        command = [node, str(program)] if spec.script else [str(program)]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "TMPDIR": str(home)}
+        try:
+            done = subprocess.run(
+                [*command, "--version"],
+                cwd=home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                umask=0o022,
+                timeout=_FIRST_START_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _no_build(spec, f"cannot be started on this machine: {error}") from None
+        if done.returncode:
+            told = (done.stderr or done.stdout).strip().splitlines()
+            detail = told[-1] if told else f"it ended with {done.returncode}"
+            raise _no_build(spec, f"cannot be started on this machine: {detail}")
+
+    def _put_in_place(self, spec: Spec, draft: Path, program: Path) -> Engine:
+        size = _size(draft)
+        marker = {
+            "name": spec.name,
+            "version": spec.version,
+            "machine": self._store.machine,
+            "program": str(program.relative_to(draft)),
+            "programBytes": program.stat().st_size,
+            "sizeBytes": size,
+            "installedAt": time.time(),
+        }
+        # Else the marker could outlive a loss of power that the files before it did not.
+        os.sync()
+        (draft / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+        (draft / MARKER).chmod(0o644)
+        target = self._store.pinned_folder(spec.name)
+        _make_public(target.parent)
+        if target.exists():  # damaged, or it would have been found
+            self._throw_away(target)
+        draft.rename(target)
+        engine = self._store.find(spec.name)
+        if engine is None or engine.folder != target:
+            raise _no_build(spec, "was installed and cannot be read back")
+        return engine
+
+    def _throw_away(self, folder: Path) -> None:
+        """Gone from its place at once, then from the disk."""
+        _make_public(self._trash)
+        folder.rename(self._trash / f"{folder.name}.{time.monotonic_ns()}")
+        self._discard(self._trash)
+
+    @staticmethod
+    def _discard(*folders: Path) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turns the operating system's errors with a folder into InstallFailed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise npm.no_space(folder) from None
+        raise InstallFailed(
+            f"engines_dir {folder} cannot be used: {error.strerror or error}",
+            code="engines-dir",
+            hint="choose another folder with MHNOS_ENGINES_DIR",
+        ) from None
+
+
+def _make_public(folder: Path) -> None:
+    """The folder and those above it that are missing, open to everybody whatever the umask says: processes
+    may run as another user than the one who installs."""
+    if folder.is_dir():
+        return
+    _make_public(folder.parent)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on the disk."""
+    return 512 * sum(
+        os.stat(os.path.join(where, name), follow_symlinks=False).st_blocks
+        for where, _folders, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _absent(draft: Path, wanted: Mapping[str, str]) -> list[str]:
+    """What the lock has and npm did not install: it skips optional packages that it cannot get."""
+    try:
+        installed = json.loads((draft / "node_modules" / ".package-lock.json").read_text())["packages"]
+    except (OSError, ValueError, KeyError):
+        installed = {}
+    return [path for path, version in wanted.items() if installed.get(path, {}).get("version") != version]
+
+
+def _incomplete(spec: Spec, absent: Sequence[str]) -> InstallFailed:
+    some = ", ".join(path.removeprefix("node_modules/") for path in absent[:3])
+    more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+    return InstallFailed(
+        f"npm left out packages that {spec.title} needs: {some}{more}",
+        code="npm-failed",
+        hint="look at what `npm config list` says of omit, os, cpu and libc, then run the same again",
+    )
+
+
+def _no_build(spec: Spec, detail: str) -> InstallFailed:
+    return InstallFailed(
+        f"{spec.title} {detail}",
+        code="engine-platform",
+        hint="everything else of the runtime works without it",
+    )

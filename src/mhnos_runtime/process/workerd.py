@@ -1,0 +1,141 @@
+"""A workerd config made from a script and options: values in, Cap'n Proto text out. Touches no file.
+
+The fields are those of workerd.capnp, the schema inside workerd's npm package.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mhnos_runtime.errors import InvalidRequest
+
+#: What the config is generated for; anything else is a config already.
+SCRIPTS = (".js", ".mjs")
+#: The socket of a generated config.
+SOCKET = "http"
+#: Of the behaviours that workerd's pinned version has, the newest.
+COMPATIBILITY_DATE = "2026-11-17"
+
+#: Field of Worker.Module by the module's ending; "data" for all others.
+_MODULES = {
+    ".js": "esModule",
+    ".mjs": "esModule",
+    ".cjs": "commonJsModule",
+    ".json": "json",
+    ".wasm": "wasm",
+    ".txt": "text",
+    ".html": "text",
+    ".css": "text",
+    ".sql": "text",
+    ".md": "text",
+}
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+_FLAG = re.compile(r"[a-z0-9_]{1,100}\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: V8 counts in MiB; below this it cannot load a worker.
+LEAST_HEAP_MB = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """bindings: by name; a text is bound as text, everything else as JSON. environment: variables of the
+    process that are bound by their names, whose values the config does not hold. modules: further files
+    beside the script, which it imports by these names. heap_mb: of all the worker's JavaScript; 0: V8's own
+    choice. outbound: what `fetch` reaches: public addresses, or nothing."""
+
+    bindings: Mapping[str, Any] = field(default_factory=dict)
+    environment: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    compatibility_date: str = COMPATIBILITY_DATE
+    compatibility_flags: tuple[str, ...] = ()
+    heap_mb: int = 0
+    outbound: Literal["public", "none"] = "public"
+
+
+def is_script(command: str) -> bool:
+    return command.endswith(SCRIPTS)
+
+
+def config(script: str, folder: str, options: Options) -> str:
+    """The text of a config. script: its name. folder: where it and its modules are found, as workerd sees it,
+    ending in a slash or empty. Raises InvalidRequest for an option that workerd could not take."""
+    _check(options)
+    allowed = "" if options.outbound == "none" else '"public"'
+    parts = [
+        f"# Made by the MHNOS runtime for {script!r}.",
+        'using Workerd = import "/workerd/workerd.capnp";',
+        "",
+        "const config :Workerd.Config = (",
+        "  services = [",
+        '    (name = "main", worker = .worker),',
+        f'    (name = "internet", network = (allow = [{allowed}], tlsOptions = (trustBrowserCas = true))),',
+        "  ],",
+        f'  sockets = [(name = "{SOCKET}", address = "127.0.0.1:0", http = (), service = "main")],',
+        *([f'  v8Flags = ["--max-old-space-size={options.heap_mb}"],'] if options.heap_mb else []),
+        ");",
+        "",
+        "const worker :Workerd.Worker = (",
+        "  modules = [",
+        *(f"    {_module(name, folder)}," for name in (script, *options.modules)),
+        "  ],",
+        f"  compatibilityDate = {_text(options.compatibility_date)},",
+        *_list("compatibilityFlags", [_text(flag) for flag in options.compatibility_flags]),
+        *_list("bindings", _bindings(options)),
+        ");",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _check(options: Options) -> None:
+    if not _DATE.match(options.compatibility_date):
+        raise InvalidRequest(
+            f"worker.compatibilityDate is {options.compatibility_date!r}; expected a date such as 2026-11-17"
+        )
+    for flag in options.compatibility_flags:
+        if not _FLAG.match(flag):
+            raise InvalidRequest(
+                f"worker.compatibilityFlags has {flag!r}; expected one such as nodejs_compat"
+            )
+    for name in options.environment:
+        if not _VARIABLE.match(name):
+            raise InvalidRequest(f"worker.environment has {name!r}; expected a variable's name")
+    for name in (*options.bindings, *options.modules):
+        if not name or "\0" in name:
+            raise InvalidRequest(f"worker has the name {name!r}; expected one that is not empty")
+    if options.heap_mb and options.heap_mb < LEAST_HEAP_MB:
+        raise InvalidRequest(f"worker.heapMb is {options.heap_mb}; expected at least {LEAST_HEAP_MB}")
+
+
+def _module(name: str, folder: str) -> str:
+    ending = posixpath.splitext(name)[1]
+    return f"(name = {_text(name)}, {_MODULES.get(ending, 'data')} = embed {_text(folder + name)})"
+
+
+def _bindings(options: Options) -> list[str]:
+    rows = [
+        f"(name = {_text(name)}, text = {_text(value)})"
+        if isinstance(value, str)
+        else f"(name = {_text(name)}, json = {_text(json.dumps(value))})"
+        for name, value in options.bindings.items()
+    ]
+    return rows + [f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in options.environment]
+
+
+def _list(field_name: str, rows: list[str]) -> list[str]:
+    return [f"  {field_name} = [", *(f"    {row}," for row in rows), "  ],"] if rows else []
+
+
+def _text(value: str) -> str:
+    """A Cap'n Proto text literal. All but plain ASCII as bytes of its UTF-8."""
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{value!r} is not Unicode text") from None
+    shown = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in data)
+    return f'"{"".join(shown)}"'

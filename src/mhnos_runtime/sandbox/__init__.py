@@ -1,0 +1,20 @@
+"""What the host can enforce, what policy asks for, and what follows. Pure but for probe and cgroups."""
+
+from mhnos_runtime.sandbox.facts import Fact, Facts
+from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, view
+from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, Wish, narrow
+
+__all__ = [
+    "LEVELS",
+    "NETWORKS",
+    "Fact",
+    "Facts",
+    "Policy",
+    "Sandbox",
+    "View",
+    "Wish",
+    "confine",
+    "describe",
+    "narrow",
+    "view",
+]

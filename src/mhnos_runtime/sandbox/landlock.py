@@ -1,0 +1,68 @@
+"""Landlock rulesets as data: what may be done where, for an ABI (landlock(7)). Pure; makes no system call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mhnos_runtime.launch import Landlock
+
+# linux/landlock.h
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_FIRST_ABI = (1 << 13) - 1
+_BIND_TCP, _CONNECT_TCP = 1, 2
+_SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
+
+READ = _EXECUTE | _READ_FILE | _READ_DIR
+#: Everything but device nodes, which nobody without privileges can make anyway.
+WRITE = READ | (_FIRST_ABI & ~(_MAKE_CHAR | _MAKE_BLOCK)) | _REFER | _TRUNCATE
+DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL_DEV | _TRUNCATE
+DEVICES = DEVICE | _READ_DIR
+#: What a rule for something that is no folder may hold.
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+
+
+def handled(abi: int) -> int:
+    """All file accesses that an ABI knows."""
+    bits = _FIRST_ABI
+    for since, bit in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEV)):
+        bits |= bit if abi >= since else 0
+    return bits
+
+
+def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) -> Landlock:
+    """rules: (path, access, whether it is a folder). network: whether TCP stays allowed."""
+    mask = handled(abi)
+    return Landlock(
+        handled_fs=mask,
+        handled_net=0 if network or abi < 4 else _BIND_TCP | _CONNECT_TCP,
+        scoped=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= 6 else 0,
+        rules=tuple((path, access & mask & (-1 if folder else _OF_FILES)) for path, access, folder in rules),
+    )
+
+
+def barrier(abi: int) -> Landlock | None:
+    """What Landlock adds to namespaces; None where there is none.
+
+    A domain of its own, from which no process outside can be debugged: the holder of the namespaces is inside
+    them without a system call filter. And abstract sockets, which belong to the network namespace.
+    """
+    if not abi:
+        return None
+    return Landlock(_MAKE_BLOCK, 0, _SCOPE_ABSTRACT_SOCKETS if abi >= 6 else 0)
+
+
+def describe(abi: int) -> str:
+    """What of Landlock's gifts is not there yet."""
+    lacking = [
+        what
+        for since, what in (
+            (3, "truncation is refused by the system call filter instead"),
+            (4, "TCP"),
+            (5, "ioctl on devices"),
+            (6, "signals and abstract sockets"),
+        )
+        if abi < since
+    ]
+    return f"ABI {abi}" + (f", without: {', '.join(lacking)}" if lacking else "")

@@ -1,0 +1,207 @@
+"""From policy and host facts to the confinement of one process: data in, data out. Touches nothing itself."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Confinement, Holder, Limits, holds
+from mhnos_runtime.sandbox import landlock
+from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.policy import Policy
+
+#: Where the workspace is inside strict.
+INSIDE = "/workspace"
+#: What programs expect as the soft limit; those that use select(2) break above it.
+OPEN_FILES = 1024
+HOST_NAME = "mhnos"
+
+_NAMESPACES = (
+    *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--die-with-parent", "--hostname", HOST_NAME),
+)
+#: A network namespace with nothing but a loopback interface that is up.
+_OWN_NETWORK = ("--unshare-net",)
+_SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro-bind", "/", "/")
+#: Programs cannot do without these in relaxed, where they share the host's.
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/ptmx")
+_WRITABLE = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - what every program expects
+_READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What all processes of a runtime share. workspace: as the host has it. engines: installed programs'
+    folders, which processes may read."""
+
+    policy: Policy
+    facts: Facts
+    workspace: str
+    engines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How processes see the machine. path: where programs are looked for; only folders that they can read."""
+
+    workspace: str
+    path: str
+
+
+def view(sandbox: Sandbox, path: str) -> View:
+    level = sandbox.policy.level
+    if level == "none":
+        return View(sandbox.workspace, path)
+    kept = [folder for folder in path.split(":") if visible(sandbox, folder)]
+    return View(INSIDE if level == "strict" else sandbox.workspace, ":".join(dict.fromkeys(kept)))
+
+
+def visible(sandbox: Sandbox, path: str) -> bool:
+    """Whether a file of the host can be read, by the same path, from inside."""
+    if sandbox.policy.level == "none":
+        return True
+    facts = sandbox.facts
+    roots = [root for root, _target in facts.system]
+    if facts.node:
+        roots.append(facts.node.rstrip("/"))
+    roots.extend(sandbox.engines)
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def confine(
+    sandbox: Sandbox, policy: Policy, cwd: str, handed_sockets: bool = False
+) -> tuple[Confinement, tuple[tuple[int, int, int], ...]]:
+    """Confinement and resource limits. policy: narrowed for this process. cwd: as a workspace path.
+    handed_sockets: whether it is handed sockets of the machine's network."""
+    facts = sandbox.facts
+    limits = Limits(policy.memory_bytes, policy.tasks, policy.cpu_percent, _groups(facts, policy))
+    if policy.level == "none":
+        return Confinement(user=policy.user, limits=limits), rlimits(policy)
+    strict = policy.level == "strict"
+    confinement = Confinement(
+        user=policy.user,
+        holder=_holder(sandbox, policy) if strict else None,
+        directory=f"{INSIDE}/{cwd.strip('/')}".rstrip("/") if strict else "",
+        no_new_privs=True,
+        landlock=landlock.barrier(facts.landlock) if strict else _ruleset(sandbox, policy),
+        seccomp=_filter(facts, policy, handed_sockets),
+        limits=limits,
+    )
+    return confinement, rlimits(policy)
+
+
+def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
+    """Those with something to hold: to join one takes up to milliseconds."""
+    needed = {"memory": policy.memory_bytes, "pids": policy.tasks, "cpu": policy.cpu_percent}
+    return tuple(
+        row for row in facts.cgroups if any(limit and holds(row[0], name) for name, limit in needed.items())
+    )
+
+
+def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
+    """In strict a network namespace does what the narrower filter does in relaxed."""
+    wide = policy.level == "strict" or policy.network == "host"
+    sealed = handed_sockets and policy.network != "host"
+    return (facts.filters or {})[("network" if wide else "no-network") + ("-no-connect" if sealed else "")]
+
+
+def rlimits(policy: Policy) -> tuple[tuple[int, int, int], ...]:
+    """(resource, soft, hard). Tasks only in strict, where the kernel counts those of one user namespace."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = policy.open_files or hard
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    soft = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    rows = [(resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, soft, most)]
+    if policy.file_bytes:
+        rows.append((resource.RLIMIT_FSIZE, policy.file_bytes, policy.file_bytes))
+    if policy.cpu_seconds:
+        rows.append((resource.RLIMIT_CPU, policy.cpu_seconds, policy.cpu_seconds + 1))
+    if policy.tasks and policy.level == "strict":
+        rows.append((resource.RLIMIT_NPROC, policy.tasks, policy.tasks))
+    return tuple(rows)
+
+
+def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
+    uid, gid = policy.user or (os.getuid(), os.getgid())
+    return Holder(
+        program=sandbox.facts.bubblewrap,
+        options=(*_NAMESPACES, *_nesting(sandbox.facts), *_network(policy), *_files(sandbox, policy)),
+        files=(
+            (
+                "/etc/passwd",
+                f"mhnos:x:{uid}:{gid}:mhnos:{INSIDE}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+            ),
+            ("/etc/group", f"mhnos:x:{gid}:\nnogroup:x:65534:\n"),
+        ),
+        network=_SHARED_NETWORK if policy.network == "loopback" else (),
+    )
+
+
+def _nesting(facts: Facts) -> tuple[str, ...]:
+    """No user namespaces inside, for the holder too, which the system call filter does not cover."""
+    return ("--disable-userns",) if facts.disable_userns else ()
+
+
+def _network(policy: Policy) -> tuple[str, ...]:
+    return _OWN_NETWORK if policy.network == "none" else ()
+
+
+def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
+    facts = sandbox.facts
+    size = ["--size", str(policy.memory_bytes)] if facts.sized_tmpfs and policy.memory_bytes else []
+    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/tmp"]  # noqa: S108
+    options += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108
+    for path, target in facts.system:
+        options += ["--symlink", target, path] if target else ["--ro-bind", path, path]
+    for path in facts.configuration:
+        if policy.network == "host" or path != "/etc/resolv.conf":
+            options += ["--ro-bind-try", path.rstrip("/"), path.rstrip("/")]
+    if facts.node:
+        options += ["--ro-bind", facts.node.rstrip("/"), facts.node.rstrip("/")]
+    for folder in sandbox.engines:
+        options += ["--ro-bind", folder, folder]
+    return [*options, "--bind", sandbox.workspace, INSIDE]
+
+
+def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
+    facts = sandbox.facts
+    readable = [path + "/" for path, _target in facts.system]
+    readable += [*facts.configuration, *_READABLE, *([facts.node] if facts.node else [])]
+    readable += [folder.rstrip("/") + "/" for folder in sandbox.engines]
+    rules: Iterable[tuple[str, int, bool]] = (
+        *((path, landlock.READ, path.endswith("/")) for path in readable),
+        *((f"/dev/{name}", landlock.DEVICE, False) for name in _DEVICES),
+        ("/dev/pts", landlock.DEVICES, True),
+        *((path, landlock.WRITE, True) for path in (*_WRITABLE, sandbox.workspace)),
+    )
+    return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
+
+
+def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
+    """What a process with this policy really gets, for its record."""
+
+    def by(controller: str, otherwise: str) -> str:
+        for hierarchy, _directory in facts.cgroups:
+            if holds(hierarchy, controller):
+                return "cgroup v2" if hierarchy in (UNIFIED, UNIFIED_CPU) else "cgroup v1"
+        return otherwise
+
+    limits = {
+        "memory": by("memory", "watchdog") if policy.memory_bytes else "none",
+        "tasks": by("pids", "rlimit" if policy.level == "strict" else "watchdog") if policy.tasks else "none",
+        "cpu": by("cpu", "none") if policy.cpu_percent else "none",
+    }
+    namespaces = ["user", "mount", "pid", "ipc", "uts", "cgroup"] if policy.level == "strict" else []
+    return {
+        "level": policy.level,
+        "network": policy.network,
+        "uid": policy.user[0] if policy.user else os.getuid(),
+        "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
+        "landlock": facts.landlock if policy.level != "none" else 0,
+        "seccomp": policy.level != "none",
+        "limits": limits,
+    }

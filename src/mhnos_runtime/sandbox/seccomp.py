@@ -1,0 +1,195 @@
+"""The system call filter: which calls no sandboxed program may make, as data, and libseccomp to compile it.
+
+Knows calls and their arguments; not who is filtered. Compiled once, at the start of the runtime.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# seccomp.h
+_ALLOW = 0x7FFF0000
+_ATTRIBUTE_BAD_ARCHITECTURE = 2
+_MASKED_EQUAL = 7
+_LIBRARY = "libseccomp.so.2"
+_U32 = 0xFFFFFFFF
+
+
+def _errno_action(number: int) -> int:
+    return 0x00050000 | number
+
+
+#: Calls that fail with EPERM, by what they would reach.
+REFUSED = {
+    "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig "
+    "fsmount fspick mount_setattr",
+    "namespaces": "setns unshare",
+    "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise",
+    "kernel code": "init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
+    "userfaultfd lookup_dcookie",
+    "keyrings": "add_key request_key keyctl",
+    "files by handle": "open_by_handle_at name_to_handle_at",
+    "io_uring, which passes by this filter": "io_uring_setup io_uring_enter io_uring_register",
+    "clocks": "clock_settime clock_settime64 settimeofday stime adjtimex clock_adjtime clock_adjtime64",
+    "the machine": "reboot swapon swapoff acct syslog quotactl quotactl_fd sethostname setdomainname vhangup "
+    "nfsservctl iopl ioperm modify_ldt fanotify_init uselib vm86 vm86old",
+}
+#: Younger than libraries that are still in use; since Linux 5.1 a call has one number on all architectures.
+_NUMBERS = {
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "clone3": 435,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+    "mount_setattr": 442,
+    "quotactl_fd": 443,
+    "open_tree_attr": 467,
+}
+#: What libseccomp answers for a name that it does not know; other negative ones are not of this machine.
+_UNKNOWN = -1
+#: linux/sched.h: namespaces of clone(2).
+_CLONE_NEW = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
+#: ioctl_tty(2): typing into a terminal for its reader, and the console's selection, which can do the same.
+_TIOCSTI = 0x5412
+_TIOCLINUX = 0x541C
+#: ioctl(2) of network interfaces and routes (linux/sockios.h), by which a socket tells of its network.
+_SIOC = (0xFFFFFF00, 0x8900)
+#: The calls that take flags for sending, with the argument that has them. tcp(7): this flag connects.
+_SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
+_MSG_FASTOPEN = 0x20000000
+#: ptrace(2): attaching to what is running; being traced by one's parent stays possible.
+_PTRACE_ATTACH = 16
+_PTRACE_SEIZE = 0x4206
+#: Families that no network namespace confines (to the hypervisor), or that are of use to exploits only.
+_FAMILIES = {"AF_VSOCK": 40, "AF_ALG": 38, "AF_TIPC": 30, "AF_RDS": 21, "AF_BLUETOOTH": 31, "AF_NFC": 39}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One call that fails. tests: (argument, mask, value), all of which must hold; a mask of 0 is none."""
+
+    call: str
+    error: int
+    tests: tuple[tuple[int, int, int], ...] = ()
+
+
+def rules(*, network: bool, connect: bool = True, old_landlock: bool = False) -> Iterator[Rule]:
+    """All rules. network: whether sockets of the internet may be made. connect: whether sockets may be
+    connected, see `_no_connect`. old_landlock: also refuse truncation of what cannot be written, which
+    Landlock before ABI 3 does not know."""
+    for names in REFUSED.values():
+        for call in names.split():
+            yield Rule(call, errno.EPERM)
+    # Its flags lie in memory, where no filter sees them; C libraries fall back to clone.
+    yield Rule("clone3", errno.ENOSYS)
+    flags = 1 if os.uname().machine == "s390x" else 0
+    for flag in _CLONE_NEW:
+        yield Rule("clone", errno.EPERM, ((flags, flag, flag),))
+    for request in (_TIOCSTI, _TIOCLINUX):
+        # The kernel looks at 32 bits only.
+        yield Rule("ioctl", errno.EPERM, ((1, _U32, request),))
+    for request in (_PTRACE_ATTACH, _PTRACE_SEIZE):
+        yield Rule("ptrace", errno.EPERM, ((0, _U32, request),))
+    families = [*_FAMILIES.values()]
+    if not network:
+        families += [socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_NETLINK]
+    for family in families:
+        yield Rule("socket", errno.EAFNOSUPPORT, ((0, _U32, family),))
+    if not connect:
+        yield from _no_connect()
+    if old_landlock:
+        yield Rule("truncate", errno.EPERM)
+        yield Rule("openat2", errno.ENOSYS)
+        mask = os.O_TRUNC | os.O_ACCMODE
+        yield Rule("open", errno.EPERM, ((1, mask, os.O_TRUNC),))
+        yield Rule("openat", errno.EPERM, ((2, mask, os.O_TRUNC),))
+
+
+def _no_connect() -> Iterator[Rule]:
+    """For a program that holds a socket of a wider network than its own: a listening one, and what it
+    accepts from it, could be disconnected (connect(2), AF_UNSPEC) and connected to anywhere in that
+    network."""
+    yield Rule("connect", errno.EACCES)
+    for call, argument in _SENDING.items():
+        yield Rule(call, errno.EACCES, ((argument, _MSG_FASTOPEN, _MSG_FASTOPEN),))
+    yield Rule("ioctl", errno.EACCES, ((1, *_SIOC),))
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp of seccomp.h."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("first", ctypes.c_uint64),
+        ("second", ctypes.c_uint64),
+    )
+
+
+def load_library() -> ctypes.CDLL:
+    """Raises OSError when libseccomp is not on this machine."""
+    library = ctypes.CDLL(_LIBRARY)
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = [ctypes.c_uint32]
+    library.seccomp_release.argtypes = [ctypes.c_void_p]
+    library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+    library.seccomp_rule_add_array.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.c_void_p,
+    ]
+    library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    return library
+
+
+def compile_filter(*, network: bool, connect: bool = True, old_landlock: bool = False) -> str:
+    """The filter as a BPF program in base64. Raises OSError without libseccomp, or when it refuses a rule."""
+    library = load_library()
+    context = library.seccomp_init(_ALLOW)
+    try:
+        # Calls of another architecture, such as 32-bit ones, would have other numbers.
+        _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCHITECTURE, _errno_action(errno.ENOSYS)))
+        for rule in rules(network=network, connect=connect, old_landlock=old_landlock):
+            _add(library, context, rule)
+        with open(os.memfd_create("filter", os.MFD_CLOEXEC), "w+b") as file:
+            _check(library.seccomp_export_bpf(context, file.fileno()))
+            file.seek(0)
+            return base64.b64encode(file.read()).decode()
+    finally:
+        library.seccomp_release(context)
+
+
+def _add(library: ctypes.CDLL, context: int, rule: Rule) -> None:
+    number = library.seccomp_syscall_resolve_name(rule.call.encode())
+    if number == _UNKNOWN:
+        number = _NUMBERS.get(rule.call, _UNKNOWN)
+        if number == _UNKNOWN:
+            raise OSError(errno.ENOSYS, f"libseccomp does not know the call {rule.call}")
+    elif number < 0:
+        return  # not a call of this architecture
+    rows = (_Comparison * max(1, len(rule.tests)))()
+    for row, (argument, mask, value) in zip(rows, rule.tests, strict=False):
+        row.argument, row.operator, row.first, row.second = argument, _MASKED_EQUAL, mask, value
+    action = _errno_action(rule.error)
+    _check(library.seccomp_rule_add_array(context, action, number, len(rule.tests), ctypes.byref(rows)))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"libseccomp: {os.strerror(-result)}")

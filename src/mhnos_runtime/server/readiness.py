@@ -1,0 +1,232 @@
+"""Finds out when processes are ready and where they listen, and keeps it on their records. Knows no client.
+
+What is known already, and what to look for, stands in a process's meta: the next server goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from mhnos_runtime import proc
+from mhnos_runtime.output import Cursor, Gap
+from mhnos_runtime.process import ready
+from mhnos_runtime.process.table import Process
+
+#: Between two looks at a port: quick at first, for programs that start quickly.
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+#: Read from a control socket at a time; workerd writes less in all its life.
+_CONTROL_BYTES = 64 * 1024
+#: Bytes of output that are searched before others get their turn.
+_TURN_BYTES = 256 * 1024
+
+Note = Callable[[Process, dict[str, Any]], None]
+
+
+class Watchers:
+    """One for each process that is not ready yet, or that goes on telling where it listens.
+
+    note: keeps facts on a process's record and has its viewers told.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, note: Note) -> None:
+        self._loop = loop
+        self._note = note
+        self._watchers: dict[int, Watcher] = {}
+
+    def begin(self, process: Process, control_fd: int | None) -> None:
+        """Watch a process, if there is something to watch. Takes over the descriptor."""
+        control = None if control_fd is None else socket.socket(fileno=control_fd)
+        watch = process.meta.get("watch")
+        if watch is None:
+            if control is not None:
+                control.close()
+            return
+        watcher = Watcher(self._loop, process, ready.Watch(**watch), control, self._note)
+        self._watchers[process.pid] = watcher
+        watcher.begin()
+
+    def look(self, pid: int) -> None:
+        """There is output."""
+        watcher = self._watchers.get(pid)
+        if watcher is not None:
+            watcher.look()
+
+    def ended(self, pid: int) -> None:
+        """The process has ended, and its record does not say so yet."""
+        watcher = self._watchers.pop(pid, None)
+        if watcher is not None:
+            watcher.ended()
+
+    def close(self) -> None:
+        for watcher in self._watchers.values():
+            watcher.close()
+        self._watchers.clear()
+
+
+class Watcher:
+    """Looks at one process in the ways that its watch names, until one of them finds it ready."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        process: Process,
+        watch: ready.Watch,
+        control: socket.socket | None,
+        note: Note,
+    ) -> None:
+        self._loop = loop
+        self._process = process
+        self._watch = watch
+        self._control = control
+        self._note = note
+        self._events = ready.Events()
+        self._search = ready.LineSearch(watch.line) if watch.line else None
+        self._cursor = Cursor(process.log, 0)
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.Task[None] | None = None
+
+    @property
+    def _starting(self) -> bool:
+        return bool(self._process.meta["ready"]["state"] == "starting")
+
+    def begin(self) -> None:
+        if self._control is not None:
+            self._control.setblocking(False)
+        if self._process.exit is not None:
+            self.ended()
+            return
+        if self._control is not None:
+            self._loop.add_reader(self._control.fileno(), self._told)
+        if not self._starting:
+            return
+        due_ms = self._process.record.start_time_ms + self._watch.timeout_ms - time.time_ns() // 1_000_000
+        self._timer = self._loop.call_later(max(0.0, due_ms / 1000), self._timed_out)
+        if self._watch.url:
+            self._probe = self._loop.create_task(self._ask())
+        elif self._watch.port:
+            self._probe = self._loop.create_task(self._knock())
+        self.look()
+
+    def _timed_out(self) -> None:
+        self._settle("failed", f"not ready after {self._watch.timeout_ms / 1000:g} s")
+
+    def ended(self) -> None:
+        """What was told up to the end counts."""
+        if self._control is not None:
+            self._told()
+        self.look()
+        if self._starting:
+            self._settle("failed", "it ended before it was ready")
+        self.close()
+
+    def close(self) -> None:
+        self._stop_looking()
+        if self._control is not None:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    def _settle(self, state: ready.State, reason: str = "") -> None:
+        if self._starting:
+            self._stop_looking()
+            self._note(self._process, {"ready": {"state": state, "reason": reason}})
+
+    def _stop_looking(self) -> None:
+        self._search = None
+        if self._timer is not None:
+            self._timer.cancel()
+        # Not from within itself: it ends by itself then.
+        if self._probe is not None and self._probe is not asyncio.current_task(self._loop):
+            self._probe.cancel()
+
+    # By its output
+
+    def look(self) -> None:
+        """Search the output that has come, and ask to be woken by more."""
+        searched = 0
+        while self._search is not None:
+            if searched >= _TURN_BYTES:
+                self._loop.call_soon(self.look)
+                return
+            item = self._cursor.take()
+            if item is None:
+                if self._process.log.park(self._cursor.offset):
+                    return
+            elif isinstance(item, Gap):
+                self._search.skip()
+            else:
+                searched += len(item.data)
+                if self._search.feed(item.stream, item.data):
+                    self._settle("ready")
+
+    # By its ports
+
+    async def _knock(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    _reader, writer = await asyncio.open_connection(ready.LOOPBACK, self._watch.port)
+                writer.close()
+                self._settle("ready")
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+    async def _ask(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                    async with session.get(self._watch.url, allow_redirects=False) as response:
+                        if 200 <= response.status < 300:
+                            self._settle("ready")
+                            return
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+    # By what it tells
+
+    def _told(self) -> None:
+        """Read without taking; what is noted is taken then, so that no server's end loses it."""
+        control = self._control
+        if control is None:
+            return
+        while True:
+            try:
+                data = control.recv(_CONTROL_BYTES, socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._loop.remove_reader(control.fileno())
+                return
+            self._listening(self._events.feed(data))
+            control.recv(len(data))
+
+    def _listening(self, told: list[ready.Port]) -> None:
+        if not told:
+            return
+        known = tuple(ready.Port(**port) for port in self._process.meta["ports"])
+        ports = ready.merged(known, [self._placed(port) for port in told])
+        if ports != known:
+            self._note(self._process, {"ports": [ready.to_plain(port) for port in ports]})
+        self._settle("ready")
+
+    def _placed(self, port: ready.Port) -> ready.Port:
+        """With the address that it listens on, where the machine can reach it."""
+        if not self._watch.outside:
+            return port
+        address = proc.listens_on(self._process.record.os_pid, port.port)
+        return ready.port(port.name, port.port, ready.reachable(address))

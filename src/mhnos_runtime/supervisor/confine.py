@@ -1,0 +1,170 @@
+"""What a child does to itself before it executes a program: user, namespaces, Landlock, seccomp.
+
+Knows system calls; decides nothing, since all comes from the launch plan. Runs in forked children only.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import os
+import struct
+from collections.abc import Iterable
+
+from mhnos_runtime.launch import Confinement, Landlock
+
+# linux/prctl.h, linux/capability.h, linux/seccomp.h
+_PR_CAPBSET_DROP = 24
+_PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+#: More than the kernel has; it refuses those that it does not know.
+_CAPABILITIES = 64
+
+# The same on all architectures (landlock(7), close_range(2)).
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_ADD_RULE = 445
+_SYS_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_SYS_CLOSE_RANGE = 436
+_CLOSE_RANGE_CLOEXEC = 4
+
+#: clone(2) by machine, as (number, place of the flags among its arguments).
+_SYS_CLONE = {
+    "x86_64": (56, 0),
+    "aarch64": (220, 0),
+    "riscv64": (220, 0),
+    "loongarch64": (220, 0),
+    "ppc64le": (120, 0),
+    "s390x": (120, 1),
+}
+_CLONE_PARENT = 0x8000
+_SIGCHLD = 17
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+prctl = _libc.prctl
+prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def become(user: tuple[int, int] | None) -> None:
+    """Take on the user and its one group for good."""
+    if user is None:
+        return
+    uid, gid = user
+    if uid:
+        _drop_bounding_set()  # as long as there is the right to
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def enter(namespaces: Iterable[int]) -> None:
+    """Join the namespaces behind the descriptors, in their order (setns(2))."""
+    for fd in namespaces:
+        _check(_libc.setns(fd, 0))
+
+
+def fork_as_sibling() -> int:
+    """fork(2), but the child's parent is this process's parent, so that it learns the true wait status.
+
+    The child is in the PID namespace that was joined; the number returned is the one outside.
+    """
+    number, place = _SYS_CLONE[os.uname().machine]
+    arguments = [0, 0, 0, 0, 0]
+    arguments[place] = _CLONE_PARENT | _SIGCHLD
+    return _check(_syscall(ctypes.c_long(number), *map(ctypes.c_ulong, arguments)))
+
+
+def lock_up(confine: Confinement) -> None:
+    """Give up capabilities, then everything that the launch plan takes away. Nothing comes back by execve."""
+    if confine.no_new_privs:
+        _drop_capabilities()
+        _check(prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    if confine.landlock is not None:
+        _restrict(confine.landlock)
+    if confine.seccomp:
+        _filter(base64.b64decode(confine.seccomp))
+
+
+def close_others_at_exec() -> None:
+    """No descriptor but the standard ones reaches the program, whoever opened it and forgot."""
+    _syscall(
+        ctypes.c_long(_SYS_CLOSE_RANGE),
+        ctypes.c_ulong(3),
+        ctypes.c_ulong(0xFFFFFFFF),
+        ctypes.c_ulong(_CLOSE_RANGE_CLOEXEC),
+    )
+
+
+def _drop_bounding_set() -> None:
+    """What no program can get back, set-user-ID or not; without the right to, nothing changes."""
+    for number in range(_CAPABILITIES):
+        prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def _drop_capabilities() -> None:
+    """All sets (capabilities(7))."""
+    _drop_bounding_set()
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)))
+
+
+def _restrict(landlock: Landlock) -> None:
+    """Older kernels take a shorter structure: fields at its end are left out where they are empty."""
+    attributes = struct.pack("=QQQ", landlock.handled_fs, landlock.handled_net, landlock.scoped)
+    size = 24 if landlock.scoped else 16 if landlock.handled_net else 8
+    ruleset = _check(
+        _syscall(
+            ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
+            ctypes.c_char_p(attributes),
+            ctypes.c_ulong(size),
+            ctypes.c_ulong(0),
+        )
+    )
+    for path, access in landlock.rules:
+        _allow(ruleset, path, access)
+    _check(_syscall(ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF), ctypes.c_ulong(ruleset), ctypes.c_ulong(0)))
+    os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # what is gone, or what this user cannot reach anyway, needs no permission
+    try:
+        _check(
+            _syscall(
+                ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),
+                ctypes.c_ulong(ruleset),
+                ctypes.c_ulong(_LANDLOCK_RULE_PATH_BENEATH),
+                ctypes.c_char_p(struct.pack("=Qi", access, fd)),
+                ctypes.c_ulong(0),
+            )
+        )
+    finally:
+        os.close(fd)
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog of linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def _filter(code: bytes) -> None:
+    program = _Program(len(code) // 8, code)
+    _check(prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0))

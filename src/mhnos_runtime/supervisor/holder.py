@@ -1,0 +1,426 @@
+"""Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
+
+Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
+from mhnos_runtime.launch import Holder
+from mhnos_runtime.proc import children
+from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.signals import reset_signals
+
+# ioctl_ns(2)
+_NS_GET_USERNS = 0xB701
+_NS_GET_PARENT = 0xB702
+_KINDS = ("mnt", "pid", "ipc", "uts", "net", "cgroup")
+#: How often what a program left behind is looked at, and how long it may take to end by itself.
+LOOK_SECONDS = 0.05
+LEFTOVER_SECONDS = 1.0
+_MESSAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Holders with the same key are alike, so that a spare can be anyone's."""
+
+    spec: Holder
+    user: tuple[int, int] | None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Key:
+        user = data["user"]
+        return cls(Holder.from_dict(data["spec"]), None if user is None else (user[0], user[1]))
+
+
+class Namespaces:
+    """One running holder.
+
+    os_pid: bubblewrap's own. init: its first process inside, with which all others there die. gone: nothing
+    is left inside.
+    """
+
+    def __init__(self, loop: Loop, os_pid: int) -> None:
+        self.os_pid = os_pid
+        self.key: Key | None = None
+        self.init = 0
+        self.gone = False
+        self.on_gone: Callable[[], None] = lambda: None
+        self._loop = loop
+        self._error: MhnosError | None = None
+        self._waiting: list[Callable[[MhnosError | None], None]] = []
+        self._input_fd = -1
+        self._init_fd = -1
+        self._pipes: _Pipes | None = None
+
+    @classmethod
+    def start(cls, loop: Loop, key: Key, join: list[int]) -> Namespaces:
+        """Fork a holder. Raises OSError when descriptors or tasks run out."""
+        pipes, os_pid = _start(key, join)
+        self = cls(loop, os_pid)
+        self.key = key
+        self._pipes = pipes
+        self._input_fd = pipes.input
+        loop.watch(pipes.answer, self._on_answer)
+        return self
+
+    @classmethod
+    def restore(cls, loop: Loop, state: dict[str, Any]) -> Namespaces:
+        """Those that another supervisor, whose descriptors this one has, described by `state`."""
+        self = cls(loop, state["os_pid"])
+        self.init, self._input_fd, self._init_fd = state["init"], state["input_fd"], state["init_fd"]
+        return self
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """What `restore` needs once it is ready, and descriptors that must stay open until then."""
+        return {
+            "os_pid": self.os_pid,
+            "init": self.init,
+            "input_fd": self._input_fd,
+            "init_fd": self._init_fd,
+        }, [self._input_fd, self._init_fd]
+
+    @property
+    def ready(self) -> bool:
+        return self._init_fd >= 0
+
+    def when_ready(self, callback: Callable[[MhnosError | None], None]) -> None:
+        """Call back once, now or later, with None or with why there are no namespaces."""
+        if self.ready or self._error is not None:
+            callback(self._error)
+        else:
+            self._waiting.append(callback)
+
+    def _on_answer(self) -> None:
+        pipes, self._pipes = self._pipes, None
+        if pipes is None:
+            return
+        self._loop.unwatch(pipes.answer)
+        if _read(pipes.answer):
+            self.init = json.loads(_read(pipes.status).split(b"\n")[0])["child-pid"]
+            self._init_fd = os.pidfd_open(self.init)
+        else:
+            self._error = _no_namespaces(_read(pipes.errors))
+        pipes.close_readers()
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback(self._error)
+
+    def descriptors(self) -> list[int]:
+        """Namespaces to join, in an order in which a process without privileges may; the caller closes them.
+
+        Each user namespace is followed by those that it owns: joining it gives the right to join them.
+        """
+        others = [_open(self.init, kind) for kind in _KINDS if _differs(self.init, kind)]
+        order: list[int] = []
+        for user in _user_namespaces(self.init):
+            owned = [
+                fd for fd in others if _inode(fcntl.ioctl(fd, _NS_GET_USERNS), close=True) == _inode(user)
+            ]
+            order += [user, *owned]
+            others = [fd for fd in others if fd not in owned]
+        for fd in others:
+            os.close(fd)
+        return order
+
+    def network_descriptors(self) -> list[int]:
+        """The user namespace that owns the network, and the network; the caller closes them."""
+        network = _open(self.init, "net")
+        return [fcntl.ioctl(network, _NS_GET_USERNS), network]
+
+    def multiplexer(self) -> str:
+        """The path to the inside's own /dev/ptmx."""
+        return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
+
+    def kill(self) -> None:
+        """End everything inside at once. os_pid can be reaped after the last of it is gone."""
+        with contextlib.suppress(OSError):
+            if self.ready:
+                signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+            elif not self.gone:
+                os.kill(self.os_pid, signal.SIGKILL)
+
+    def wind_down(self) -> None:
+        """The program has ended: ask what it left behind to end, and kill it when it does not."""
+        for os_pid in self._left_behind():
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+                with contextlib.suppress(OSError):
+                    os.kill(os_pid, number)
+        self._look(0.0)
+
+    def _look(self, waited: float) -> None:
+        if self.gone:
+            return
+        if waited >= LEFTOVER_SECONDS or not self._left_behind():
+            self.kill()
+        else:
+            self._timer: Timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
+
+    def _left_behind(self) -> list[int]:
+        """The first process's children but the oldest, which is the holder's own command."""
+        return children(self.init)[1:] if self.init else []
+
+    def ended(self) -> None:
+        """bubblewrap has been reaped, and so has everything inside."""
+        self.gone = True
+        self._on_answer()
+        for fd in (self._input_fd, self._init_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._input_fd = self._init_fd = -1
+        self.on_gone()
+
+
+#: Is given namespaces, or why there are none.
+Taken = Callable[[Namespaces | None, MhnosError | None], None]
+
+
+class Holders:
+    """All namespaces of a supervisor: those in use, one spare, and networks that several share."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._all: dict[int, Namespaces] = {}
+        self._spare: Namespaces | None = None
+        self._networks: dict[Key, Namespaces] = {}
+        self._closing = False
+        #: How many requests for namespaces have not been answered yet.
+        self.under_way = 0
+
+    @property
+    def os_pids(self) -> set[int]:
+        """What must not be taken for something that a program left behind."""
+        return set(self._all)
+
+    def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
+        """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
+        key = Key(spec, user)
+        self.under_way += 1
+        if not spec.network:
+            self._take(key, [], then)
+            return
+        network = self._network(key)
+
+        def go_on(error: MhnosError | None) -> None:
+            if error is not None:
+                self._answer(then, None, error)
+                return
+            join = network.network_descriptors()
+            try:
+                self._take(key, join, then)
+            finally:
+                for fd in join:
+                    os.close(fd)
+
+        network.when_ready(go_on)
+
+    def _take(self, key: Key, join: list[int], then: Taken) -> None:
+        found, self._spare = self._spare, None
+        if found is not None and (found.key != key or found.gone):
+            found.kill()
+            found = None
+        try:
+            namespaces = found or self._start(key, join)
+        except OSError as error:
+            self._answer(then, None, _no_more(error))
+            return
+
+        def hand_over(error: MhnosError | None) -> None:
+            self._answer(then, None if error else namespaces, error)
+            if error is None:
+                self._loop.after(0, lambda: self._refill(key))
+
+        namespaces.when_ready(hand_over)
+
+    def _answer(self, then: Taken, namespaces: Namespaces | None, error: MhnosError | None) -> None:
+        self.under_way -= 1
+        then(namespaces, error)
+
+    def _refill(self, key: Key) -> None:
+        """Make a spare like the last one. That it could not be made shows when one is needed."""
+        if self._closing or self._spare is not None:
+            return
+        network = self._network(key) if key.spec.network else None
+        if network is not None and not network.ready:
+            return
+        join = network.network_descriptors() if network is not None else []
+        with contextlib.suppress(OSError):
+            self._spare = self._start(key, join)
+        for fd in join:
+            os.close(fd)
+
+    def _network(self, key: Key) -> Namespaces:
+        own = Key(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
+        found = self._networks.get(own)
+        if found is None or found.gone:
+            found = self._networks[own] = self._start(own, [])
+        return found
+
+    def _start(self, key: Key, join: list[int]) -> Namespaces:
+        namespaces = Namespaces.start(self._loop, key, join)
+        self._all[namespaces.os_pid] = namespaces
+        return namespaces
+
+    def reaped(self, os_pid: int) -> None:
+        """Take note of an ended child, if it was a holder."""
+        namespaces = self._all.pop(os_pid, None)
+        if namespaces is None:
+            return
+        namespaces.ended()
+        if namespaces is self._spare:
+            self._spare = None
+
+    def adopt(self, namespaces: Namespaces) -> None:
+        """Take over what was restored."""
+        self._all[namespaces.os_pid] = namespaces
+
+    def state(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """The shared networks, for `restore`, and descriptors that must stay open. The spare ends."""
+        if self._spare is not None:
+            self._spare.kill()
+        ready = [(key, each.state()) for key, each in self._networks.items() if each.ready]
+        rows = [{"spec": asdict(key.spec), "user": key.user, **state} for key, (state, _) in ready]
+        return rows, [fd for _, (_, descriptors) in ready for fd in descriptors]
+
+    def restore(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            namespaces = self._networks[Key.from_dict(row)] = Namespaces.restore(self._loop, row)
+            self.adopt(namespaces)
+
+    def close(self) -> None:
+        """Make no more, and end those that no program uses."""
+        self._closing = True
+        for namespaces in (*self._networks.values(), self._spare):
+            if namespaces is not None:
+                namespaces.kill()
+
+
+@dataclass(slots=True)
+class _Pipes:
+    """The supervisor's ends. input: what the holder's command waits on; it ends when this is closed."""
+
+    input: int
+    answer: int
+    status: int
+    errors: int
+
+    def close_readers(self) -> None:
+        for fd in (self.answer, self.status, self.errors):
+            os.close(fd)
+
+
+def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
+    """Fork bubblewrap. Raises OSError when descriptors or tasks run out."""
+    theirs: list[int] = []
+    ours: list[int] = []
+    try:
+        for index in range(4):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            mine, other = (writer, reader) if index == 0 else (reader, writer)
+            ours.append(mine)
+            theirs.append(other)
+            os.set_blocking(mine, False)
+        pipes = _Pipes(*ours)
+        os.write(pipes.input, b"\n")
+        theirs += [_file(text) for _path, text in key.spec.files]
+        os_pid = os.fork()
+        if os_pid == 0:
+            _run(key, theirs, join)
+    except OSError:
+        for fd in ours:
+            os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return pipes, os_pid
+
+
+def _run(key: Key, descriptors: list[int], join: list[int]) -> None:
+    """The child's part; does not return."""
+    try:
+        reset_signals()
+        os.setsid()
+        confine.become(key.user)
+        confine.enter(join)
+        stdin, stdout, status, stderr, *files = descriptors
+        arguments = [key.spec.program, *key.spec.options, "--json-status-fd", str(status)]
+        for fd, (path, _text) in zip(files, key.spec.files, strict=True):
+            arguments += ["--perms", "0444", "--ro-bind-data", str(fd), path]
+        for fd in (status, *files):
+            os.set_inheritable(fd, True)
+        for target, fd in enumerate((stdin, stdout, stderr)):
+            os.dup2(fd, target)
+        os.execve(key.spec.program, [*arguments, "--remount-ro", "/", "--", *key.spec.command], {})
+    except BaseException as error:
+        os.write(descriptors[3], f"{key.spec.program}: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def _file(text: str) -> int:
+    fd = os.memfd_create("file", os.MFD_CLOEXEC)
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _MESSAGE_BYTES)
+    except BlockingIOError:
+        return b""
+
+
+def _no_namespaces(text: bytes) -> MhnosError:
+    reason = text.decode(errors="replace").strip() or "bubblewrap was killed"
+    return StartFailed(
+        f"the sandbox could not be made: {reason}", hint="mhnos-runtime doctor tells what is missing"
+    )
+
+
+def _no_more(error: OSError) -> MhnosError:
+    return LimitReached(
+        f"no room for another sandbox: {error.strerror}",
+        code="start-failed",
+        hint="end some processes, or raise the limits of open files and tasks (ulimit -n, ulimit -u)",
+    )
+
+
+def _open(os_pid: int, kind: str) -> int:
+    return os.open(f"/proc/{os_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _differs(os_pid: int, kind: str) -> bool:
+    theirs, ours = os.stat(f"/proc/{os_pid}/ns/{kind}"), os.stat(f"/proc/self/ns/{kind}")
+    return theirs.st_ino != ours.st_ino
+
+
+def _inode(fd: int, close: bool = False) -> int:
+    number = os.fstat(fd).st_ino
+    if close:
+        os.close(fd)
+    return number
+
+
+def _user_namespaces(os_pid: int) -> list[int]:
+    """Those between the process's and ours, outermost first."""
+    own = os.stat("/proc/self/ns/user").st_ino
+    chain = [_open(os_pid, "user")]
+    while True:
+        parent = fcntl.ioctl(chain[0], _NS_GET_PARENT)
+        if _inode(parent) == own:
+            os.close(parent)
+            return chain
+        chain.insert(0, parent)

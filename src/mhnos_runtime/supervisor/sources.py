@@ -1,0 +1,43 @@
+"""Reading PTYs and pipes, as much as there is. Knows descriptors only."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import termios
+
+#: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
+_PROBABLY_MORE_BYTES = 1024
+
+
+def fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
+    """Read until the view is full or the source is empty.
+
+    Returns the number of bytes, and whether there may be more: None at the end of the source.
+    """
+    size, done, readv = len(view), 0, os.readv
+    while done < size:
+        try:
+            count = readv(fd, (view[done:],))
+        except BlockingIOError:
+            return done, False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return done, None
+        if not count:
+            return done, None
+        done += count
+        if count < _PROBABLY_MORE_BYTES:
+            return done, False
+    return done, True
+
+
+def readable_bytes(fd: int) -> int:
+    """What a pipe or PTY holds (ioctl_tty(2), FIONREAD)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0

@@ -1,0 +1,120 @@
+"""What one process runs in beside its log: namespaces, a control group, limits that are watched.
+
+Knows how each of them begins, is handed over and ends; not what the program writes or when it is signalled.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.launch import Limits
+from mhnos_runtime.supervisor import watchdog
+from mhnos_runtime.supervisor.cgroup import Group
+from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.loop import Loop, Timer
+
+
+class Surroundings:
+    """Owns the namespaces and the control group. peak_bytes: most memory that was seen in use, if looked."""
+
+    def __init__(
+        self, loop: Loop, limits: Limits, namespaces: Namespaces | None, group: Group | None
+    ) -> None:
+        self.namespaces = namespaces
+        self.peak_bytes = 0
+        self._loop = loop
+        self._limits = limits
+        self._group = group
+        self._timer: Timer | None = None
+        self._when_gone: Callable[[], None] | None = None
+        if namespaces is not None:
+            namespaces.on_gone = self._namespaces_gone
+
+    @classmethod
+    def make(cls, loop: Loop, limits: Limits, pid: int, namespaces: Namespaces | None) -> Surroundings:
+        """Raises LimitReached when the control group cannot be made."""
+        try:
+            group = Group.make(limits, f"p{pid}") if limits.cgroups else None
+        except OSError as error:
+            raise LimitReached(
+                f"the limits could not be set: {error}",
+                code="start-failed",
+                hint="mhnos-runtime doctor tells where control groups can be made",
+            ) from error
+        return cls(loop, limits, namespaces, group)
+
+    @classmethod
+    def restore(cls, loop: Loop, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
+        namespaces = None if state is None else Namespaces.restore(loop, state)
+        return cls(loop, limits, namespaces, Group(limits, f"p{pid}") if limits.cgroups else None)
+
+    def state(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """What `restore` needs, and descriptors that must stay open until then."""
+        if self.namespaces is None or self.namespaces.gone:
+            return None, []
+        return self.namespaces.state()
+
+    @property
+    def doors(self) -> tuple[str, ...]:
+        """Files through which the child joins its control groups."""
+        return () if self._group is None else self._group.doors
+
+    def watch(self, os_pid: int, end: Callable[[str], None]) -> None:
+        """Call `end` with a reason when a limit is exceeded that the kernel does not enforce by itself."""
+        if self._group is not None and self._group.watch_memory():
+            self._loop.watch(self._group.oom_fd, lambda: self._out_of_memory(end))
+        if self._limits.watched():
+            self._look(os_pid, end)
+
+    def _out_of_memory(self, end: Callable[[str], None]) -> None:
+        if self._group is not None:
+            self._loop.unwatch(self._group.oom_fd)
+        end("memory")
+
+    def _look(self, os_pid: int, end: Callable[[str], None]) -> None:
+        seen = watchdog.look(os_pid, self._limits)
+        self.peak_bytes = max(self.peak_bytes, seen.memory_bytes)
+        if seen.reason:
+            end(seen.reason)
+        self._timer = self._loop.after(watchdog.INTERVAL_SECONDS, lambda: self._look(os_pid, end))
+
+    def main_ended(self) -> None:
+        """The main process has been reaped: no limit is watched any more, what it left behind has to end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.namespaces is not None:
+            self.namespaces.wind_down()
+
+    def when_gone(self, callback: Callable[[], None]) -> bool:
+        """Whether nothing is left in the namespaces; where something is, call back when it is gone."""
+        if self.namespaces is None or self.namespaces.gone:
+            return True
+        self._when_gone = callback
+        return False
+
+    def _namespaces_gone(self) -> None:
+        if self._when_gone is not None:
+            self._when_gone()
+
+    def reason(self, code: int, known: str) -> str:
+        """Why it ended: `known`, or that the kernel killed it for its memory. Then the peak is known too."""
+        if self._group is not None:
+            if code == -signal.SIGKILL and not known and self._group.memory_kills():
+                known = "memory"
+            if known == "memory":
+                self.peak_bytes = max(self.peak_bytes, self._group.peak_bytes() or 0)
+        return known
+
+    def close(self) -> None:
+        """End and give back all of it. May be called again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._group is not None:
+            if self._group.oom_fd >= 0:
+                self._loop.unwatch(self._group.oom_fd)
+            self._group.close()
+        if self.namespaces is not None:
+            self.namespaces.kill()

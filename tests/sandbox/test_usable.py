@@ -1,0 +1,185 @@
+"""What has to work inside the levels all the same: a sandbox that nobody can work in is switched off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mhnos_runtime.testing import TestServer
+from tests.server.client import Client, connect
+
+
+@asynccontextmanager
+async def serving(folder: Path, level: str, *flags: str) -> AsyncIterator[tuple[TestServer, Client]]:
+    flags = ("--sandbox", level, "--kill-grace-seconds", "1", *flags)
+    async with TestServer(folder / "server", *flags) as server, connect(server) as client:
+        yield server, client
+
+
+async def said(client: Client, command: str, **options: object) -> str:
+    pid = await client.run(command, **options)
+    await client.exit(pid)
+    return client.output(pid).strip()
+
+
+async def test_scripts_by_every_kind_of_path(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "sub").mkdir()
+        (server.workspace / "sub" / "a.js").write_text("console.log(__dirname, process.cwd(), 6 * 7)")
+        (server.workspace / "sub" / "a.py").write_text("import os; print(__file__, os.getcwd(), 6 * 7)")
+        for kind, script in (("node", "a.js"), ("python", "a.py")):
+            for command, cwd in (
+                (script, "/sub"),
+                (f"/sub/{script}", "/"),
+                (f"/workspace/sub/{script}", "/"),
+            ):
+                pid = await client.spawn(kind, command, pty=False, options={"cwd": cwd})
+                ended = await client.exit(pid)
+                text = client.output(pid)
+                assert (ended["code"], text.split()[-1:]) == (0, ["42"]), text
+                assert (str(server.workspace) in text) is (level != "strict")
+
+
+async def test_the_place_and_its_variables(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        home = "/workspace" if level == "strict" else str(server.workspace)
+        assert (await said(client, "pwd; echo $HOME; cd; pwd")).split() == [home] * 3
+        assert await said(client, "touch made && ls", options={"cwd": "/"}) == "made"
+        assert (server.workspace / "made").exists()
+        assert await said(client, "echo x > /tmp/file-$$ && cat /tmp/file-$$ && rm /tmp/file-$$") == "x"
+
+
+async def test_what_clients_push_belongs_to_processes(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        content = list(b"old\n")
+        await client.ask("fsync", operation="push", files=[{"path": "/d/f.txt", "content": content}])
+        assert await said(client, "echo new >> d/f.txt && cat d/f.txt && rm -r d && ls") == "old\nnew"
+
+
+async def test_a_terminal_is_one(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        pid = await client.spawn("shell", "bash", pty={"cols": 177, "rows": 22})
+        await client.send(
+            "write", pid=pid, data="stty size; test -w $(tty) && echo at-$(tty); echo x > /dev/tty\r"
+        )
+        await client.text(pid, "22 177")
+        await client.text(pid, "at-/dev/pts/")
+        await client.send("resize", pid=pid, cols=199, rows=33)
+        await client.send("write", pid=pid, data="stty size\r")
+        await client.text(pid, "33 199")
+        # Job control: Ctrl-Z stops the foreground job, and the shell goes on.
+        await client.send("write", pid=pid, data="sh -c 'echo job-$((20 + 1)); exec sleep 100'\r")
+        await client.text(pid, "job-21")
+        await client.send("write", pid=pid, data="\x1a")
+        await client.text(pid, "Stopped")
+        await client.send("write", pid=pid, data="kill %1; echo go-$((40 + 2))\r")
+        await client.text(pid, "go-42")
+        # Ctrl-C reaches the program, not what holds the sandbox.
+        await client.send("write", pid=pid, data="sh -c 'echo job-$((30 + 1)); exec sleep 100'\r")
+        await client.text(pid, "job-31")
+        await client.send("write", pid=pid, data="\x03")
+        await client.send("write", pid=pid, data="echo still-$((1 + 1))\r")
+        await client.text(pid, "still-2")
+        await client.send("write", pid=pid, data="exit 3\r")
+        assert (await client.exit(pid))["code"] == 3
+
+
+async def test_missing_programs_are_told_at_the_start(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "not-executable").write_text("x")
+        answer = await client.ask("spawn", processType="python", command="missing.py", options={"cwd": "/"})
+        assert (answer["type"], answer["code"]) == ("error", "not-found")
+
+
+async def test_certificates_names_and_users(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        if Path("/etc/ssl/certs/ca-certificates.crt").exists():
+            assert int(await said(client, "wc -l < /etc/ssl/certs/ca-certificates.crt")) > 100
+        assert await said(client, "getent hosts localhost | grep -c localhost") == "1"
+        if level == "strict":
+            assert await said(
+                client, "id -un; id -gn; hostname 2>/dev/null || cat /proc/sys/kernel/hostname"
+            ) == ("mhnos\nmhnos\nmhnos")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not on this machine")
+async def test_git_works(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        commands = "git init -q r && cd r && echo x > f && git add f && git -c user.name=a -c user.email=a@b"
+        assert await said(client, f"{commands} commit -qm m && git log --oneline | wc -l") == "1"
+
+
+async def test_processes_of_one_workspace_reach_each_other_over_loopback(folder: Path, facts: object) -> None:
+    """Each is in a sandbox of its own, and still they share one network."""
+    async with serving(folder, "strict", "--network", "loopback") as (server, client):
+        (server.workspace / "serve.py").write_text(
+            "import socket\ns = socket.create_server(('127.0.0.1', 8000))\nprint('up', flush=True)\n"
+            "while True:\n    c = s.accept()[0]\n    c.sendall(b'hello')\n    c.close()\n"
+        )
+        (server.workspace / "ask.py").write_text(
+            "import socket, sys\n"
+            "print(socket.create_connection(('127.0.0.1', int(sys.argv[1])), 3).recv(9))\n"
+        )
+        listening = await client.spawn("python", "serve.py")
+        await client.text(listening, "up")
+        pid = await client.spawn("python", "ask.py", "8000")
+        await client.exit(pid)
+        assert client.output(pid).strip() == "b'hello'"
+        alone = await client.spawn("python", "ask.py", "8000", network="none")
+        assert (await client.exit(alone))["code"] == 1
+        port = server.url.rsplit(":", 1)[1]
+        outward = await client.spawn("python", "ask.py", port, network="host")
+        assert (await client.exit(outward))["code"] == 1
+
+
+async def test_a_network_that_a_level_cannot_give_is_refused(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        answer = await client.ask("spawn", processType="shell", command="true", network="loopback")
+        assert (answer["type"] == "spawned") is (level == "strict")
+        answer = await client.ask("spawn", processType="shell", command="true", network="everything")
+        assert (answer["type"], answer["code"]) == ("error", "invalid-argument")
+
+
+async def test_a_dry_run_tells_what_a_start_then_does(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "sub").mkdir()
+        command = [
+            "run",
+            "--dry-run",
+            "--cwd",
+            "/sub",
+            "--limit",
+            "memory_bytes=64m",
+            "--limit",
+            "open_files=99",
+        ]
+        told = json.loads(await by_command_line(server, *command, "shell", "ulimit -n; pwd; env"))
+        assert (await client.ask("list", all=True))["processes"] == []
+        plan, isolation = told["plan"], told["isolation"]
+        assert (plan["argv"][1:3], told["directory"]) == (["-c", "ulimit -n; pwd; env"], "/sub")
+        assert plan["confine"]["limits"]["memory_bytes"] == 64 << 20
+        assert (plan["confine"]["holder"] is not None) is (level == "strict")
+        assert bool(plan["confine"]["seccomp"]) is isolation["seccomp"] is (level != "none")
+        spawned = await by_command_line(server, "run", *command[2:], "shell", "ulimit -n; pwd; env")
+        limit, place, *environment = spawned.splitlines()
+        assert (limit, place.endswith("/sub")) == ("99", True)
+        assert {f"{name}={value}" for name, value in plan["env"].items()} <= set(environment)
+        (row,) = (await client.ask("list", all=True))["processes"]
+        assert row["isolation"] == isolation
+
+
+async def by_command_line(server: TestServer, *words: str) -> str:
+    environment = {**os.environ, "MHNOS_STATE_DIR": str(server.state_dir)}
+    command = [sys.executable, "-m", "mhnos_runtime", *words]
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()

@@ -1,0 +1,138 @@
+"""Descriptors that a program is handed by number, its control socket, and what a server has noted of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from resource import RLIMIT_NOFILE
+
+import pytest
+
+from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED
+from tests.supervisor.harness import Refused, Server, Supervised, eventually
+
+#: What is open in a program, as "number: what it is".
+LIST = "cd /proc/self/fd; for fd in *; do echo $fd: $(readlink $fd); done"
+
+
+#: Greets the first who connects, and waits for another.
+ACCEPT = """
+import socket
+listener = socket.socket(fileno={})
+connection, _ = listener.accept()
+connection.sendall(b"hello")
+listener.accept()
+"""
+
+
+TELL = "import os; os.write({0}, b'told\\n'); os.read(0, 1); os.write({0}, b'more\\n')"
+
+
+def _open(text: bytes) -> dict[int, str]:
+    rows = re.findall(r"^(\d+): (.+)$", text.decode(), re.MULTILINE)
+    return {int(number): what for number, what in rows if "/fd" not in what}
+
+
+def _memory(text: bytes) -> int:
+    fd = os.memfd_create("handed")
+    os.write(fd, text)
+    return fd
+
+
+@pytest.mark.parametrize("pty", [None, (80, 24)])
+def test_they_stand_under_their_numbers_and_nothing_else_does(
+    server: Server, pty: tuple[int, int] | None
+) -> None:
+    hand = [_memory(b"%d" % number) for number in range(MAX_HANDED)]
+    process = server.sh(LIST, hand=hand, control=True, pty=pty)
+    for fd in hand:
+        os.close(fd)
+    server.ended(process)
+    found = _open(process.output())
+    numbers = range(FIRST_HANDED, FIRST_HANDED + MAX_HANDED)
+    # 3 is the shell's own, for what it lists.
+    assert sorted(number for number in found if number > 3) == [*numbers, FIRST_HANDED + MAX_HANDED]
+    assert all("memfd:handed" in found[number] for number in numbers)
+    assert found[FIRST_HANDED + MAX_HANDED].startswith("socket:")
+
+
+def test_a_limit_of_open_files_does_not_take_them_away(server: Server) -> None:
+    fd = _memory(b"handed")
+    os.lseek(fd, 0, os.SEEK_SET)
+    process = server.sh(f"cat /proc/self/fd/{FIRST_HANDED}", hand=[fd], rlimits=((RLIMIT_NOFILE, 20, 20),))
+    os.close(fd)
+    server.ended(process)
+    assert process.output() == b"handed"
+
+
+def test_a_listening_socket_is_the_program_s_alone(supervisor: Supervised, server: Server) -> None:
+    """When the program ends nobody listens any more; while it lives the supervisor has no copy."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    code = ACCEPT.format(FIRST_HANDED)
+    process = server.python(code, hand=[listener.fileno()])
+    name = os.readlink(f"/proc/self/fd/{listener.fileno()}")
+    listener.close()
+    assert name not in supervisor.descriptors()
+    with socket.create_connection(address, 20) as connection:
+        assert connection.recv(9) == b"hello"
+    server.kill(process, signal.SIGKILL)
+    server.ended(process)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, 20).close()
+
+
+def test_a_start_that_fails_gives_them_back(supervisor: Supervised, server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        before = len(supervisor.descriptors())
+        for _ in range(3):
+            with pytest.raises(Refused):
+                server.spawn("/nonexistent/program", hand=[listener.fileno()], control=True)
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, 20).close()
+    eventually(lambda: len(supervisor.descriptors()) <= before + 1, "no more descriptors than before")
+
+
+def test_every_server_gets_the_control_socket(supervisor: Supervised, server: Server) -> None:
+    """What one has looked at without taking it the next one still finds; also after the program's end."""
+    process = server.python(TELL.format(FIRST_HANDED), control=True)
+    assert process.record.control
+    assert process.record.stdin_open
+
+    def looked() -> bytes:
+        try:
+            with socket.socket(fileno=os.dup(process.control_fd)) as control:
+                return control.recv(100, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+
+    assert server.until(looked, "what was told") == b"told\n"
+    os.kill(server.os_pid, signal.SIGKILL)
+    second = supervisor.serve()
+    process = second.processes[process.pid]
+    assert looked() == b"told\n"
+    process.write(b"\n")
+    second.ended(process)
+    assert looked() == b"told\nmore\n"
+
+
+def test_what_is_noted_is_kept(supervisor: Supervised, server: Server) -> None:
+    process = server.sh("read x", meta={"own": 1, "ready": None})
+    facts = {"ready": {"state": "ready"}, "ports": [1, "ü"]}
+    server.ask("note", process, facts=facts)
+    path = supervisor.state_dir / "processes" / f"{process.pid}.json"
+    eventually(lambda: path.exists() and "ports" in json.loads(path.read_text())["meta"], "a record")
+    os.kill(server.os_pid, signal.SIGKILL)
+    second = supervisor.serve()
+    assert second.processes[process.pid].record.meta == {"own": 1, **facts}
+    second.processes[process.pid].write(b"\n")
+    second.ended(second.processes[process.pid])
+    # Also of one that has ended, and of one that is not there.
+    second.ask("note", second.processes[process.pid], facts={"later": True})
+    second.channel.send({"do": "note", "pid": 4711, "facts": {}})
+    second.ended(second.sh("true"))
+    assert json.loads(path.read_text())["meta"]["later"] is True
