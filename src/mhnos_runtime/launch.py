@@ -6,7 +6,7 @@ Plain data that travels as JSON between server and supervisor. Knows no policy, 
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 STDOUT = 0
@@ -154,6 +154,10 @@ class LaunchPlan:
     handed: int = 0
     control: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def after_start(self) -> LaunchPlan:
+        """What is still needed once its child has it: the rest would be most of what a process costs."""
+        return replace(self, env={}, confine=Confinement(limits=self.confine.limits))
 
     def to_dict(self) -> dict[str, Any]:
         return {**_shallow(self), "confine": self.confine.to_dict()}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from resource import RLIMIT_NOFILE
 
 import pytest
 
-from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED
+from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED, LaunchPlan
 from tests.supervisor.harness import Refused, Server, Supervised, eventually
 
 #: What is open in a program, as "number: what it is".
@@ -136,3 +140,24 @@ def test_what_is_noted_is_kept(supervisor: Supervised, server: Server) -> None:
     second.channel.send({"do": "note", "pid": 4711, "facts": {}})
     second.ended(second.sh("true"))
     assert json.loads(path.read_text())["meta"]["later"] is True
+
+
+def test_a_child_that_did_not_get_everything_executes_nothing(tmp_path: Path) -> None:
+    """What is missing could be the namespace that keeps it in."""
+    plan = LaunchPlan(argv=("/bin/touch", str(tmp_path / "made")), env={})
+    reader, writer = os.pipe()
+    code = (
+        "import json, os, sys; from mhnos_runtime.launch import LaunchPlan;"
+        "from mhnos_runtime.supervisor import child;"
+        "fds = [os.open('.', os.O_RDONLY), int(sys.argv[2]), 0, 1, 2];"
+        "child.become(LaunchPlan.from_dict(json.loads(sys.argv[1])), [], fds, int(sys.argv[3]))"
+    )
+    told = []
+    for sent in (6, 5):
+        command = [sys.executable, "-c", code, json.dumps(plan.to_dict()), str(writer), str(sent)]
+        subprocess.run(command, pass_fds=[writer], check=sent == 5)
+        told.append((tmp_path / "made").exists())
+    os.close(writer)
+    assert told == [False, True]
+    with open(reader, "rb") as verdict:
+        assert verdict.read() == f"setup:{errno.EMFILE}".encode()

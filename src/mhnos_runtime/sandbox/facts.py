@@ -26,7 +26,7 @@ class Facts:
     without privileges has been made. filters: seccomp programs in base64 by name: "network", "no-network",
     and both with "-no-connect" behind. cgroups: (hierarchy, directory) where groups can be made, as in
     `Limits`. system: (path, link target or "") of system directories. configuration: files and folders below
-    /etc that programs need. node: its files, read-only.
+    /etc that programs need; linked: those that are links to elsewhere. node: its files, read-only.
     sized_tmpfs, disable_userns: whether bubblewrap has these options.
     rows: the same for people.
     """
@@ -38,6 +38,7 @@ class Facts:
     cgroups: tuple[tuple[str, str], ...] = ()
     system: tuple[tuple[str, str], ...] = ()
     configuration: tuple[str, ...] = ()
+    linked: tuple[str, ...] = ()
     node: str = ""
     sized_tmpfs: bool = False
     disable_userns: bool = False
@@ -56,12 +57,13 @@ class Facts:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:
         pairs = {name: tuple(map(tuple, data[name])) for name in ("cgroups", "system")}
+        texts = {name: tuple(data[name]) for name in ("configuration", "linked")}
         known = {field.name: data[field.name] for field in fields(cls)}
         return cls(
             **{
                 **known,
                 **pairs,
-                "configuration": tuple(data["configuration"]),
+                **texts,
                 "rows": tuple(Fact(**fact) for fact in data["rows"]),
             }
         )

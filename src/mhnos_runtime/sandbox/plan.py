@@ -170,7 +170,7 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
 def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     facts = sandbox.facts
     readable = [path + "/" for path, _target in facts.system]
-    readable += [*facts.configuration, *_READABLE, *([facts.node] if facts.node else [])]
+    readable += [*facts.linked, *_READABLE, *([facts.node] if facts.node else [])]
     readable += [folder.rstrip("/") + "/" for folder in sandbox.engines]
     rules: Iterable[tuple[str, int, bool]] = (
         *((path, landlock.READ, path.endswith("/")) for path in readable),

@@ -21,7 +21,7 @@ from mhnos_runtime.process.table import Process
 
 #: Between two looks at a port: quick at first, for programs that start quickly.
 _FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 0.25
 _ANSWER_SECONDS = 5.0
 #: Read from a control socket at a time; workerd writes less in all its life.
 _CONTROL_BYTES = 64 * 1024

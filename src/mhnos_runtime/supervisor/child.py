@@ -249,15 +249,18 @@ def _be_killable() -> None:
             score.write_text("0")
 
 
-def become(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> NoReturn:
+def become(plan: LaunchPlan, doors: list[str], descriptors: list[int], sent: int) -> NoReturn:
     """Set this child up and execute the plan; what fails is written to the verdict descriptor.
 
     doors: files through which control groups are joined. descriptors: the working directory, the verdict,
     standard input, output and error (on a terminal all the same one), for a plan with a holder where to
-    write the sibling's OS pid, and the namespaces to join; last what the program is handed.
+    write the sibling's OS pid, and the namespaces to join; last what the program is handed. sent: how many of
+    them there were: with fewer, a program could start outside of a namespace.
     """
     step = ["setup"]
     try:
+        if len(descriptors) != sent:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         for name in _setup(plan, doors, descriptors):
             step[0] = name
     except BaseException as error:
@@ -273,8 +276,6 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
     cwd_fd, _verdict_fd, *rest = descriptors
     first_handed = len(rest) - plan.handed - plan.control
     stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
-    if first_handed < (5 if plan.confine.holder is not None else 3):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     yield "limits"
     for path in doors:
         with open(path, "wb", 0) as file:

@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of
 from mhnos_runtime.errors import LimitReached
@@ -44,8 +44,9 @@ class Launcher:
         """
         folder, *handed = descriptors
         with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
-            message = json.dumps({"plan": plan.to_dict(), "doors": surroundings.doors}).encode()
-            os_pid = self._tell(message, [folder, *wiring.handed_over, *handed, *wiring.for_program])
+            sent = [folder, *wiring.handed_over, *handed, *wiring.for_program]
+            told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
+            os_pid = self._tell(json.dumps(told).encode(), sent)
             self._refill_later()
             if surroundings.namespaces is not None:
                 os_pid = wiring.sibling(os_pid)
@@ -126,9 +127,16 @@ def _wait(sock: socket.socket) -> NoReturn:
         )
         if message:
             told = json.loads(message)
-            child.become(LaunchPlan.from_dict(told["plan"]), told["doors"], descriptors_of(ancillary))
+            plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
+            child.become(plan, told["doors"], descriptors, told["sent"])
     finally:
         os._exit(0)
+
+
+def _for_child(plan: LaunchPlan) -> dict[str, Any]:
+    """The plan without what only its parent needs: half of it, which would be parsed while somebody waits."""
+    told = plan.to_dict()
+    return {**told, "meta": {}, "confine": {**told["confine"], "holder": None}}
 
 
 def _own_memory_kib() -> int:

@@ -124,7 +124,7 @@ class Process:
             loop,
             archive,
             log,
-            plan,
+            plan.after_start(),
             surroundings,
             {
                 "pid": pid,
