@@ -45,3 +45,7 @@ async def test_it_needs_no_certificate_authority(tmp_path: Path) -> None:
         assert server.url.startswith("https:")
         code, _, err = await command("health", "--wait", "20", env={"MHNOS_STATE_DIR": str(server.state_dir)})
         assert (code, err) == (0, b"")
+        code, _, err = await command("ps", env={"MHNOS_STATE_DIR": str(server.state_dir)})
+        assert code == 1
+        assert b"its certificate is not trusted" in err
+        assert b"SSL_CERT_FILE" in err

@@ -120,6 +120,7 @@ EACH = [
     ("log_level", "debug", "error", '"warning"', "debug", "error", "warning"),
     ("log_format", "json", "text", '"auto"', "json", "text", "auto"),
     ("auth", "none", "token", '"none"', "none", "token", "none"),
+    ("show_token", True, "yes", "true", True, True, True),
     (
         "allow_origin",
         ("https://A.example", "https://b.example:443/"),

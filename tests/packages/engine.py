@@ -59,14 +59,10 @@ class Engine:
         plugins = self._run / "config" / "cli-plugins"
         plugins.mkdir(parents=True)
         (plugins / "docker-compose").symlink_to(compose_plugin(self._cache))
-        # Ports are published by a proxy, so that no rule of the machine's firewall is touched.
-        command = [
-            "dockerd",
-            "--iptables=false",
-            "--ip-forward=false",
-            "--ip-masq=false",
-            f"--bridge={BRIDGE}",
-        ]
+        # Ports are published by a proxy, so that no rule of the machine's firewall is touched. It ends with the tests,
+        # however those end.
+        command = ["setpriv", "--pdeathsig=TERM", "dockerd", f"--bridge={BRIDGE}"]
+        command += ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         command += [f"--host=unix://{self._run}/socket", f"--pidfile={self._run}/pid"]
         command += [f"--exec-root={self._run}/exec", f"--data-root={self._cache}/docker"]
         command += [f"--default-address-pool={POOL}"]
@@ -91,7 +87,9 @@ class Engine:
         except subprocess.TimeoutExpired:
             self._daemon.kill()
         subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
-        shutil.rmtree(self._run, ignore_errors=True)
+        for mounted in _mounts_below(self._run):  # a network namespace, which dockerd leaves
+            run(["umount", mounted], self._run)
+        shutil.rmtree(self._run)
 
     def remove_containers(self) -> None:
         for what in (["rm", "--force", "--volumes"], ["volume", "rm", "--force"]):
@@ -159,6 +157,12 @@ class Engine:
         file.write_text("\n".join(lines))
         self.run("build", "--network=host", "--file", file, "--tag", tag, context, timeout=BUILD_S)
         return tag
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    """The innermost first."""
+    paths = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return [path for path in reversed(paths) if path.startswith(f"{folder}/")]
 
 
 def compose_plugin(cache: Path) -> Path:

@@ -73,7 +73,7 @@ class Machine:
         run(["cp", "-a", "--reflink=auto", base, self.root], folder)
 
     def __enter__(self) -> Self:
-        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"]
+        command = ["setpriv", "--pdeathsig=TERM", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit"]
         command += [] if self._network else ["--private-network"]
         # nspawn's own filter lacks these; a real machine has none.
         command += ["--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self"]

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.config import ConfigError
-from mhnos_runtime.server.token import TokenStore, ensure_token, read_token, rotate_token, token_path
+from mhnos_runtime.server.token import (
+    TokenStore,
+    ensure_token,
+    is_made_here,
+    read_token,
+    rotate_token,
+    token_path,
+)
+from mhnos_runtime.testing import TestServer
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def test_made_at_first_start(state_dir: Path) -> None:
     assert state_dir.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", read_token(state_dir))
-    assert os.listdir(state_dir) == ["token"]
+    assert sorted(os.listdir(state_dir)) == ["token", "token.made"]
 
 
 def test_kept_at_the_next_start(state_dir: Path) -> None:
@@ -75,7 +83,7 @@ def test_of_many_starts_at_once_one_makes_the_token(state_dir: Path) -> None:
         thread.join()
     assert len(seen) == 8
     assert len(set(seen)) == 1
-    assert os.listdir(state_dir) == ["token"]
+    assert sorted(os.listdir(state_dir)) == ["token", "token.made"]
 
 
 def test_rotated(state_dir: Path) -> None:
@@ -85,11 +93,47 @@ def test_rotated(state_dir: Path) -> None:
     assert new != old
     assert read_token(state_dir) == new
     assert token_path(state_dir).stat().st_mode & 0o777 == 0o600
-    assert os.listdir(state_dir) == ["token"]
+    assert sorted(os.listdir(state_dir)) == ["token", "token.made"]
 
 
 def test_rotating_makes_one_where_there_is_none(state_dir: Path) -> None:
     assert rotate_token(state_dir) == read_token(state_dir)
+
+
+def test_its_own_token_is_told_from_an_operator_s(state_dir: Path) -> None:
+    path = ensure_token(state_dir)
+    assert is_made_here(state_dir)
+    path.write_text("my.own~token-" + "x" * 30)
+    assert not is_made_here(state_dir)
+    rotate_token(state_dir)
+    assert is_made_here(state_dir)
+
+
+@pytest.mark.parametrize("note", [None, b"", b"0" * 64, b"\xff"])
+def test_a_token_without_its_note_counts_as_the_operator_s(state_dir: Path, note: bytes | None) -> None:
+    ensure_token(state_dir)
+    (state_dir / "token.made").unlink()
+    if note is not None:
+        (state_dir / "token.made").write_bytes(note)
+    assert not is_made_here(state_dir)
+
+
+async def test_the_start_shows_its_own_token_where_a_setting_says_so_and_an_operator_s_never(
+    tmp_path: Path,
+) -> None:
+    """Here stdout is a pipe, which is to a log what a terminal is not."""
+    async with TestServer(tmp_path) as server:
+        token = server.token
+    assert token not in server.greeting
+    assert "mhnos-runtime token shows it" in server.greeting
+    async with TestServer(tmp_path, environment={"MHNOS_SHOW_TOKEN": "true"}) as server:
+        assert f"/?token={token}\n" in server.greeting
+    given = "my.own~token-" + "x" * 30
+    (tmp_path / "state" / "token").write_text(given)
+    async with TestServer(tmp_path, "--show-token") as server:
+        pass
+    assert given not in server.greeting + server.log.read_text()
+    assert token not in server.log.read_text()
 
 
 def test_token_of_an_operator(state_dir: Path) -> None:

@@ -20,7 +20,7 @@ from mhnos_runtime import __version__, config
 from mhnos_runtime.cli import host
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.sandbox import cgroups
-from mhnos_runtime.server.token import ensure_token, read_token
+from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
 
 SERVER_FILE = "server.json"
 _BACKLOG = 1024
@@ -143,11 +143,12 @@ def _publish(state_dir: Path, facts: dict[str, object]) -> None:
 
 
 def _greet(settings: Settings, user: host.User, url: str, token_file: Path) -> None:
-    """For people on stdout. The token is shown on a terminal only: elsewhere stdout ends in a log."""
+    """For people on stdout. Elsewhere than on a terminal that ends in a log: what an operator keeps secret is
+    never shown there, and the runtime's own token only when a setting says so."""
     lines = [f"MHNOS runtime {__version__}", f"  listening  {url}", f"  workspace  {settings.workspace}"]
     if settings.auth == "none":
         lines.append("  token      none needed (--auth none)")
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() or (settings.show_token and is_made_here(settings.state_dir)):
         query = f"{url.replace('http', 'ws', 1)}/?token={read_token(settings.state_dir)}"
         lines += [f"  token      {token_file}", f"  connect    {query}"]
     else:

@@ -72,6 +72,11 @@ class Link:
             raise ConnectFailed(f"{url} did not answer within {CONNECT_TIMEOUT_S:.0f} s") from None
         except aiohttp.WSServerHandshakeError as error:
             raise refusal(url, error.status) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ConnectFailed(
+                f"cannot connect to {url}: its certificate is not trusted, or is of another name",
+                hint="with a certificate of your own: SSL_CERT_FILE=cert.pem, and an address that it names",
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectFailed(
                 f"cannot connect to {url}: {_reason(error)}",

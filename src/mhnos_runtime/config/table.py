@@ -202,6 +202,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("auth", one_of("token", "none"), "token", "what clients must show; none only on loopback"),
     Setting(
+        "show_token",
+        switch(),
+        False,
+        "show a token that the runtime made itself at the start, also where that is no terminal but a log",
+    ),
+    Setting(
         "allow_origin",
         many(origin, "origins such as https://desk.example.com, or null", "ORIGIN"),
         (),
@@ -249,6 +255,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "text", "json"]
     auth: Literal["token", "none"]
+    show_token: bool
     allow_origin: tuple[str, ...]
     allow_host: tuple[str, ...]
     tls_cert: Path | None

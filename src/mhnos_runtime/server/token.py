@@ -18,6 +18,8 @@ from pathlib import Path
 from mhnos_runtime.config import ConfigError, ensure_state_dir
 
 FILE_NAME = "token"
+#: SHA-256 of the token that the runtime made, beside it: by that it is told from one that an operator put there.
+MADE_NAME = "token.made"
 TOKEN_BYTES = 32
 
 # What fits unescaped into a header, a query and a subprotocol (RFC 9110, 5.6.2; RFC 3986, 2.3). An operator
@@ -47,6 +49,7 @@ def ensure_token(state_dir: Path) -> Path:
         try:
             # Unlike a rename, a link never replaces what another start has just made.
             os.link(draft, path)
+            _note_made(path)
         except FileExistsError:
             pass
         finally:
@@ -57,9 +60,19 @@ def ensure_token(state_dir: Path) -> Path:
 
 
 def rotate_token(state_dir: Path) -> str:
-    """Put a new token in the place of the old one, which stops working at once. Returns the new one."""
+    """Put a new token in the place of the old one, which stops working at once. Returns the new one.
+
+    Raises ConfigError when the state directory is not fit to hold a secret, or the file is mounted there.
+    """
     path = token_path(ensure_state_dir(state_dir))
-    os.rename(_write_draft(path), path)
+    draft = _write_draft(path)
+    try:
+        os.rename(draft, path)
+    except OSError as error:
+        os.unlink(draft)
+        hint = "change the file that is mounted there, and start again"
+        raise ConfigError(f"token file {path} cannot be replaced: {error.strerror}", hint=hint) from None
+    _note_made(path)
     _sync_folder(path.parent)
     return read_token(state_dir)
 
@@ -69,17 +82,38 @@ def read_token(state_dir: Path) -> str:
     return _read(token_path(state_dir))[0]
 
 
+def is_made_here(state_dir: Path) -> bool:
+    """Whether the token in force is one that the runtime made. Raises ConfigError as `read_token` does."""
+    token = read_token(state_dir)
+    try:
+        noted = (state_dir / MADE_NAME).read_bytes()
+    except OSError:
+        return False
+    return hmac.compare_digest(noted, _digest(token).hex().encode())
+
+
+def _note_made(path: Path) -> None:
+    """Without the note, as after a crash in between, a token only counts as the operator's."""
+    note = path.with_name(f".{MADE_NAME}.{secrets.token_hex(8)}")
+    _write_private(note, _digest(_read(path)[0]).hex())
+    os.rename(note, path.with_name(MADE_NAME))
+
+
 def _write_draft(path: Path) -> Path:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    _write_private(draft, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n")
+    return draft
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         # The mode is set again since the process's umask may have taken from it.
         os.fchmod(descriptor, 0o600)
-        os.write(descriptor, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode())
+        os.write(descriptor, text.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return draft
 
 
 def _sync_folder(folder: Path) -> None:
@@ -97,6 +131,8 @@ def _read(path: Path) -> tuple[str, _Signature]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         hint = "start the server once, or run: mhnos-runtime token --rotate"
+        if isinstance(error, PermissionError):
+            hint = f"it has to belong to the runtime's user: chown {os.geteuid()} {path}"
         raise ConfigError(f"token file {path} cannot be read: {error.strerror}", hint=hint) from None
     try:
         status = os.fstat(descriptor)

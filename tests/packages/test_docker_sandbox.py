@@ -1,0 +1,97 @@
+"""The sandbox in a container: what Docker's profile refuses, that each addition is needed, and who gets out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.packages.compose import FOLDER, Project
+from tests.packages.engine import IMAGE, Engine
+from tests.packages.wheel import ROOT
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+
+#: What compose.yaml gives, for `docker run`.
+HARDENED = (
+    *("--read-only", "--tmpfs=/tmp:size=256m,mode=1777", "--cap-drop=ALL", "--user=9999:9999"),
+    *("--security-opt=no-new-privileges:true", "--security-opt=systempaths=unconfined"),
+    "--security-opt=apparmor=unconfined",
+)
+
+
+def refusal(engine: Engine, image: str, *options: str) -> str:
+    done = engine.call("run", "--rm", *HARDENED, *options, image, "serve")
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_strict_is_refused_with_docker_s_own_profile(engine: Engine, image: str) -> None:
+    said = refusal(engine, image)
+    assert "sandbox is strict by default, which this machine cannot give" in said
+    assert "MHNOS_SANDBOX=relaxed" in said
+
+
+@pytest.mark.parametrize(
+    "call", ["clone", "unshare", "setns", "mount", "umount2", "pivot_root", "sethostname"]
+)
+def test_every_addition_to_the_profile_is_needed(
+    engine: Engine, image: str, tmp_path: Path, call: str
+) -> None:
+    profile = json.loads((FOLDER / "seccomp.json").read_text())
+    added = [rule for rule in profile["syscalls"] if rule.get("comment", "").startswith("mhnos: ")]
+    profile["syscalls"] = [
+        rule for rule in profile["syscalls"] if rule not in added or rule["names"] != [call]
+    ]
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    option = f"--security-opt=seccomp={tmp_path}/profile.json"
+    if call != "setns":
+        assert "which this machine cannot give" in refusal(engine, image, option)
+        return
+    # Only a start joins namespaces.
+    start = "mhnos-runtime serve & mhnos-runtime health --wait 20; mhnos-runtime run shell true"
+    done = engine.call("run", "--rm", *HARDENED, option, "--entrypoint=sh", image, "-c", start)
+    assert done.returncode != 0
+    assert "could not be started (namespaces: Operation not permitted)" in done.stderr
+
+
+def test_a_hostile_process_meets_the_same_escape_suite(engine: Engine, image: str) -> None:
+    """The sandbox's own tests, inside a container as compose.yaml makes it."""
+    lines = [f"FROM {image}", "USER 0:0", "RUN apt-get update -qq && apt-get install -y -qq python3-venv"]
+    lines += ["COPY requirements /tests/requirements", "RUN python3 -m venv /tests/venv"]
+    pip = (
+        "RUN /tests/venv/bin/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation -r"
+    )
+    lines += [f"{pip} /tests/requirements/{name}.txt" for name in ("build", "runtime", "dev")]
+    tag = engine.build_from(lines, f"{IMAGE}:tests")
+    mounts = [f"--volume={ROOT / name}:/tests/{name}:ro" for name in ("src", "tests", "pyproject.toml")]
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/sandbox/test_escape.py", "-k", "strict")
+    done = engine.call(
+        *(
+            "run",
+            "--rm",
+            "--sysctl=net.ipv6.conf.all.disable_ipv6=0",
+            "--env=PYTHONPATH=/tests/src",
+            "--workdir=/tests",
+            "--memory=4g",
+            "--pids-limit=4096",
+        ),
+        *(*HARDENED, PROFILE, *mounts, "--entrypoint=/tests/venv/bin/python", tag, *command),
+        timeout=600,
+    )
+    closing = re.search(r"^(\d+) passed(?:, (\d+) deselected)? in", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert closing is not None, done.stdout[-2000:]
+    assert int(closing[1]) > 100
+
+
+def test_limits_bite(engine: Engine, image: str) -> None:
+    memory = 'import sys; x = bytearray(10**9); print("had it")'
+    limited = ("run", "--rm", "--memory=200m", "--memory-swap=200m", "--pids-limit=20", *HARDENED, PROFILE)
+    done = engine.call(*limited, "--entrypoint=python3", image, "-c", memory)
+    assert (done.returncode, done.stdout) == (137, "")
+    fork = "for i in $(seq 40); do sleep 5 & done; echo all"
+    done = engine.call(*limited, "--entrypoint=bash", image, "-c", fork)
+    assert "Resource temporarily unavailable" in done.stderr

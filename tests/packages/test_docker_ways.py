@@ -1,0 +1,144 @@
+"""What else compose.yaml offers, each for real: relaxed, secrets as files, TLS by Caddy, OpenClaw, limits."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhnos_runtime.client import Output, connect
+from tests.packages.compose import Project, free_port, owned_by_the_image
+from tests.packages.engine import IMAGE, Engine
+from tests.packages.scene import eventually
+from tests.packages.wheel import ROOT, run
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+
+
+def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_path: Path) -> None:
+    """With Debian's Caddy, whose own authority signs for localhost."""
+    lines = [f"FROM {engine.base_image()}", "ENV XDG_DATA_HOME=/data"]
+    lines += ["RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy"]
+    lines += ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]']
+    port = free_port()
+    project = Project(
+        engine,
+        "mhnos-tls",
+        MHNOS_CADDY_IMAGE=engine.build_from(lines, "mhnos-test-caddy"),
+        MHNOS_TLS_PUBLISH=f"127.0.0.1:{port}",
+        MHNOS_HTTP_PUBLISH=f"127.0.0.1:{free_port()}",
+        MHNOS_ALLOW_HOST=f"localhost:{port}",
+    )
+    try:
+        project.run("--profile", "tls", "up", "--detach", "--no-build", "--wait")
+        root = "/data/caddy/pki/authorities/local/root.crt"
+        eventually(lambda: project.call("exec", "-T", "caddy", "test", "-s", root).returncode == 0)
+        (tmp_path / "root.pem").write_text(project.run("exec", "-T", "caddy", "cat", root))
+        (tmp_path / "token").write_text(project.token)
+        check = [sys.executable, "-m", "mhnos_runtime", "check", f"https://localhost:{port}"]
+        env = {**engine.env, "SSL_CERT_FILE": str(tmp_path / "root.pem")}
+        run([*check, "--token-file", tmp_path / "token"], ROOT, env)
+    finally:
+        project.call("--profile", "tls", "down", "--volumes")
+
+
+def test_relaxed_works_with_docker_s_own_profiles(engine: Engine, image: str) -> None:
+    project = Project(engine, "mhnos-relaxed", "compose.relaxed.yaml")
+    try:
+        project.up()
+        options = engine.inspect(project.container)["HostConfig"]["SecurityOpt"]
+        assert options == ["no-new-privileges:true"]
+        assert engine.inspect(project.container)["HostConfig"]["MaskedPaths"]
+        levels = json.loads(project.inside("mhnos-runtime", "doctor", "--json"))["levels"]
+        assert levels["relaxed"]["available"]
+        assert levels["strict"] == {"available": False, "missing": ["user namespaces"]}
+        assert project.inside("mhnos-runtime", "run", "shell", "cat /proc/1/environ || echo no") == "no\n"
+    finally:
+        project.down()
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Path]:
+    """A token and a certificate of one's own, for localhost."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    run(["openssl", "req", "-x509", *curve, "-keyout", key, "-out", cert, *name], tmp_path)
+    for path in (cert, key):
+        owned_by_the_image(path, path.read_text())
+    token = owned_by_the_image(tmp_path / "token", secrets.token_urlsafe(32) + "\n")
+    return {"MHNOS_TOKEN_FILE": token, "MHNOS_TLS_CERT_FILE": cert, "MHNOS_TLS_KEY_FILE": key}
+
+
+def with_secrets(engine: Engine, given: dict[str, Path]) -> Project:
+    settings = {name: str(path) for name, path in given.items()}
+    return Project(engine, "mhnos-secrets", "compose.secrets.yaml", **settings)
+
+
+def test_secrets_are_files_and_the_log_does_not_show_them(
+    engine: Engine, image: str, given: dict[str, Path]
+) -> None:
+    token = given["MHNOS_TOKEN_FILE"].read_text().strip()
+    with with_secrets(engine, given) as project:
+        project.up()
+        url = f"https://127.0.0.1:{project.port}"
+        check = [sys.executable, "-m", "mhnos_runtime", "check", url, "--token-file"]
+        env = {**engine.env, "SSL_CERT_FILE": str(given["MHNOS_TLS_CERT_FILE"])}
+        run([*check, given["MHNOS_TOKEN_FILE"]], ROOT, env)
+        assert project.token == token
+        assert "mhnos-runtime token shows it" in project.log
+        assert token not in project.log
+        refused = project.call("exec", "-T", "runtime", "mhnos-runtime", "token", "--rotate")
+        assert "cannot be replaced" in refused.stderr
+        assert token not in json.dumps(engine.inspect(project.container))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.chmod(0o644), "can be read by others (mode 0644)"),
+        (lambda path: os.chown(path, 0, 0), "chown 9999 /var/lib/mhnos-runtime/state/token"),
+        (lambda path: path.write_text("short"), "is damaged: expected 32 to 256 of"),
+        (lambda path: path.unlink(), "bind source path does not exist"),
+    ],
+    ids=["open", "of another", "damaged", "missing"],
+)
+def test_a_wrong_secret_ends_the_start_with_its_reason(
+    engine: Engine, image: str, given: dict[str, Path], spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(given["MHNOS_TOKEN_FILE"])
+    with with_secrets(engine, given) as project:
+        done = project.call("run", "--rm", "-T", "runtime")
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+async def test_the_profile_openclaw_runs_its_gateway(engine: Engine) -> None:
+    """Health is asked by OpenClaw's own command, through the client and the published port."""
+    tag = engine.build(f"{IMAGE}:openclaw", INSTALL_OPENCLAW="true")
+    settings = {"MHNOS_OPENCLAW_IMAGE": tag, "service": "openclaw", "profile": "openclaw"}
+    with Project(engine, "mhnos-openclaw", **settings) as project:
+        project.up()
+        async with connect(project.url, project.token) as runtime:
+            gateway = await runtime.spawn("openclaw", "start")
+            ready = await asyncio.wait_for(anext(aiter(gateway.output())), READY_S)
+            assert ready
+
+
+def test_limits_of_the_container_bite(engine: Engine, image: str) -> None:
+    limits = {"MHNOS_CONTAINER_MEMORY": "200m", "MHNOS_CONTAINER_PIDS": "40", "MHNOS_CONTAINER_CPUS": "0.5"}
+    with Project(engine, "mhnos-limits", **limits) as project:
+        memory = 'import sys; x = bytearray(10**9); print("had it")'
+        done = project.call("run", "--rm", "-T", "--entrypoint=python3", "runtime", "-c", memory)
+        assert (done.returncode, done.stdout) == (137, "")
+        fork = "for i in $(seq 60); do sleep 5 & done; echo all"
+        done = project.call("run", "--rm", "-T", "--entrypoint=bash", "runtime", "-c", fork)
+        assert "Resource temporarily unavailable" in done.stderr
+        spin = "import resource, time; end = time.time() + 2\nwhile time.time() < end: pass\n"
+        spin += "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
+        used = project.run("run", "--rm", "-T", "--entrypoint=python3", "runtime", "-c", spin)
+        assert float(used) < 1.5
