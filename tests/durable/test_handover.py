@@ -4,6 +4,7 @@ over."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -132,6 +133,19 @@ async def test_a_version_that_does_not_understand_the_state_leaves_all_running(t
         assert await anext(process.output()) == Output("stdout", 7, b"got again\n")
         await process.close_stdin()
         assert (await process.wait()).code == 0
+
+
+async def test_a_version_that_cannot_take_over_is_told_so_at_once(tmp_path: Path) -> None:
+    """It had waited for the server that never came, and then guessed."""
+    async with server_in(tmp_path) as server, client_of(server) as runtime:
+        await runtime.status()
+        file, before = server.state_dir / "server.json", server.server_pid()
+        facts = json.loads(file.read_text())
+        file.write_text(json.dumps({**facts, "stateVersion": facts["stateVersion"] - 1}))
+        code, said = await reload(server, "--wait", "50s")
+        assert (code, "does not understand the running one's state; all runs on" in said) == (1, True)
+        assert server.server_pid() == before
+        assert "reloading" not in server.log.read_text()
 
 
 async def test_there_is_nothing_to_reload(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""compose.yaml as a project of a test, with a port of its own. Knows compose and its variables, and no test."""
+"""compose.yaml as a project of a test, with a port of its own. Knows compose and its variables, no test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def owned_by_the_image(path: Path, text: str) -> Path:
 
 
 class Project:
-    """Use as a context manager. url, token: for clients on this machine. service: the one that all is about."""
+    """Use as a context manager. url, token: for clients on this machine. service: the one of interest."""
 
     def __init__(
         self,

@@ -1,22 +1,49 @@
-"""What these tests share: machines and bundles. What boots something takes minutes and runs when asked for:
-`make test-packages` does; the wheel's are part of every run.
+"""What these tests share: an engine, machines and bundles. What boots something takes minutes and runs when
+asked for: `make test-packages` does; the wheel's are part of every run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.packages.engine import Engine
 from tests.packages.machine import Machine, base_system
 from tests.packages.wheel import ROOT, run
 
 #: Where things are kept that take long to make and do not depend on the project.
 CACHE = Path(os.environ.get("MHNOS_PACKAGES_CACHE", "/var/cache/mhnos-runtime-tests"))
+FIGURE = "figure of a package"
 
-collect_ignore = [] if os.environ.get("MHNOS_TEST_PACKAGES") else ["test_docker.py", "test_systemd.py"]
+collect_ignore_glob = [] if os.environ.get("MHNOS_TEST_PACKAGES") else ["test_docker*.py", "test_systemd.py"]
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Has a line printed at the end of the run, whichever process the test runs in."""
+    return lambda line: record_property(FIGURE, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    lines = [str(said) for report in reports for name, said in report.user_properties if name == FIGURE]
+    if lines:
+        terminalreporter.section("figures, for docs/performance.md")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    with Engine(CACHE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine) -> str:
+    return engine.build()
 
 
 @pytest.fixture(scope="session")

@@ -59,8 +59,8 @@ class Engine:
         plugins = self._run / "config" / "cli-plugins"
         plugins.mkdir(parents=True)
         (plugins / "docker-compose").symlink_to(compose_plugin(self._cache))
-        # Ports are published by a proxy, so that no rule of the machine's firewall is touched. It ends with the tests,
-        # however those end.
+        # Ports are published by a proxy, so that no rule of the machine's firewall is touched. It ends with
+        # the tests, however those end.
         command = ["setpriv", "--pdeathsig=TERM", "dockerd", f"--bridge={BRIDGE}"]
         command += ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         command += [f"--host=unix://{self._run}/socket", f"--pidfile={self._run}/pid"]

@@ -1,4 +1,4 @@
-"""What the container and the service are put through alike: a process that counts, and one that ends in order.
+"""What container and service are put through alike: a process that counts, and one that ends in order.
 
 Knows shell and Python programs; not where they run.
 """

@@ -1,4 +1,4 @@
-"""The image and compose.yaml on a real Docker engine: from nothing to a shell, hardening from inside, faults, upgrade.
+"""Image and compose.yaml on a real Docker engine: from nothing to a shell, hardening, faults, upgrade.
 
 The tests are one story, in the order in which they stand, on one project.
 """
@@ -61,7 +61,7 @@ def test_the_dockerfile_is_clean() -> None:
     run([Path(sys.executable).with_name("hadolint"), FOLDER / "Dockerfile"], ROOT)
 
 
-def test_from_nothing_to_a_healthy_container(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_nothing_to_a_healthy_container(project: Project, figure: Callable[[str], None]) -> None:
     project.up()
     state = project.engine.inspect(project.container)["State"]
     healthy = datetime.fromisoformat(state["Health"]["Log"][0]["End"])
@@ -69,10 +69,7 @@ def test_from_nothing_to_a_healthy_container(project: Project, capfd: pytest.Cap
     assert state["Health"]["Log"][0]["ExitCode"] == 0
     size = project.engine.inspect(IMAGE)["Size"]
     stats = project.engine.run("stats", "--no-stream", "--format", "{{.MemUsage}}", project.container)
-    with capfd.disabled():
-        print(
-            f"\ndocker: image {size / 1e6:.0f} MB, healthy after {seconds:.1f} s, idle memory {stats.strip()}"
-        )
+    figure(f"docker: image {size / 1e6:.0f} MB, healthy after {seconds:.1f} s, idle memory {stats.strip()}")
     assert seconds < 5
     assert size < 500e6
     with urllib.request.urlopen(f"{project.url}/health", timeout=5) as answer:
@@ -127,7 +124,8 @@ def test_kernel_settings_cannot_be_written(project: Project) -> None:
 
 
 def test_doctor_says_what_holds(project: Project) -> None:
-    assert {name for name, level in project.levels().items() if level["available"]} == {"strict", "relaxed", "none"}
+    given = {name for name, level in project.levels().items() if level["available"]}
+    assert given == {"strict", "relaxed", "none"}
     project.inside("mhnos-runtime", "check")
     assert "workerd" in project.inside("mhnos-runtime", "engines", "list")
     (row,) = json.loads(

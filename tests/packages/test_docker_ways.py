@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,22 +20,32 @@ from tests.packages.wheel import ROOT, run
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
 
 
+def test_relaxed_works_with_docker_s_own_profiles(engine: Engine, image: str) -> None:
+    with Project(engine, "mhnos-relaxed", "compose.relaxed.yaml") as project:
+        project.up()
+        settings = engine.inspect(project.container)["HostConfig"]
+        assert settings["SecurityOpt"] == ["no-new-privileges:true"]
+        assert settings["MaskedPaths"]
+        levels = project.levels()
+        assert levels["relaxed"]["available"]
+        assert levels["strict"] == {"available": False, "missing": ["user namespaces"]}
+        assert project.inside("mhnos-runtime", "run", "shell", "cat /proc/1/environ || echo no") == "no\n"
+
+
 def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_path: Path) -> None:
     """With Debian's Caddy, whose own authority signs for localhost."""
     lines = [f"FROM {engine.base_image()}", "ENV XDG_DATA_HOME=/data"]
     lines += ["RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy"]
     lines += ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]']
     port = free_port()
-    project = Project(
-        engine,
-        "mhnos-tls",
-        MHNOS_CADDY_IMAGE=engine.build_from(lines, "mhnos-test-caddy"),
-        MHNOS_TLS_PUBLISH=f"127.0.0.1:{port}",
-        MHNOS_HTTP_PUBLISH=f"127.0.0.1:{free_port()}",
-        MHNOS_ALLOW_HOST=f"localhost:{port}",
-    )
-    try:
-        project.run("--profile", "tls", "up", "--detach", "--no-build", "--wait")
+    settings = {
+        "MHNOS_CADDY_IMAGE": engine.build_from(lines, "mhnos-test-caddy"),
+        "MHNOS_TLS_PUBLISH": f"127.0.0.1:{port}",
+        "MHNOS_HTTP_PUBLISH": f"127.0.0.1:{free_port()}",
+        "MHNOS_ALLOW_HOST": f"localhost:{port}",
+    }
+    with Project(engine, "mhnos-tls", profile="tls", **settings) as project:
+        project.up()
         root = "/data/caddy/pki/authorities/local/root.crt"
         eventually(lambda: project.call("exec", "-T", "caddy", "test", "-s", root).returncode == 0)
         (tmp_path / "root.pem").write_text(project.run("exec", "-T", "caddy", "cat", root))
@@ -42,23 +53,6 @@ def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_pat
         check = [sys.executable, "-m", "mhnos_runtime", "check", f"https://localhost:{port}"]
         env = {**engine.env, "SSL_CERT_FILE": str(tmp_path / "root.pem")}
         run([*check, "--token-file", tmp_path / "token"], ROOT, env)
-    finally:
-        project.call("--profile", "tls", "down", "--volumes")
-
-
-def test_relaxed_works_with_docker_s_own_profiles(engine: Engine, image: str) -> None:
-    project = Project(engine, "mhnos-relaxed", "compose.relaxed.yaml")
-    try:
-        project.up()
-        options = engine.inspect(project.container)["HostConfig"]["SecurityOpt"]
-        assert options == ["no-new-privileges:true"]
-        assert engine.inspect(project.container)["HostConfig"]["MaskedPaths"]
-        levels = json.loads(project.inside("mhnos-runtime", "doctor", "--json"))["levels"]
-        assert levels["relaxed"]["available"]
-        assert levels["strict"] == {"available": False, "missing": ["user namespaces"]}
-        assert project.inside("mhnos-runtime", "run", "shell", "cat /proc/1/environ || echo no") == "no\n"
-    finally:
-        project.down()
 
 
 @pytest.fixture
@@ -117,16 +111,25 @@ def test_a_wrong_secret_ends_the_start_with_its_reason(
     assert said in done.stderr
 
 
-async def test_the_profile_openclaw_runs_its_gateway(engine: Engine) -> None:
+async def test_the_profile_openclaw_runs_its_gateway(engine: Engine, image: str) -> None:
     """Health is asked by OpenClaw's own command, through the client and the published port."""
     tag = engine.build(f"{IMAGE}:openclaw", INSTALL_OPENCLAW="true")
-    settings = {"MHNOS_OPENCLAW_IMAGE": tag, "service": "openclaw", "profile": "openclaw"}
-    with Project(engine, "mhnos-openclaw", **settings) as project:
+    with Project(
+        engine, "mhnos-openclaw", service="openclaw", profile="openclaw", MHNOS_OPENCLAW_IMAGE=tag
+    ) as project:
         project.up()
         async with connect(project.url, project.token) as runtime:
             gateway = await runtime.spawn("openclaw", "start")
-            ready = await asyncio.wait_for(anext(aiter(gateway.output())), READY_S)
-            assert ready
+            serving = await gateway.until_serving()
+            assert serving is not None
+            assert serving.state == "ready", serving
+            asked = await runtime.spawn("openclaw", "gateway", args=["health"])
+            said = b"".join([item.data async for item in asked.output() if isinstance(item, Output)])
+            assert ((await asked.wait()).code, b"OK" in said) == (0, True), said
+            await gateway.kill()
+            assert (await gateway.wait()).code == 0
+        project.run("stop")
+        assert engine.inspect(project.container)["State"]["ExitCode"] == 0
 
 
 def test_limits_of_the_container_bite(engine: Engine, image: str) -> None:

@@ -13,12 +13,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.packages.conftest import CACHE
 from tests.packages.machine import Machine, base_system
+from tests.packages.scene import COUNT, COUNTED, SOON, STOPPED, eventually
 from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
 from tests.project.console import Step
 from tests.project.console import run as shown_as_run
@@ -29,24 +29,6 @@ UNIT = ROOT / "packaging" / "systemd" / "mhnos-runtime.service"
 PAGE = (ROOT / "docs" / "how-to" / "systemd.md").read_text(encoding="utf-8")
 WORKSPACE = "/var/lib/mhnos-runtime/workspace"
 PLACES = ("/opt", "/etc", "/usr/local", "/var/lib", "/var/cache", "/var/log", "/root", "/home")
-#: Seconds until something that systemd does by itself is seen.
-SOON = 30.0
-LINES = 1500
-COUNT = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.004; done"
-STOPPED = """import signal
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-print("up", flush=True)
-print("told", signal.sigwait([signal.SIGTERM]).value, flush=True)
-"""
-COUNTED = "".join(f"line {number}\n" for number in range(LINES))
-
-
-def eventually(what: Callable[[], Any], seconds: float = SOON) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-    return value
 
 
 def put(machine: Machine, bundle: Path, name: str) -> str:
@@ -129,7 +111,7 @@ def test_packages_are_not_installed_unasked(machine: Machine, bundle: Path, befo
 
 
 def test_from_nothing_to_a_shell_without_a_network(
-    machine: Machine, bundle: Path, capfd: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, figure: Callable[[str], None]
 ) -> None:
     started = time.monotonic()
     said = machine.run(put(machine, bundle, "first"), "--yes")
@@ -138,6 +120,7 @@ def test_from_nothing_to_a_shell_without_a_network(
     assert "/var/lib/mhnos-runtime/state/token" in said
     token = machine.run("mhnos-runtime", "token").strip()
     assert token not in said
+    assert token not in machine.run("journalctl", "--unit", "mhnos-runtime")
     assert machine.run("systemctl", "is-enabled", "mhnos-runtime") == "enabled\n"
     assert (
         machine.run("mhnos-runtime", "run", "shell", "whoami; pwd; echo $((6*7))")
@@ -145,8 +128,8 @@ def test_from_nothing_to_a_shell_without_a_network(
     )
     rows = json.loads(machine.run("mhnos-runtime", "ps", "--all", "--json"))
     assert {row["sandbox"] for row in rows} == {"strict"}
-    with capfd.disabled():
-        print(f"\nsystemd: installed in {took:.1f} s")
+    idle = int(machine.run("systemctl", "show", "--property=MemoryCurrent", "--value", "mhnos-runtime"))
+    figure(f"systemd: installed in {took:.1f} s, idle memory {idle / 1e6:.0f} MB")
 
 
 def test_nobody_else_reads_the_token_or_the_workspace(machine: Machine) -> None:

@@ -48,7 +48,7 @@ def _wait(folder: Path, until: float) -> dict[str, Any]:
     """The first answer. Raises MhnosError when there is none in time."""
     while True:
         try:
-            return _ask(json.loads((folder / "server.json").read_text())["url"])
+            return ask(json.loads((folder / "server.json").read_text())["url"])
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             if time.monotonic() >= until:
                 raise MhnosError(
@@ -58,7 +58,8 @@ def _wait(folder: Path, until: float) -> dict[str, Any]:
         time.sleep(POLL_S)
 
 
-def _ask(url: str) -> dict[str, Any]:
+def ask(url: str) -> dict[str, Any]:
+    """What the server at `url` says of itself. Raises OSError, HTTPException or ValueError."""
     # The certificate is for the name that clients use, not for this address; nothing secret is sent.
     trust = ssl._create_unverified_context() if url.startswith("https:") else None  # noqa: S323
     handlers = [urllib.request.HTTPSHandler(context=trust)] if trust else []

@@ -5,7 +5,7 @@ Knows the supervisor by its pid and its signal, and the server by its health.
 
 from __future__ import annotations
 
-import asyncio
+import http.client
 import json
 import os
 import signal
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import click
 
-from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import Duration, run_async
+from mhnos_runtime.cli import exits
+from mhnos_runtime.cli.health import ask
+from mhnos_runtime.cli.target import Duration
 from mhnos_runtime.errors import MhnosError
+from mhnos_runtime.supervisor.handover import STATE_VERSION
 
 # ms; a server may take 3 s to say goodbye, and a busy machine as long again to start the next
 WAIT_MS = 15_000
 POLL_S = 0.02
-HEALTH_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def reload(state_dir: str | None, wait_ms: int) -> int:
 
     folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
     pid, url = _running(folder)
-    took_s, health = run_async(_reload(pid, url, wait_ms / 1000))
+    took_s, health = _reload(pid, url, wait_ms / 1000)
     print(f"reloaded in {took_s:.2f} s; {health.processes} processes went on")
     return exits.OK
 
@@ -66,7 +67,7 @@ def _running(folder: Path) -> tuple[int, str]:
     """The supervisor's OS pid and the runtime's address. Raises MhnosError when there is none."""
     try:
         facts = json.loads((folder / "server.json").read_text())
-        pid, url = int(facts["pid"]), str(facts["url"])
+        pid, url, state = int(facts["pid"]), str(facts["url"]), facts.get("stateVersion")
         # A file that a crash left over may name a pid that is somebody else's by now.
         if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
             raise ProcessLookupError
@@ -75,21 +76,26 @@ def _running(folder: Path) -> tuple[int, str]:
             f"no runtime uses {folder}",
             hint="--state-dir names another one; `mhnos-runtime serve` starts one",
         ) from None
+    if state != STATE_VERSION:  # the supervisor would find that too, and can tell nobody but its log
+        raise MhnosError(
+            "not reloaded: the installed version does not understand the running one's state; all runs on",
+            hint="install a version that fits, or stop and start the runtime when its processes may end",
+        )
     return pid, url
 
 
-async def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:
-    before = await _health(url)
+def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:
+    before = _health(url)
     started = time.monotonic()
     try:
         os.kill(pid, signal.SIGHUP)
     except PermissionError:
         raise MhnosError(f"process {pid} belongs to another user", hint="reload as that user") from None
     while (took_s := time.monotonic() - started) < wait_s:
-        health = await _health(url)
+        health = _health(url)
         if health is not None and health.uptime_s <= took_s:
             return time.monotonic() - started, health
-        await asyncio.sleep(POLL_S)
+        time.sleep(POLL_S)
     raise _not_reloaded(pid, before, wait_s)
 
 
@@ -104,18 +110,10 @@ def _not_reloaded(pid: int, before: Health | None, wait_s: float) -> MhnosError:
     )
 
 
-async def _health(url: str) -> Health | None:
+def _health(url: str) -> Health | None:
     """None while nobody answers."""
-    import aiohttp
-
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(HEALTH_TIMEOUT_S)) as session,
-            session.get(f"{url}/health") as response,
-        ):
-            body = await response.json()
-            return Health(float(body["uptime"]), int(body["processes"]["active"]))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, aiohttp.ClientSSLError):
-            say.error(str(error), "set SSL_CERT_FILE for a certificate of your own")
+        body = ask(url)
+        return Health(float(body["uptime"]), int(body["processes"]["active"]))
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None

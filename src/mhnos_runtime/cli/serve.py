@@ -21,6 +21,7 @@ from mhnos_runtime.cli import host
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.sandbox import cgroups
 from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.supervisor.handover import STATE_VERSION
 
 SERVER_FILE = "server.json"
 _BACKLOG = 1024
@@ -133,7 +134,8 @@ def _url(settings: Settings, port: int) -> str:
 
 
 def _publish(state_dir: Path, facts: dict[str, object]) -> None:
-    """Let clients of this machine find the runtime."""
+    """Let clients of this machine find the runtime, and a later version know whether it can take over."""
+    facts = {**facts, "stateVersion": STATE_VERSION}
     path = state_dir / SERVER_FILE
     draft = path.with_suffix(".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

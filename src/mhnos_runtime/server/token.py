@@ -18,7 +18,7 @@ from pathlib import Path
 from mhnos_runtime.config import ConfigError, ensure_state_dir
 
 FILE_NAME = "token"
-#: SHA-256 of the token that the runtime made, beside it: by that it is told from one that an operator put there.
+#: SHA-256 of the token that the runtime made, beside it: tells it from one that an operator put there.
 MADE_NAME = "token.made"
 TOKEN_BYTES = 32
 
