@@ -127,11 +127,23 @@ def test_doctor_says_what_holds(project: Project) -> None:
     given = {name for name, level in project.levels().items() if level["available"]}
     assert given == {"strict", "relaxed", "none"}
     project.inside("mhnos-runtime", "check")
-    assert "workerd" in project.inside("mhnos-runtime", "engines", "list")
     (row,) = json.loads(
         project.inside("sh", "-c", "mhnos-runtime run -d shell 'sleep 60' >&2; mhnos-runtime ps --json")
     )
     assert row["sandbox"] == "strict"
+
+
+async def test_workerd_is_there_and_serves(project: Project) -> None:
+    """Without its symbols it was another program than the one installed, and was not started."""
+    script = "export default { fetch() { return new Response('from a worker') } }"
+    project.inside("sh", "-c", f'echo "{script}" > /workspace/worker.mjs')
+    async with connect(project.url, project.token) as runtime:
+        worker = await runtime.spawn("workerd", "worker.mjs")
+        serving = await worker.until_serving()
+        assert serving is not None
+        assert serving.state == "ready", serving
+        assert project.inside("curl", "-sS", str(worker.ports[0].url)) == "from a worker"
+        await worker.kill()
 
 
 async def test_a_killed_server_loses_no_byte(project: Project) -> None:

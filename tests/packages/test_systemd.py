@@ -336,4 +336,5 @@ def test_the_lines_of_the_readme_lead_from_a_clone_to_a_shell(tmp_path: Path) ->
         online.run("env", *trust, "bash", "-c", f"cd /srv/clone && {install} --yes")
         said = online.run("bash", "-c", shown_as_run(Step(0, shell)).replace("exit\\n", "whoami; exit\\n"))
         assert "mhnos" in said.splitlines()
-        assert "workerd" in online.run("mhnos-runtime", "engines", "list")
+        engines = json.loads(online.run("mhnos-runtime", "engines", "list", "--json"))
+        assert [each["name"] for each in engines if each["state"] == "installed"] == ["workerd"]
