@@ -27,9 +27,10 @@ serve: $(STAMPS)/runtime $(STAMPS)/sandbox $(STAMPS)/engines ## set up and start
 test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Two at a time: the engine and the machine wait for registries and disks for the most part.
 test-packages: $(STAMPS)/packages ## wheel, image and service on a real engine and a booted Debian (root, some 10 minutes)
-	@tools/install-programs debootstrap systemd-container docker.io shellcheck iproute2 procps pipx
-	MHNOS_TEST_PACKAGES=1 $(BIN)/python -m pytest -n 0 tests/packages $(ARGS)
+	@tools/install-programs debootstrap systemd-container docker.io shellcheck iproute2 procps openssl pipx
+	MHNOS_TEST_PACKAGES=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/packages $(ARGS)
 
 check: $(STAMPS)/dev ## the quick, static part: style, types, import directions
 	$(BIN)/ruff check .
