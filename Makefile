@@ -30,7 +30,7 @@ test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks 
 # Two at a time: the engine and the machine wait for registries and disks for the most part.
 test-packages: $(STAMPS)/packages ## wheel, image and service on a real engine and a booted Debian (root, some 10 minutes)
 	@tools/install-programs debootstrap systemd-container docker.io shellcheck iproute2 procps openssl pipx
-	MHNOS_TEST_PACKAGES=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/packages $(ARGS)
+	MHNOS_TEST_PACKAGES=1 $(BIN)/python -m pytest -n 2 tests/packages $(ARGS)
 
 check: $(STAMPS)/dev ## the quick, static part: style, types, import directions
 	$(BIN)/ruff check .

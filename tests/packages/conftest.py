@@ -5,10 +5,13 @@ asked for: `make test-packages` does; the wheel's are part of every run.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.packages.engine import Engine
 from tests.packages.machine import Machine, base_system
@@ -18,7 +21,20 @@ from tests.packages.wheel import ROOT, run
 CACHE = Path(os.environ.get("MHNOS_PACKAGES_CACHE", "/var/cache/mhnos-runtime-tests"))
 FIGURE = "figure of a package"
 
-collect_ignore_glob = [] if os.environ.get("MHNOS_TEST_PACKAGES") else ["test_docker*.py", "test_systemd.py"]
+BOOTING = bool(os.environ.get("MHNOS_TEST_PACKAGES"))
+collect_ignore_glob = [] if BOOTING else ["test_docker*.py", "test_systemd.py"]
+
+
+class ByFirstWord(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Whatever uses the engine is run by one worker, which starts it: test_docker*.py; and so on."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        word = re.search(r"/test_([a-z]+)", nodeid)
+        return word[1] if word else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFirstWord | None:
+    return ByFirstWord(config, log) if BOOTING else None
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
 from tests.project.console import Step
 from tests.project.console import run as shown_as_run
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

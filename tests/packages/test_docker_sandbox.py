@@ -12,7 +12,7 @@ from tests.packages.compose import FOLDER, Project
 from tests.packages.engine import IMAGE, Engine
 from tests.packages.wheel import ROOT
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.timeout(900)
 
 #: What compose.yaml gives, for `docker run`.
 HARDENED = (

@@ -17,7 +17,7 @@ from tests.packages.engine import IMAGE, Engine
 from tests.packages.scene import eventually
 from tests.packages.wheel import ROOT, run
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_relaxed_works_with_docker_s_own_profiles(engine: Engine, image: str) -> None:

@@ -23,7 +23,7 @@ from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
 from tests.project.console import Step
 from tests.project.console import run as shown_as_run
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("systemd")]
+pytestmark = pytest.mark.timeout(240)
 
 UNIT = ROOT / "packaging" / "systemd" / "mhnos-runtime.service"
 PAGE = (ROOT / "docs" / "how-to" / "systemd.md").read_text(encoding="utf-8")

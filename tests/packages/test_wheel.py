@@ -28,7 +28,7 @@ from tests.packages.wheel import (
     run,
 )
 
-pytestmark = [pytest.mark.timeout(TIMEOUT_S * 2), pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.timeout(TIMEOUT_S * 2)
 
 
 @pytest.fixture(scope="module")
