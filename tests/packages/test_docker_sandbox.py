@@ -74,11 +74,11 @@ TESTS = """services:
 
 
 def with_tests(engine: Engine, image: str) -> str:
-    lines = [f"FROM {image}", "USER 0:0", "RUN apt-get update -qq && apt-get install -y -qq python3-venv"]
-    lines += ["COPY requirements /tests/requirements", "RUN python3 -m venv /tests/venv"]
-    pip = "RUN /tests/venv/bin/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation"
-    names = " ".join(f"-r /tests/requirements/{name}.txt" for name in ("build", "runtime", "dev"))
-    lines += [f"{pip} {names}", "USER 9999:9999"]
+    pip = "/tests/venv/bin/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation"
+    # What builds the one dependency without a wheel comes first.
+    steps = [f"{pip} -r /tests/requirements/{name}.txt" for name in ("build", "runtime", "dev")]
+    lines = [f"FROM {image}", "USER 0:0", "COPY requirements /tests/requirements"]
+    lines += [f"RUN {' && '.join(['python3 -m venv /tests/venv', *steps])}", "USER 9999:9999"]
     return engine.build_from(lines, f"{IMAGE}:tests")
 
 

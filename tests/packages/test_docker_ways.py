@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,14 +34,25 @@ def test_relaxed_works_with_docker_s_own_profiles(engine: Engine, image: str) ->
         assert project.inside("mhnos-runtime", "run", "shell", "cat /proc/1/environ || echo no") == "no\n"
 
 
-def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_path: Path) -> None:
-    """With Debian's Caddy, whose own authority signs for localhost."""
+TOKEN = "/var/lib/mhnos-runtime/state/token"
+
+
+@pytest.fixture(scope="module")
+def proxies(engine: Engine) -> str:
+    """Those that Debian has, since no registry of images is needed."""
     lines = [f"FROM {engine.base_image()}", "ENV XDG_DATA_HOME=/data"]
-    lines += ["RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy"]
+    lines += ["RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy nginx-light"]
     lines += ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]']
+    return engine.build_from(lines, "mhnos-test-proxies")
+
+
+def test_the_profile_tls_puts_caddy_in_front(
+    engine: Engine, image: str, proxies: str, tmp_path: Path
+) -> None:
+    """With Debian's Caddy, whose own authority signs for localhost."""
     port = free_port()
     settings = {
-        "MHNOS_CADDY_IMAGE": engine.build_from(lines, "mhnos-test-caddy"),
+        "MHNOS_CADDY_IMAGE": proxies,
         "MHNOS_TLS_PUBLISH": f"127.0.0.1:{port}",
         "MHNOS_HTTP_PUBLISH": f"127.0.0.1:{free_port()}",
         "MHNOS_ALLOW_HOST": f"localhost:{port}",
@@ -51,15 +64,22 @@ def test_the_profile_tls_puts_caddy_in_front(engine: Engine, image: str, tmp_pat
         (tmp_path / "root.pem").write_text(project.run("exec", "-T", "caddy", "cat", root))
         (tmp_path / "token").write_text(project.token)
         check = [sys.executable, "-m", "mhnos_runtime", "check", f"https://localhost:{port}"]
+        check += ["--token-file", str(tmp_path / "token")]
         env = {**engine.env, "SSL_CERT_FILE": str(tmp_path / "root.pem")}
-        run([*check, "--token-file", tmp_path / "token"], ROOT, env)
+        # The authority is there before its certificate for localhost.
+        eventually(lambda: subprocess.run(check, env=env, capture_output=True).returncode == 0)
 
 
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, Path]:
-    """A token and a certificate of one's own, for localhost."""
+    """A token and a certificate of one's own."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    name = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,DNS:desk.example.com,IP:127.0.0.1",
+    ]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     run(["openssl", "req", "-x509", *curve, "-keyout", key, "-out", cert, *name], tmp_path)
     for path in (cert, key):
@@ -145,3 +165,42 @@ def test_limits_of_the_container_bite(engine: Engine, image: str) -> None:
         spin += "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
         used = project.run("run", "--rm", "-T", "--entrypoint=python3", "runtime", "-c", spin)
         assert float(used) < 1.5
+
+
+#: Page, what its block stands in, how the proxy is started, and where it has its configuration.
+SERVER = "server {{ listen 443 ssl; server_name desk.example.com; {tls}\n{block}}}"
+SITES = {
+    "nginx": ("how-to/remote.md", SERVER, ("nginx", "-g", "daemon off;"), "/etc/nginx/conf.d/desk.conf"),
+    "caddyfile": ("operations.md", "{block}", (), "/etc/caddy/Caddyfile"),
+}
+OVERRIDE = """services:
+  runtime:
+    extra_hosts: ["desk.example.com:127.0.0.1"]
+    volumes: ["{folder}:/tls:ro"]
+"""
+
+
+@pytest.mark.parametrize("kind", SITES)
+def test_a_proxy_of_the_docs_leads_to_the_runtime(
+    engine: Engine, image: str, proxies: str, given: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """In the runtime's own network, where it is 127.0.0.1:18790 as on a server."""
+    page, frame, command, target = SITES[kind]
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    (block,) = re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    tls = "ssl_certificate /tls/cert.pem; ssl_certificate_key /tls/key.pem;"
+    block = block.replace(".com {", ".com {\n    tls /tls/cert.pem /tls/key.pem")
+    (tmp_path / "site").write_text(frame.format(block=block, tls=tls))
+    (tmp_path / "override.yaml").write_text(OVERRIDE.format(folder=tmp_path))
+    known = {"MHNOS_ALLOW_HOST": "desk.example.com", "MHNOS_ALLOW_ORIGIN": "https://desk.example.com"}
+    with Project(engine, f"mhnos-{kind}", tmp_path / "override.yaml", **known) as project:
+        project.up()
+        network = f"--network=container:{project.container}"
+        mounts = [f"--volume={tmp_path}:/tls:ro", f"--volume={tmp_path / 'site'}:{target}:ro"]
+        proxy = engine.run("run", "--detach", network, *mounts, proxies, *command).strip()
+        try:
+            check = ("mhnos-runtime", "check", "https://desk.example.com", "--token-file", TOKEN)
+            trusting = ("exec", "-T", "--env=SSL_CERT_FILE=/tls/cert.pem", "runtime", *check)
+            eventually(lambda: project.call(*trusting).returncode == 0)
+        finally:
+            engine.call("rm", "--force", proxy)

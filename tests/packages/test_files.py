@@ -44,7 +44,7 @@ def test_the_profile_is_what_the_tool_makes_of_the_default() -> None:
 
 
 def test_compose_passes_every_setting_on() -> None:
-    passed = set(re.findall(r"^    (MHNOS_[A-Z_]+):$", COMPOSE, re.MULTILINE))
+    passed = set(re.findall(r"^    (MHNOS_[A-Z_]+):(?: .*)?$", COMPOSE, re.MULTILINE))
     assert passed == {setting.env for setting in SETTINGS if setting.name not in ELSEWHERE}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import mhnos_runtime
+from mhnos_runtime.sandbox.probe import probe
 from tests.packages.wheel import (
     PIP,
     ROOT,
@@ -27,6 +30,9 @@ from tests.packages.wheel import (
     readme_lines,
     run,
 )
+from tests.project.console import Step
+from tests.project.console import run as shown_as_run
+from tests.sandbox.conftest import place, require
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S * 2)
 
@@ -37,9 +43,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment() -> Iterator[Path]:
     """The environment that the lines of the README make, up to its last one, which serves."""
-    home = tmp_path_factory.mktemp("home")
+    home = place()
     checkout = copy_checkout(home / "checkout")
     python = Path(sys.base_prefix) / "bin"
     env = clean_variables(home) | {"PATH": f"{python}:{os.environ['PATH']}"}
@@ -48,7 +54,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in lines:
         run(["bash", "-c", line], checkout, env)
     shutil.rmtree(checkout)
-    return home / "mhnos"
+    yield home / "mhnos"
+    shutil.rmtree(home)
 
 
 def metadata(wheel: Path) -> Message:
@@ -97,6 +104,39 @@ def test_it_is_the_installed_one_and_complete(environment: Path, tmp_path: Path)
     run([python, "-c", walk], tmp_path, env)
 
 
+@contextlib.contextmanager
+def served(line: str, env: dict[str, str], folder: Path) -> Iterator[None]:
+    """While a line serves, from when it answers on; it ends in order."""
+    with (folder / "log").open("wb") as log:
+        serving = subprocess.Popen(
+            ["bash", "-c", f"exec {line}"], cwd=folder, env=env, stdout=log, stderr=log
+        )
+    try:
+        run(["bash", "-c", line.replace(" serve", " health --wait 30")], folder, env)
+        yield
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(30) == 0, (folder / "log").read_text()
+
+
+def test_the_lines_of_the_readme_lead_from_a_clone_to_a_shell(environment: Path) -> None:
+    """Strict, in a home that root's processes can reach, too."""
+    require(probe(None), "strict")
+    home = environment.parent
+    # Its default is another folder where there is a /workspace.
+    env = clean_variables(home) | {
+        "MHNOS_RUNTIME_PORT": "0",
+        "MHNOS_WORKSPACE": str(home / "mhnos-workspace"),
+    }
+    (home / "mhnos-workspace").mkdir()
+    serve, (shell,) = readme_lines("build-wheel")[-1], readme_lines("mhnos/bin/mhnos-runtime run")
+    with served(serve, env, home):
+        typed = shown_as_run(Step(0, shell)).replace("exit\\n", "echo from $((6*7)); exit\\n")
+        assert "from 42" in run(["bash", "-c", typed], home, env).splitlines()
+        (row,) = json.loads(run(["bash", "-c", serve.replace(" serve", " ps --all --json")], home, env))
+        assert row["sandbox"] == "strict"
+
+
 @pytest.fixture
 def serving(environment: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Variables with which the installed command finds the runtime that it started with nothing set."""
@@ -104,15 +144,8 @@ def serving(environment: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     # The folders of tests are closed to the user that root's processes would run as.
     env |= {"MHNOS_SANDBOX": "none", **({"MHNOS_ALLOW_ROOT": "true"} if os.geteuid() == 0 else {})}
     (tmp_path / "files").mkdir()
-    command = environment / "bin" / "mhnos-runtime"
-    with (tmp_path / "log").open("wb") as log:
-        serving = subprocess.Popen([command, "serve"], cwd=tmp_path, env=env, stdout=log, stderr=log)
-    try:
-        run([command, "health", "--wait", "30"], tmp_path, env)
+    with served(f"{environment}/bin/mhnos-runtime serve", env, tmp_path):
         yield env
-    finally:
-        serving.send_signal(signal.SIGTERM)
-        assert serving.wait(30) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_client_uses_it(environment: Path, serving: dict[str, str], tmp_path: Path) -> None:
