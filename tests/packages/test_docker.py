@@ -114,7 +114,7 @@ def test_what_is_in_the_image_is_what_is_locked(project: Project) -> None:
     listed = (
         "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
     )
-    found = set(project.inside("/opt/mhnos-runtime/bin/python", "-c", listed).lower().split())
+    found = set(project.inside("/opt/mhnos-runtime/bin/python", "-c", listed).replace("_", "-").split())
     lock = (ROOT / "requirements" / "runtime.txt").read_text()
     # Node.js is moved to where processes see it.
     locked = {line for line in re.findall(r"^([^ #]+==[^ ;]+)", lock, re.MULTILINE) if "nodejs" not in line}
@@ -218,6 +218,8 @@ def test_an_upgrade_keeps_the_volumes(project: Project, tmp_path: Path) -> None:
     assert project.inside("mhnos-runtime", "--version").split()[-1].startswith("9.")
     assert (project.token, project.inside("cat", "/workspace/file")) == (token, "kept\n")
     assert token in project.log
+    project.run("cp", "runtime:/workspace", str(tmp_path / "backup"))  # as docs/operations.md says it
+    assert (tmp_path / "backup" / "file").read_text() == "kept\n"
 
 
 def test_the_lines_of_the_readme_lead_from_a_clone_to_a_shell(engine: Engine, image: str) -> None:

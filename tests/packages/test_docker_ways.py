@@ -191,6 +191,7 @@ def test_a_proxy_of_the_docs_leads_to_the_runtime(
     tls = "ssl_certificate /tls/cert.pem; ssl_certificate_key /tls/key.pem;"
     block = block.replace(".com {", ".com {\n    tls /tls/cert.pem /tls/key.pem")
     (tmp_path / "site").write_text(frame.format(block=block, tls=tls))
+    tmp_path.chmod(0o755)  # the image's user reads the certificate there
     (tmp_path / "override.yaml").write_text(OVERRIDE.format(folder=tmp_path))
     known = {"MHNOS_ALLOW_HOST": "desk.example.com", "MHNOS_ALLOW_ORIGIN": "https://desk.example.com"}
     with Project(engine, f"mhnos-{kind}", tmp_path / "override.yaml", **known) as project:
