@@ -71,15 +71,16 @@ class Runtime:
         queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
         process = Process(record, log, queue)
         self.table.add(process)
+        if process.log.hold != NO_HOLD:
+            # For whoever asked for it, or watched it under the last server: it comes now, or lapses.
+            self._keep_place(process, Place(process.log.hold, vanished=True))
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
         self._watchers.begin(process, control)
 
     def on_restored(self) -> None:
-        """The table is as the last server left it; clients will come back, or their places lapse."""
+        """The table is as the last server left it; clients will come back."""
         for process in self.table:
-            if process.log.hold != NO_HOLD:
-                self._keep_place(process, Place(process.log.hold, vanished=True))
             self._restore_size(process)
             self.linger(process)
         self.expire()

@@ -115,7 +115,7 @@ class Process:
         surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
         with contextlib.ExitStack() as undo:
             undo.callback(surroundings.close)
-            log = _new_log(archive, pid, plan.retention_bytes)
+            log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
             child = launcher.start(plan, descriptors, surroundings)
@@ -487,9 +487,9 @@ class Process:
         self._archive.remove(self.pid)
 
 
-def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
+def _new_log(archive: Archive, pid: int, plan: LaunchPlan) -> LogWriter:
     try:
-        return archive.new_log(pid, retention_bytes)
+        return archive.new_log(pid, plan.retention_bytes, plan.watched)
     except OSError as error:
         raise LimitReached(
             f"no room for the output log: {error.strerror}",
