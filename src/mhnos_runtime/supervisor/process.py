@@ -283,7 +283,7 @@ class Process:
         if more is None:
             self._source_ended(fd)
         else:
-            self._loop.set_bulk(fd, total >= BULK_BYTES)
+            self._loop.set_bulk(fd, more is True or total >= BULK_BYTES)
 
     def _source_ended(self, fd: int) -> None:
         if fd != self.input_fd or self._tree_gone:
