@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import ProcessRecord
-from mhnos_runtime.supervisor import child, tree
+from mhnos_runtime.supervisor import child, sources, tree
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.loop import Loop
 
@@ -150,6 +151,22 @@ def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None
     loop.close()
     for fd in (fd for ends in pipes for fd in ends):
         os.close(fd)
+
+
+def test_a_turn_ends_in_time_though_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read wakes the writer, which ran before the next: a burst took as long as all of that together."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)  # like a terminal: one write is one read
+    for _ in range(4):
+        os.write(writer, b"x" * 4096)
+    view = memoryview(bytearray(64 * 1024))
+    ticks = iter([0.0, 0.0001, 1.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: next(ticks))
+        taken = sources.fill(reader, view)
+    assert taken == (2 * 4096, True)
+    assert sources.fill(reader, view) == (2 * 4096, False)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> None:

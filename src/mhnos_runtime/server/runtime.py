@@ -26,6 +26,7 @@ from mhnos_runtime.process.table import Place, Process, ProcessTable
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.server.starting import Starter, digest
+from mhnos_runtime.server.turns import Turns
 from mhnos_runtime.wire import messages as m
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
@@ -37,7 +38,10 @@ REPAINT_SECONDS = 0.1
 class Runtime:
     """Serves requests about processes. Is the listener of the supervisor link."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, hello: Mapping[str, Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turns: Turns, settings: Settings, hello: Mapping[str, Any]
+    ) -> None:
+        self.turns = turns
         self.settings = settings
         self.server_id: str = hello["server_id"]
         self.workspace = Workspace(settings.workspace)
