@@ -38,7 +38,7 @@ class Turns:
         self._scheduled = False
         until = time.monotonic() + TURN_SECONDS
         try:
-            for _ in range(len(self._waiting)):
+            while self._waiting:
                 self._waiting.popleft()()
                 if time.monotonic() >= until:
                     break
