@@ -153,20 +153,46 @@ def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None
         os.close(fd)
 
 
-def test_a_turn_ends_in_time_though_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def packets() -> Iterator[int]:
+    """Like a terminal that is full: each read gives 4 KiB, four times."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    for letter in (b"a", b"b", b"c", b"d"):
+        os.write(writer, letter * 4096)
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
+def fill(fd: int, *sizes: int) -> tuple[bytes, bool | None]:
+    """What was read into two pieces of these sizes."""
+    pieces = [bytearray(size) for size in sizes]
+    count, more = sources.fill(fd, *map(memoryview, pieces))  # type: ignore[arg-type]
+    return b"".join(pieces)[:count], more
+
+
+def test_a_turn_ends_in_time_though_there_is_more(packets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each read wakes the writer, which ran before the next: a burst took as long as all of that together."""
-    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)  # like a terminal: one write is one read
-    for _ in range(4):
-        os.write(writer, b"x" * 4096)
-    view = memoryview(bytearray(64 * 1024))
     ticks = iter([0.0, 0.0001, 1.0])
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: next(ticks))
-        taken = sources.fill(reader, view)
-    assert taken == (2 * 4096, True)
-    assert sources.fill(reader, view) == (2 * 4096, False)
-    os.close(reader)
-    os.close(writer)
+        assert fill(packets, 65536, 0) == (b"a" * 4096 + b"b" * 4096, True)
+    assert fill(packets, 65536, 0) == (b"c" * 4096 + b"d" * 4096, False)
+
+
+@pytest.mark.parametrize("reads", range(1, 5))
+def test_a_turn_that_ends_anywhere_leaves_no_hole(
+    packets: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the ring begins anew, two pieces are filled, and a turn may end in either."""
+    ticks = iter([0.0] * reads + [1.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    whole = b"".join(letter * 4096 for letter in (b"a", b"b", b"c", b"d"))
+    assert fill(packets, 6000, 20000) == (whole[: reads * 4096], True)
+
+
+def test_what_fits_no_more_stays(packets: int) -> None:
+    assert fill(packets, 3000, 2000) == (b"a" * 4096 + b"b" * 904, False)
 
 
 def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> None:

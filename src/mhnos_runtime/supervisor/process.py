@@ -270,12 +270,7 @@ class Process:
         if not room:
             self._block()
             return
-        total = 0
-        for view in log.reserve(room):
-            count, more = fill(fd, view)
-            total += count
-            if more is not True:
-                break
+        total, more = fill(fd, *log.reserve(room))
         if total:
             log.advance(total, stream, time.time_ns() // 1_000_000)
             if log.publish():

@@ -16,15 +16,16 @@ _PROBABLY_MORE_BYTES = 1024
 _TURN_SECONDS = 0.0005
 
 
-def fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
-    """Read until the view is full, the source is empty, or its turn is over.
+def fill(fd: int, first: memoryview, second: memoryview) -> tuple[int, bool | None]:
+    """Read into both, one behind the other, until they are full, the source is empty, or its turn is over.
 
     Returns the number of bytes, and whether there may be more: None at the end of the source.
     """
-    size, done, readv, until = len(view), 0, os.readv, time.monotonic() + _TURN_SECONDS
+    size, border, done, readv = len(first) + len(second), len(first), 0, os.readv
+    until = time.monotonic() + _TURN_SECONDS
     while done < size:
         try:
-            count = readv(fd, (view[done:],))
+            count = readv(fd, (first[done:], second) if done < border else (second[done - border :],))
         except BlockingIOError:
             return done, False
         except OSError as error:
