@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from .result import Figure
 
 _WORKER = 'export default { fetch() { return new Response("hello"); } };'
 _LEVELS = ("none", "strict")
-#: What a first start leaves for the next ones, such as unpacked pages, is not what is measured.
+#: What a first start leaves for the next ones, such as unpacked pages and compiled code, is not what is measured.
 _WARM_UP = 1
 
 
@@ -76,8 +77,9 @@ async def _workerd_ms(runtime: Runtime, _server: TestServer) -> float:
 
 def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> float:
     state = folder / openclaw.CONFIG.strip("/")
-    state.parent.mkdir(exist_ok=True)
-    state.write_text(openclaw.config(str(folder)))
+    if not state.exists():
+        state.parent.mkdir()
+        state.write_text(openclaw.config(str(folder)))
     with _listener() as found:
         port = found.getsockname()[1]
     flags = [item for item in kinds.OPENCLAW.argv[3:] if "{" not in item]
@@ -139,7 +141,15 @@ async def _ours_ms(kind: str, level: str, root: Path, found: dict[str, Engine]) 
 
 def _engines() -> dict[str, Engine]:
     store = EngineStore(config.load({})[0].engines_dir)
-    return {name: engine for name in ("node", "workerd", "openclaw") if (engine := store.find(name))}
+    found = {name: engine for name in ("node", "workerd", "openclaw") if (engine := store.find(name))}
+    for name, needed in (("workerd", ("workerd",)), ("openclaw", ("node", "openclaw"))):
+        if absent := [each for each in needed if each not in found]:
+            print(
+                f"benchmarks: {name} is left out: no engine {' or '.join(absent)} in {store.folder}. Set "
+                f"MHNOS_ENGINES_DIR, or run: mhnos-runtime engines install {' '.join(absent)}",
+                file=sys.stderr,
+            )
+    return found
 
 
 def run(context: Context) -> list[Figure]:
@@ -157,7 +167,7 @@ def run(context: Context) -> list[Figure]:
                 figure.demand(f"{OURS}, {level}: median", value, "<", limit, "ms")
             figures.append(figure)
         if {"node", "openclaw"} <= found.keys():
-            rows = asyncio.run(_measure("openclaw", context.pick(3, 1), found, root))
+            rows = asyncio.run(_measure("openclaw", context.pick(7, 5), found, root))
             figure = Figure("OpenClaw: spawn to ready", "ms", _medians(rows))
             for level in _LEVELS:
                 above = figure.values[f"{OURS}, {level}"] - figure.values["bare"]
