@@ -25,7 +25,7 @@ from .result import Figure
 
 _WORKER = 'export default { fetch() { return new Response("hello"); } };'
 _LEVELS = ("none", "strict")
-#: What a first start leaves for the next ones, such as unpacked pages and compiled code, is not what is measured.
+#: What a first start leaves for the next ones, unpacked pages and compiled code, is not what is measured.
 _WARM_UP = 1
 
 
