@@ -170,7 +170,7 @@ def run(context: Context) -> list[Figure]:
                 figure.demand(f"{OURS}, {level}: median", value, "<", limit, "ms")
             figures.append(figure)
         if {"node", "openclaw"} <= found.keys():
-            rows = asyncio.run(_measure("openclaw", context.pick(7, 5), found, root))
+            rows = asyncio.run(_measure("openclaw", context.pick(7, 3), found, root))
             figure = Figure("OpenClaw: spawn to ready", "ms", _medians(rows))
             for level in _LEVELS:
                 above = figure.values[f"{OURS}, {level}"] - figure.values["bare"]
