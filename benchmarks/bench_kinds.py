@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from mhnos_runtime import config
+from mhnos_runtime import config, proc
 from mhnos_runtime.client import Runtime, connect
 from mhnos_runtime.engines import Engine, EngineStore
 from mhnos_runtime.process import kinds, openclaw, workerd
@@ -27,6 +27,9 @@ _WORKER = 'export default { fetch() { return new Response("hello"); } };'
 _LEVELS = ("none", "strict")
 #: What a first start leaves for the next ones, unpacked pages and compiled code, is not what is measured.
 _WARM_UP = 1
+
+#: ms until it serves; of OpenClaw also ms of CPU time that it has used by then.
+Sample = tuple[float, ...]
 
 
 def _answer(port: int, path: str = "/") -> int:
@@ -49,7 +52,7 @@ def _listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
-def _bare_workerd_ms(program: Path, folder: Path) -> float:
+def _bare_workerd_ms(program: Path, folder: Path) -> Sample:
     (folder / "hello.js").write_text(_WORKER)
     (folder / "bare.capnp").write_text(workerd.config("hello.js", "", workerd.Options()))
     with _listener() as listener:
@@ -60,10 +63,10 @@ def _bare_workerd_ms(program: Path, folder: Path) -> float:
         duration = (time.perf_counter() - start) * 1000
     process.kill()
     process.wait()
-    return duration
+    return (duration,)
 
 
-async def _workerd_ms(runtime: Runtime, _server: TestServer) -> float:
+async def _workerd_ms(runtime: Runtime) -> Sample:
     start = time.perf_counter()
     process = await runtime.spawn("workerd", "hello.js")
     while not process.ports:  # noqa: ASYNC110 - it is told at once
@@ -72,10 +75,10 @@ async def _workerd_ms(runtime: Runtime, _server: TestServer) -> float:
     duration = (time.perf_counter() - start) * 1000
     assert status == 200
     await process.kill()
-    return duration
+    return (duration,)
 
 
-def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> float:
+def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> Sample:
     state = folder / openclaw.CONFIG.strip("/")
     if not state.exists():
         state.parent.mkdir()
@@ -92,22 +95,26 @@ def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> float:
         )
     _healthy(port)
     duration = (time.perf_counter() - start) * 1000
+    used = proc.usage(process.pid)
+    assert used is not None
     process.terminate()
     process.wait()
-    return duration
+    return duration, used.cpu_ms
 
 
-async def _openclaw_ms(runtime: Runtime, _server: TestServer) -> float:
+async def _openclaw_ms(runtime: Runtime) -> Sample:
     start = time.perf_counter()
     process = await runtime.spawn("openclaw", "start")
     await process.until_serving()
     duration = (time.perf_counter() - start) * 1000
+    (used,) = await runtime.stats(process.pid)
+    assert used.cpu_ms is not None
     await process.kill()
-    return duration
+    return duration, used.cpu_ms
 
 
-async def _measure(kind: str, rounds: int, found: dict[str, Engine], root: Path) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = defaultdict(list)
+async def _measure(kind: str, rounds: int, found: dict[str, Engine], root: Path) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = defaultdict(list)
     bare = root / "bare"
     bare.mkdir(exist_ok=True)
     levels = ("bare", *_LEVELS)
@@ -116,18 +123,18 @@ async def _measure(kind: str, rounds: int, found: dict[str, Engine], root: Path)
         first = number % len(levels)
         for level in (*levels[first:], *levels[:first]):
             if level == "bare" and kind == "workerd":
-                duration = await asyncio.to_thread(_bare_workerd_ms, found["workerd"].program, bare)
+                sample = await asyncio.to_thread(_bare_workerd_ms, found["workerd"].program, bare)
             elif level == "bare":
                 programs = found["node"].program, found["openclaw"].program
-                duration = await asyncio.to_thread(_bare_openclaw_ms, *programs, bare)
+                sample = await asyncio.to_thread(_bare_openclaw_ms, *programs, bare)
             else:
-                duration = await _ours_ms(kind, level, root, found)
+                sample = await _ours_ms(kind, level, root, found)
             if number >= _WARM_UP:
-                samples["bare" if level == "bare" else f"{OURS}, {level}"].append(duration)
+                samples["bare" if level == "bare" else f"{OURS}, {level}"].append(sample)
     return samples
 
 
-async def _ours_ms(kind: str, level: str, root: Path, found: dict[str, Engine]) -> float:
+async def _ours_ms(kind: str, level: str, root: Path, found: dict[str, Engine]) -> Sample:
     """One start on a server that has been there for a while: its spare sandbox is ready."""
     environment = {
         "MHNOS_ENGINES_DIR": str(found[kind].folder.parent.parent),
@@ -139,7 +146,7 @@ async def _ours_ms(kind: str, level: str, root: Path, found: dict[str, Engine]) 
         async with connect(server.url, server.token) as runtime:
             await (await runtime.spawn("shell", "true", pty=False)).wait()
             await asyncio.sleep(0.2)
-            return await (_workerd_ms if kind == "workerd" else _openclaw_ms)(runtime, server)
+            return await (_workerd_ms if kind == "workerd" else _openclaw_ms)(runtime)
 
 
 def _engines() -> dict[str, Engine]:
@@ -171,15 +178,17 @@ def run(context: Context) -> list[Figure]:
             figures.append(figure)
         if {"node", "openclaw"} <= found.keys():
             rows = asyncio.run(_measure("openclaw", context.pick(7, 3), found, root))
-            figure = Figure("OpenClaw: spawn to ready", "ms", _medians(rows))
-            for level in _LEVELS:
-                above = figure.values[f"{OURS}, {level}"] - figure.values["bare"]
-                figure.demand(f"{OURS}, {level}: above the bare program", above, "<=", 500, "ms")
-            figures.append(figure)
+            # On a busy machine the time moves by seconds, what the program had to do does not.
+            for which, name in enumerate(("spawn to ready", "CPU time up to ready")):
+                figure = Figure(f"OpenClaw: {name}", "ms", _medians(rows, which))
+                for level in _LEVELS:
+                    above = figure.values[f"{OURS}, {level}"] - figure.values["bare"]
+                    figure.demand(f"{OURS}, {level}: above the bare program", above, "<=", 500, "ms")
+                figures.append(figure)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return figures
 
 
-def _medians(samples: dict[str, list[float]]) -> dict[str, float]:
-    return {name: median(values) for name, values in samples.items()}
+def _medians(samples: dict[str, list[Sample]], which: int = 0) -> dict[str, float]:
+    return {name: median([sample[which] for sample in samples[name]]) for name in sorted(samples)}
