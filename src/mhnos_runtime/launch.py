@@ -134,9 +134,10 @@ class LaunchPlan:
 
     argv: the program's absolute path first. env: the whole environment. pty: (cols, rows), or None for pipes.
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
-    up. timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by,
-    as (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child
-    is kept from. handed: how many descriptors come with the plan and stay open in the program, numbered from
+    up. watched: whether there is a viewer from the first byte on, for whom the log waits like that.
+    timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by, as
+    (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child is
+    kept from. handed: how many descriptors come with the plan and stay open in the program, numbered from
     FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every server
     gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the next
     server unread.
@@ -147,6 +148,7 @@ class LaunchPlan:
     pty: tuple[int, int] | None = None
     retention_bytes: int = 1 << 20
     stall_ms: int = 10_000
+    watched: bool = False
     timeout_ms: int = 0
     escalation: tuple[tuple[int, int], ...] = ((5_000, int(signal.SIGKILL)),)
     rlimits: tuple[tuple[int, int, int], ...] = ()

@@ -26,6 +26,7 @@ from mhnos_runtime.client import (
     Unauthorized,
     connect,
 )
+from mhnos_runtime.wire import frames
 from tests.client.fake import FakeProcess, FakeServer, Json, Peer
 
 LOG = bytes(range(256)) * 2
@@ -155,6 +156,28 @@ async def test_a_replay_is_told_apart_and_a_reconnection_is_none() -> None:
         fake.processes[1000].log += b"new"
         assert await anext(output) == Output("stdout", 3, b"new")
         assert [r.get("repaint", False) for r in fake.requests if r["type"] == "attach"] == [True, False]
+
+
+async def test_an_end_during_the_replay_cuts_nothing_off() -> None:
+    """What was written between the attach and the end was lost: `attached` told of the exit already."""
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        running = fake.processes[1000] = FakeProcess(b"old")
+
+        async def attach(peer: Peer, request: Json) -> bool:
+            await peer.send_output(1000, 0, b"old", flags=frames.REPLAY)
+            running.log, running.exit = b"oldnew", ENDED
+            info = running.info(1000)
+            message = {"pid": 1000, "status": "exited", "process": info, "from": 0, "next": 3}
+            await peer.send(type="attached", id=request["id"], **message)
+            peer.attached.add(1000)
+            await peer.send_output(1000, 3, b"new")
+            await fake.end(1000)
+            return True
+
+        fake.handlers["attach"] = attach
+        process = await runtime.attach(1000)
+        assert await collect(process) == b"oldnew"
+        assert (await process.wait()).code == 0
 
 
 async def test_an_unknown_process_is_an_error_with_code() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.cli.node import find_node, reader
+from mhnos_runtime.cli.node import find_node, find_npm, reader
 from mhnos_runtime.engines import EngineStore, Spec
 from mhnos_runtime.engines.change import Change
 from mhnos_runtime.errors import InstallFailed
@@ -26,9 +26,11 @@ from tests.engines.registry import Package, Registry, spec_of
 WAIT_S = 60.0
 
 # The command with engines of a registry of made-up packages: locks in argv[1], names of packages in argv[2].
+# Ctrl-C works in it also where the tests were started with SIGINT ignored, as shells do in the background.
 DRIVER = """
-import dataclasses, json, sys
+import dataclasses, json, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from mhnos_runtime.engines import CATALOGUE
 for name, package in json.loads(sys.argv[2]).items():
     CATALOGUE[name] = dataclasses.replace(
@@ -146,6 +148,40 @@ def test_progress_on_a_terminal_is_one_line_that_moves(scene: Scene) -> None:
     assert b"\n" not in seen
     assert seen.index(b"\r\x1b[Kworkerd 1.0.0: 0 of 2 packages, ") > first
     os.close(ours)
+
+
+# A Node.js that starts when it may: once there is a file called as it is with .go behind.
+SLOW_NODE = """#!/bin/sh
+until [ -e "$0.go" ]; do sleep 0.02; done
+exec REAL "$@"
+"""
+
+
+@pytest.mark.parametrize("name", ["workerd", "openclaw"])
+def test_progress_is_shown_before_anything_is_started(scene: Scene, place: Path, name: str) -> None:
+    """Neither npm nor `node --version`, which take long on a busy machine."""
+    wheel = find_npm()[0]
+    scene.pin("openclaw", Package("script", "1.0.0", b"console.log('VERSION')\n", node=">=18"))
+    programs = place / "slow"
+    programs.mkdir()
+    (programs / "node").write_text(SLOW_NODE.replace("REAL", wheel[0]))
+    (programs / "node").chmod(0o755)
+    (programs / "npm").symlink_to(wheel[1])
+    scene.env["PATH"] = f"{programs}:{os.environ['PATH']}"
+    command = scene.command("install", name)
+    with subprocess.Popen(
+        command, env=scene.env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert select.select([process.stderr], [], [], WAIT_S)[0]
+            first = process.stderr.readline().decode()
+            (programs / "node.go").touch()
+            assert process.wait(WAIT_S) == 0, process.stderr.read()
+        finally:
+            process.kill()
+    doing = {"workerd": "starting npm", "openclaw": "looking for Node.js"}
+    assert first == f"{name} 1.0.0: {doing[name]}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

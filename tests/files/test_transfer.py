@@ -245,6 +245,19 @@ class TestPull:
     def test_an_empty_workspace(self, workspace: Workspace) -> None:
         assert pulled(workspace) == {}
 
+    def test_what_is_left_out(self, workspace: Workspace, root: Path) -> None:
+        """It costs nothing of the bounds either, and its namesakes elsewhere come."""
+        push(workspace, [file("/a/cache/x", b"12345"), file("/b/a/cache/x", b"1"), file("/a/cached", b"2")])
+        found = pull(workspace, max_bytes=2, max_entries=7, leave_out={"/a/cache"})
+        assert [item.path for item in found] == [
+            "/a",
+            "/a/cached",
+            "/b",
+            "/b/a",
+            "/b/a/cache",
+            "/b/a/cache/x",
+        ]
+
     def test_sizes_and_dates(self, workspace: Workspace) -> None:
         push(
             workspace,

@@ -119,12 +119,12 @@ async def test_a_socket_that_is_handed_over(arena: Arena) -> None:
 async def test_the_same_over_many_starts(arena: Arena) -> None:
     """Descriptors that stay open somewhere would add up."""
     counts = []
-    for _ in range(6):
+    for _ in range(12):
         pid = await arena.client.spawn("handed", "wait.py")
         await arena.client.ask("kill", pid=pid)
         counts.append(_sockets(arena.server.pid) + _sockets(arena.server.server_pid()))
-    # One more or less: the socket of the child that waits for the next start.
-    assert max(counts) - min(counts) <= 1
+    # Two more or less: the sockets of children that wait for the next start, or are just being made.
+    assert min(counts[6:]) - min(counts[:6]) <= 2
 
 
 def _sockets(os_pid: int) -> int:

@@ -160,6 +160,8 @@ def test_interrupt_reaches_the_foreground_job_only(server: Server) -> None:
     server.until(lambda: not children.read_text().split(), "its end")
     process.write(b"echo status=$?\n")
     server.said(process, b"status=130")
+    # Between a command and its prompt, bash takes note of a signal and looks at it after the next line only.
+    server.until(lambda: process.output().endswith((b"# ", b"$ ")), "the prompt")
     server.kill(process, signal.SIGHUP)
     assert server.ended(process).signal == "SIGHUP"
 

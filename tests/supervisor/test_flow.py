@@ -43,6 +43,19 @@ def blocked(server: Server, process: Seen) -> None:
     server.until(still, "that the process is held up")
 
 
+def test_a_watched_process_waits_for_the_viewer_that_is_still_to_come(server: Server) -> None:
+    process = server.python(FLOOD, retention_bytes=RETENTION, stall_ms=60_000, watched=True)
+    blocked(server, process)
+    assert (process.log.hold, process.log.tail) == (0, 0)
+    server.place(process)
+    assert server.ended(process).bytes == FLOOD_BYTES + 1
+
+
+def test_a_watched_process_waits_no_longer_than_the_stall_time(server: Server) -> None:
+    process = server.python(FLOOD, retention_bytes=RETENTION, stall_ms=200, watched=True)
+    assert server.ended(process).bytes == FLOOD_BYTES + 1
+
+
 @pytest.mark.parametrize("pty", [None, (80, 24)])
 def test_a_viewer_that_reads_slowly_gets_every_byte(server: Server, pty: tuple[int, int] | None) -> None:
     raw = "import tty; tty.setraw(1)\n" if pty else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import ProcessRecord
-from mhnos_runtime.supervisor import child, tree
+from mhnos_runtime.supervisor import child, sources, tree
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.loop import Loop
 
@@ -150,6 +151,48 @@ def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None
     loop.close()
     for fd in (fd for ends in pipes for fd in ends):
         os.close(fd)
+
+
+@pytest.fixture
+def packets() -> Iterator[int]:
+    """Like a terminal that is full: each read gives 4 KiB, four times."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    for letter in (b"a", b"b", b"c", b"d"):
+        os.write(writer, letter * 4096)
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
+def fill(fd: int, *sizes: int) -> tuple[bytes, bool | None]:
+    """What was read into two pieces of these sizes."""
+    pieces = [bytearray(size) for size in sizes]
+    count, more = sources.fill(fd, *map(memoryview, pieces))  # type: ignore[arg-type]
+    return b"".join(pieces)[:count], more
+
+
+def test_a_turn_ends_in_time_though_there_is_more(packets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read wakes the writer, which ran before the next: a burst took as long as all of that together."""
+    ticks = iter([0.0, 0.0001, 1.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: next(ticks))
+        assert fill(packets, 65536, 0) == (b"a" * 4096 + b"b" * 4096, True)
+    assert fill(packets, 65536, 0) == (b"c" * 4096 + b"d" * 4096, False)
+
+
+@pytest.mark.parametrize("reads", range(1, 5))
+def test_a_turn_that_ends_anywhere_leaves_no_hole(
+    packets: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the ring begins anew, two pieces are filled, and a turn may end in either."""
+    ticks = iter([0.0] * reads + [1.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    whole = b"".join(letter * 4096 for letter in (b"a", b"b", b"c", b"d"))
+    assert fill(packets, 6000, 20000) == (whole[: reads * 4096], True)
+
+
+def test_what_fits_no_more_stays(packets: int) -> None:
+    assert fill(packets, 3000, 2000) == (b"a" * 4096 + b"b" * 904, False)
 
 
 def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from mhnos_runtime.cli import say
 from mhnos_runtime.engines import CATALOGUE, EngineStore
 
 if TYPE_CHECKING:
+    from mhnos_runtime.engines import Spec
     from mhnos_runtime.engines.npm import Progress
 
 #: seconds between two lines of progress where they are not shown in one place
@@ -103,12 +104,7 @@ def install(names: Sequence[str], needed: bool, engines_dir: str | None) -> None
       mhnos-runtime engines install workerd
       mhnos-runtime engines install node workerd openclaw
     """
-    from mhnos_runtime.cli.node import find_node, reader
-
-    store = store_of(engines_dir)
-    if needed and find_node(reader(), store)[0]:
-        names = [name for name in names if name != "node"]
-    _bring(store, names)
+    _bring(store_of(engines_dir), names, needed)
 
 
 @engines.command(short_help="Bring installed engines to the versions that this runtime pins.")
@@ -164,16 +160,13 @@ def _not_installed(name: str) -> Exception:
     return missing(name)
 
 
-def _bring(store: EngineStore, names: Sequence[str]) -> None:
-    """Install what is not current of these, and what they need in turn."""
-    from mhnos_runtime.cli.node import find_node, find_npm, reader
+def _bring(store: EngineStore, names: Sequence[str], needed: bool = False) -> None:
+    """Install what is not current of these, and what they need in turn. needed: as in `install`."""
+    from mhnos_runtime.cli.node import find_node, find_npm
     from mhnos_runtime.engines.change import Change
     from mhnos_runtime.errors import InstallFailed
 
-    wanted = dict.fromkeys(names)
-    ranges = [store.catalogue[name].node_range for name in wanted]
-    if not all(find_node(reader(), store, each)[0] for each in ranges if each):
-        wanted["node"] = None
+    wanted = _with_node(store, names, needed)
     absent = [name for name in wanted if not _current(store, name)]
     for name in wanted:
         if name not in absent:
@@ -183,13 +176,32 @@ def _bring(store: EngineStore, names: Sequence[str]) -> None:
     with _interruptible(), Change(store) as change:
         for name in sorted(absent, key=list(store.catalogue).index):
             range_ = store.catalogue[name].node_range
-            with _Shown(name, store.catalogue[name].version) as shown:
+            with _Shown(store.catalogue[name], "starting npm") as shown:
                 node = find_node(None, store, range_)[0] if range_ else ""
                 npm, why_not = find_npm(node)
                 if not npm:
                     raise InstallFailed(why_not, code="npm-missing", hint=_NO_NPM)
                 engine = change.install(name, npm, node, shown.progress)
             print(f"{name} {engine.version} installed in {shown.took_s:.0f} s, {say.size(engine.size_bytes)}")
+
+
+def _with_node(store: EngineStore, names: Sequence[str], needed: bool) -> list[str]:
+    """The names, with node where one of them needs it and there is none; where node is wanted as far as it is
+    needed, without it if there is one."""
+    from mhnos_runtime.cli.node import find_node, reader
+
+    ranges = [range_ for name in names if (range_ := store.catalogue[name].node_range)]
+    optional = needed and "node" in names
+    absent = [name for name in names if not _current(store, name) and not (optional and name == "node")]
+    # Said before the first program is started: that takes its time on a busy machine.
+    said = bool(absent) and (bool(ranges) or optional)
+    with _Shown(store.catalogue[absent[0]], "looking for Node.js") if said else nullcontext():
+        wanted = dict.fromkeys(names)
+        if optional and find_node(reader(), store)[0]:
+            del wanted["node"]
+        if not all(find_node(reader(), store, range_)[0] for range_ in ranges):
+            wanted["node"] = None
+    return list(wanted)
 
 
 def _current(store: EngineStore, name: str) -> bool:
@@ -221,15 +233,16 @@ class _Shown:
     """How far an installation is, on stderr: on a terminal one line that changes, elsewhere a line now and
     then."""
 
-    def __init__(self, name: str, version: str) -> None:
-        self._title = f"{name} {version}"
+    def __init__(self, spec: Spec, first: str) -> None:
+        self._title = f"{spec.name} {spec.version}"
+        self._first = first
         self._line_at = 0.0
         self._on_terminal = sys.stderr.isatty()
         self.took_s = 0.0
 
     def __enter__(self) -> _Shown:
         self._began = time.monotonic()
-        self._show("starting npm")
+        self._show(self._first)
         return self
 
     def __exit__(self, *_error: object) -> None:

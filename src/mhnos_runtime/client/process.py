@@ -228,7 +228,7 @@ class ClientProcess:
         with_violations(self, lambda: self._inbox.gap(gap.from_, gap.to))
 
     def on_attached(self, answer: m.Attached) -> None:
-        """The replay is complete."""
+        """The replay is complete. The exit on a record is not the end: output and `exit` still come."""
         if isinstance(answer.from_, int) and isinstance(answer.next, int):
             from_, next_ = answer.from_, answer.next
             with_violations(self, lambda: self._inbox.synced(from_, next_))
@@ -236,8 +236,6 @@ class ClientProcess:
         if isinstance(answer.process, m.ProcessInfo):
             self.info = answer.process
             self._learn(answer.process.ready, answer.process.ports)
-            if isinstance(answer.process.exit, m.ExitInfo):
-                self._end(exit_of_record(answer.process.exit))
         self._ready.set()
         self._changed.set()
 
@@ -309,21 +307,6 @@ def lost(pid: int, why: str) -> ProcessLost:
     """The error for a process that the server does not know any more."""
     hint = "`mhnos-runtime ps -a` lists what the server knows"
     return ProcessLost(f"process {pid} is lost: {why}", hint=hint)
-
-
-def exit_of_record(record: m.ExitInfo) -> ExitInfo:
-    """From the exit record in a process's description."""
-    return ExitInfo(
-        record.code,
-        record.signal,
-        record.reason,
-        record.evidence,
-        record.runtime_ms,
-        record.cpu_ms,
-        record.max_rss_bytes,
-        record.bytes,
-        failure=record.failure if isinstance(record.failure, str) else "",
-    )
 
 
 def exit_of_event(event: m.Exit) -> ExitInfo:

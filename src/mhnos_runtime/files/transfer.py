@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -224,8 +224,10 @@ def pull(
     max_bytes: int,
     max_entries: int = MAX_PULL_ENTRIES,
     on_skip: OnSkip = _ignore,
+    leave_out: Container[str] = (),
 ) -> Iterator[PulledFile]:
     """Everything in the workspace, sorted by name within each directory, a directory before its content.
+    leave_out: paths, such as "/a/b", that are passed over with all that is in them.
 
     A link to a file inside comes as that file; no link to a directory is entered. What is neither file nor
     directory, leads outside, is unreadable, cannot be named in UTF-8 or vanishes meanwhile goes to
@@ -238,6 +240,8 @@ def pull(
     todo = _children(workspace, "/", budget, on_skip)
     while todo:
         path = todo.pop()
+        if path in leave_out:
+            continue
         item = None
         with _Skipping(path, on_skip):
             item = _open_item(workspace, path)

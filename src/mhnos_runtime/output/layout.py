@@ -32,7 +32,7 @@ PAGE = 4096
 W_MAGIC, W_VERSION, W_CAPACITY, W_SLOTS = 0, 1, 2, 3
 # Written by the writer.
 W_HEAD, W_TAIL, W_OPENED, W_KEPT = 8, 9, 10, 11
-# Written by readers (all in one server); the writer clears WAITING.
+# Written by readers (all in one server); the writer clears WAITING, and sets HOLD before there is a reader.
 W_HOLD, W_WAITING = 16, 17
 # Written by the server, for the next one: INPUT_SLOTS times what became of one client's numbered input, as
 # (name's hash, bytes typed, where a write that is under way ends or 0, epoch milliseconds of its last use).

@@ -73,6 +73,10 @@ class LogWriter:
         """The offset that readers hold, or NO_HOLD."""
         return self._words[at.W_HOLD]
 
+    def hold_all(self) -> None:
+        """Keep everything for the first reader, which sets the hold itself from then on."""
+        self._words[at.W_HOLD] = 0
+
     def room(self) -> int:
         """Bytes that can be written now without overwriting what a reader holds; at most a burst."""
         hold = self._words[at.W_HOLD]

@@ -55,15 +55,16 @@ NOTHING_GIVEN = template.Values()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for, its paths already resolved. notice: told to the user at the start of a
-    shell. handed: how many descriptors come with the plan. given: ports, sockets, engines and the token that
-    were found for it."""
+    """What a client asks for, its paths already resolved. watched: see LaunchPlan. notice: told to the user
+    at the start of a shell. handed: how many descriptors come with the plan. given: ports, sockets, engines
+    and the token that were found for it."""
 
     command: str
     args: tuple[str, ...]
     env: Mapping[str, str]
     pty: tuple[int, int] | None
     timeout_ms: int
+    watched: bool = False
     notice: str = ""
     handed: int = 0
     given: template.Values = NOTHING_GIVEN
@@ -97,6 +98,7 @@ def plan(
         pty=request.pty,
         retention_bytes=policy.retention_bytes,
         stall_ms=policy.stall_ms,
+        watched=request.watched,
         timeout_ms=request.timeout_ms,
         escalation=_escalation(kind, request.pty is not None, max(policy.kill_grace_ms, kind.grace_ms)),
         rlimits=bounds.rlimits,

@@ -53,7 +53,7 @@ class Connection:
         self._log = log
         self._socket = socket
         self._handle = handle
-        self._sender = Sender(socket, self._finished, self._work)
+        self._sender = Sender(socket, runtime.turns, self._finished, self._work)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox: deque[tuple[bytes, bool]] = deque()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.server.turns import Turns
 
 
 class Listener(Protocol):
@@ -32,9 +33,12 @@ class Listener(Protocol):
 class SupervisorLink:
     """Sends requests, matches answers, and passes on what comes unasked."""
 
-    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    def __init__(
+        self, channel: Channel, loop: asyncio.AbstractEventLoop, turns: Turns, listener: Listener
+    ) -> None:
         self._channel = channel
         self._loop = loop
+        self._turns = turns
         self._listener = listener
         self._spawning: dict[int, asyncio.Future[int]] = {}
         # Of its own for each server: an answer to the one before must not be taken for one to this.
@@ -102,17 +106,24 @@ class SupervisorLink:
                 self._loop.remove_writer(self._channel.fileno())
 
     def _readable(self) -> None:
+        """One message; and all there are where large output waits, since some of them may be about small."""
+        while self._receive() and self._turns:
+            pass
+
+    def _receive(self) -> bool:
+        """Whether there was a message."""
         try:
             message = self._channel.receive()
         except Disconnected:
             self._gone()
-            return
+            return False
         if message is None:
-            return
+            return False
         if message.kind == OUTPUT:
             self._listener.on_output(message.pid)
         else:
             self._on_event(message)
+        return True
 
     def _on_event(self, message: Message) -> None:
         body = message.body

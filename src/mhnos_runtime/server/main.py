@@ -23,6 +23,7 @@ from mhnos_runtime.server.auth import Gate
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.token import TokenStore, token_path
+from mhnos_runtime.server.turns import Turns
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
 _SWITCH_SECONDS = 0.0005
@@ -40,7 +41,8 @@ class Server:
         self._listeners: list[int] = []
         self._ready = self._loop.create_future()
         self._stop = asyncio.Event()
-        self._link = SupervisorLink(channel, self._loop, self)
+        self._turns = Turns(self._loop)
+        self._link = SupervisorLink(channel, self._loop, self._turns, self)
 
     # What the supervisor says
 
@@ -50,7 +52,7 @@ class Server:
         # It logs the subprotocols that a client offers, of which one may be the token.
         logging.getLogger("aiohttp.websocket").disabled = True
         self._listeners = hello["listeners"]
-        self._runtime = Runtime(self._loop, settings, hello)
+        self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
 
     def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:

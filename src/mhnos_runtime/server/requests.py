@@ -14,6 +14,7 @@ from mhnos_runtime import proc
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.process.kinds import OPENCLAW_CACHE
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.connection import Connection, Typing
 from mhnos_runtime.server.runtime import Runtime, signal_number
@@ -26,6 +27,8 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 
 #: Content of all files in one pull. As an array of numbers it is up to four times as long, twice for 1.0.
 MAX_PULL_BYTES = 32 << 20
+#: Larger than a pull may be, and of no use anywhere else.
+_NOT_PULLED = frozenset(("/" + OPENCLAW_CACHE,))
 
 
 def handle(connection: Connection, request: m.Request) -> Awaitable[None] | None:
@@ -317,7 +320,7 @@ def _pull(workspace: Workspace, request: m.Fsync) -> m.FsyncResult:
             content=content.numbers(b"".join(item.chunks())) if item.kind == "file" else msgspec.UNSET,
             mtime=item.mtime_ms,
         )
-        for item in transfer.pull(workspace, max_bytes=MAX_PULL_BYTES)
+        for item in transfer.pull(workspace, max_bytes=MAX_PULL_BYTES, leave_out=_NOT_PULLED)
     ]
     return m.FsyncResult("pull", "success", files=files, id=request.id)
 

@@ -26,6 +26,7 @@ from mhnos_runtime.process.table import Place, Process, ProcessTable
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.server.starting import Starter, digest
+from mhnos_runtime.server.turns import Turns
 from mhnos_runtime.wire import messages as m
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
@@ -37,7 +38,10 @@ REPAINT_SECONDS = 0.1
 class Runtime:
     """Serves requests about processes. Is the listener of the supervisor link."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, hello: Mapping[str, Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turns: Turns, settings: Settings, hello: Mapping[str, Any]
+    ) -> None:
+        self.turns = turns
         self.settings = settings
         self.server_id: str = hello["server_id"]
         self.workspace = Workspace(settings.workspace)
@@ -71,15 +75,16 @@ class Runtime:
         queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
         process = Process(record, log, queue)
         self.table.add(process)
+        if process.log.hold != NO_HOLD:
+            # For whoever asked for it, or watched it under the last server: it comes now, or lapses.
+            self._keep_place(process, Place(process.log.hold, vanished=True))
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
         self._watchers.begin(process, control)
 
     def on_restored(self) -> None:
-        """The table is as the last server left it; clients will come back, or their places lapse."""
+        """The table is as the last server left it; clients will come back."""
         for process in self.table:
-            if process.log.hold != NO_HOLD:
-                self._keep_place(process, Place(process.log.hold, vanished=True))
             self._restore_size(process)
             self.linger(process)
         self.expire()

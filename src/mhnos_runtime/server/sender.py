@@ -3,10 +3,10 @@ requests."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from mhnos_runtime.server.turns import Turns
 from mhnos_runtime.server.viewer import Frame, Viewer, text_frame
 from mhnos_runtime.server.websocket import WebSocket
 
@@ -14,10 +14,13 @@ from mhnos_runtime.server.websocket import WebSocket
 MAX_ANSWER_BYTES = 1 << 20
 #: Sent in one go before other connections get their turn.
 TURN_BYTES = 64 * 1024
+#: A viewer that is behind by so much waits for its turn. What people type comes back in less.
+LARGE_BYTES = 4096
 
 
 class Sender:
-    """Answers first, then one frame of each viewer in turn, at once where the client takes them.
+    """Answers first, then viewers that are behind by little, at once; then one frame of each of the others,
+    when it is this connection's turn. All of it where the client takes it.
 
     Holds no output: what a slow client has not taken stays in the logs, apart from one frame and what the
     transport takes. finished(viewer) is called when a viewer's exit is out, on_room when it is not `full` any
@@ -25,15 +28,22 @@ class Sender:
     """
 
     def __init__(
-        self, socket: WebSocket, finished: Callable[[Viewer], None], on_room: Callable[[], None]
+        self,
+        socket: WebSocket,
+        turns: Turns,
+        finished: Callable[[Viewer], None],
+        on_room: Callable[[], None],
     ) -> None:
         self._socket = socket
+        self._turns = turns
         self._finished = finished
         self._on_room = on_room
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
-        self._ready: deque[Viewer] = deque()
-        self._busy = False
+        self._small: deque[Viewer] = deque()
+        self._large: deque[Viewer] = deque()
+        self._sending = False
+        self._waiting = False
         socket.on_writable = self.flush
 
     @property
@@ -51,46 +61,49 @@ class Sender:
         """There is something to take from the viewer."""
         if not viewer.queued:
             viewer.queued = True
-            self._ready.append(viewer)
+            self._queue(viewer)
             self.flush()
 
     def flush(self) -> None:
-        """Send what the client takes, for one turn; come back when it has taken it."""
-        if self._busy:
-            return
-        self._busy = True
-        if self._send_turn():
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        else:
-            self._busy = False
+        """Send now what does not have to wait for a turn."""
+        if not self._sending:
+            self._send(large=False)
 
-    def _next_turn(self) -> None:
-        self._busy = False
-        self.flush()
+    def _turn(self) -> None:
+        self._waiting = False
+        self._send(large=True)
 
-    def _send_turn(self) -> bool:
-        """True when the turn is over and there may be more."""
-        sent = 0
-        while self._socket.writable:
-            frame = self._next()
-            if frame is None:
-                return False
-            self._socket.send(frame.head, frame.body, frame.binary)
-            sent += len(frame.head) + len(frame.body)
-            if sent >= TURN_BYTES:
-                return True
-        return False
+    def _send(self, large: bool) -> None:
+        sent, self._sending = 0, True
+        try:
+            while self._socket.writable and sent < TURN_BYTES:
+                frame = self._next(large)
+                if frame is None:
+                    break
+                self._socket.send(frame.head, frame.body, frame.binary)
+                sent += len(frame.head) + len(frame.body)
+        finally:
+            self._sending = False
+        if self._socket.writable and not self._waiting and (self._answers or self._small or self._large):
+            self._waiting = True
+            self._turns.later(self._turn)
 
-    def _next(self) -> Frame | None:
+    def _queue(self, viewer: Viewer) -> None:
+        (self._large if viewer.lag >= LARGE_BYTES else self._small).append(viewer)
+
+    def _next(self, large: bool) -> Frame | None:
         while True:
             if self._answers:
                 return self._next_answer()
-            if not self._ready:
+            if self._small:
+                viewer = self._small.popleft()
+            elif large and self._large:
+                viewer = self._large.popleft()
+            else:
                 return None
-            viewer = self._ready.popleft()
             frame = viewer.next_frame()
             if frame is not None:
-                self._ready.append(viewer)
+                self._queue(viewer)
                 if self._answers:
                     # `attached` came up on the way: it stands between what is replayed and what is not.
                     viewer.put_back(frame)

@@ -154,6 +154,7 @@ class Starter:
             env={**environment, **(request.options.env or {})},
             pty=_terminal(kind, request.pty),
             timeout_ms=_timeout_ms(request.options.timeout),
+            watched=request.attach,
             notice=notice,
             handed=len(handed.descriptors),
             given=given,

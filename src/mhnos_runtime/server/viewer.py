@@ -120,6 +120,11 @@ class Viewer:
         self._told: tuple[Any, Any] = (None, None)
         self._tells = binary
 
+    @property
+    def lag(self) -> int:
+        """Bytes that it is behind."""
+        return self._cursor.lag
+
     def wake(self) -> None:
         self._wake(self)
 

@@ -52,14 +52,18 @@ class Archive:
         self._next: tuple[int, LogWriter] | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def new_log(self, pid: int, retention_bytes: int) -> LogWriter:
-        """An empty log, the prepared one where it has the size. Raises OSError (ENOSPC, EDQUOT)."""
+    def new_log(self, pid: int, retention_bytes: int, watched: bool = False) -> LogWriter:
+        """An empty log, the prepared one where it has the size. watched: it waits for a reader that is still
+        to come. Raises OSError (ENOSPC, EDQUOT)."""
         if self._next is not None and self._next[0] == retention_bytes:
             log = self._next[1]
             self._next = None
             self._next_path().rename(self._log_path(pid))
-            return log
-        return LogWriter.create(self._log_path(pid), retention_bytes)
+        else:
+            log = LogWriter.create(self._log_path(pid), retention_bytes)
+        if watched:
+            log.hold_all()
+        return log
 
     def prepare(self, retention_bytes: int) -> None:
         """Allocate the next log in advance: it takes as long as everything else that a start does here."""

@@ -79,12 +79,15 @@ class Group:
         path = self._paths.get("memory")
         if path is None:
             return False
-        events = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            events = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            return False  # no descriptor is left: the exit record still tells, by the count of kills
         try:
             with (path / "memory.oom_control").open() as control:
                 (path / "cgroup.event_control").write_text(f"{events} {control.fileno()}")
         except OSError:
-            os.close(events)  # the exit record still tells, by the count of kills
+            os.close(events)
             return False
         self.oom_fd = events
         return True

@@ -111,10 +111,15 @@ class Namespaces:
         self._loop.unwatch(pipes.answer)
         if _read(pipes.answer):
             self.init = json.loads(_read(pipes.status).split(b"\n")[0])["child-pid"]
-            self._init_fd = os.pidfd_open(self.init)
         else:
             self._error = _no_namespaces(_read(pipes.errors))
         pipes.close_readers()
+        if self.init:
+            try:
+                self._init_fd = os.pidfd_open(self.init)
+            except OSError as error:
+                self._error = _no_more(error)
+                self.kill()
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback(self._error)
@@ -122,24 +127,23 @@ class Namespaces:
     def descriptors(self) -> list[int]:
         """Namespaces to join, in an order in which a process without privileges may; the caller closes them.
 
-        Each user namespace is followed by those that it owns: joining it gives the right to join them.
+        Each user namespace is followed by those that it owns: joining it gives the right to join them. Raises
+        OSError when there are no descriptors left, or no namespaces.
         """
-        others = [_open(self.init, kind) for kind in _KINDS if _differs(self.init, kind)]
-        order: list[int] = []
-        for user in _user_namespaces(self.init):
-            owned = [
-                fd for fd in others if _inode(fcntl.ioctl(fd, _NS_GET_USERNS), close=True) == _inode(user)
-            ]
-            order += [user, *owned]
-            others = [fd for fd in others if fd not in owned]
-        for fd in others:
-            os.close(fd)
-        return order
+        with _Opened() as opened:
+            others = [opened.add(_open(self.init, kind)) for kind in _KINDS if _differs(self.init, kind)]
+            users = _user_namespaces(self.init, opened)
+            order: list[int] = []
+            for user in users:
+                order += [user, *(fd for fd in others if _owner(fd) == _inode(user))]
+            return opened.keep(order)
 
     def network_descriptors(self) -> list[int]:
-        """The user namespace that owns the network, and the network; the caller closes them."""
-        network = _open(self.init, "net")
-        return [fcntl.ioctl(network, _NS_GET_USERNS), network]
+        """The user namespace that owns the network, and the network; the caller closes them. Raises as
+        `descriptors`."""
+        with _Opened() as opened:
+            network = opened.add(_open(self.init, "net"))
+            return opened.keep([opened.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
 
     def multiplexer(self) -> str:
         """The path to the inside's own /dev/ptmx."""
@@ -212,13 +216,21 @@ class Holders:
         if not spec.network:
             self._take(key, [], then)
             return
-        network = self._network(key)
+        try:
+            network = self._network(key)
+        except OSError as error:
+            self._answer(then, None, _no_more(error))
+            return
 
         def go_on(error: MhnosError | None) -> None:
             if error is not None:
                 self._answer(then, None, error)
                 return
-            join = network.network_descriptors()
+            try:
+                join = network.network_descriptors()
+            except OSError as reason:
+                self._answer(then, None, _no_more(reason))
+                return
             try:
                 self._take(key, join, then)
             finally:
@@ -253,11 +265,13 @@ class Holders:
         """Make a spare like the last one. That it could not be made shows when one is needed."""
         if self._closing or self._spare is not None:
             return
-        network = self._network(key) if key.spec.network else None
-        if network is not None and not network.ready:
-            return
-        join = network.network_descriptors() if network is not None else []
+        join: list[int] = []
         with contextlib.suppress(OSError):
+            if key.spec.network:
+                network = self._network(key)
+                if not network.ready:
+                    return
+                join = network.network_descriptors()
             self._spare = self._start(key, join)
         for fd in join:
             os.close(fd)
@@ -335,7 +349,8 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
             os.set_blocking(mine, False)
         pipes = _Pipes(*ours)
         os.write(pipes.input, b"\n")
-        theirs += [_file(text) for _path, text in key.spec.files]
+        for _path, text in key.spec.files:
+            theirs.append(_file(text))  # one by one: those made are closed when the next fails
         os_pid = os.fork()
         if os_pid == 0:
             _run(key, theirs, join)
@@ -409,20 +424,47 @@ def _differs(os_pid: int, kind: str) -> bool:
     return theirs.st_ino != ours.st_ino
 
 
-def _inode(fd: int, close: bool = False) -> int:
-    number = os.fstat(fd).st_ino
-    if close:
-        os.close(fd)
-    return number
+def _inode(fd: int) -> int:
+    return os.fstat(fd).st_ino
 
 
-def _user_namespaces(os_pid: int) -> list[int]:
+def _owner(fd: int) -> int:
+    """The inode of the user namespace that a namespace belongs to."""
+    user = fcntl.ioctl(fd, _NS_GET_USERNS)
+    try:
+        return _inode(user)
+    finally:
+        os.close(user)
+
+
+def _user_namespaces(os_pid: int, opened: _Opened) -> list[int]:
     """Those between the process's and ours, outermost first."""
     own = os.stat("/proc/self/ns/user").st_ino
-    chain = [_open(os_pid, "user")]
+    chain = [opened.add(_open(os_pid, "user"))]
     while True:
-        parent = fcntl.ioctl(chain[0], _NS_GET_PARENT)
+        parent = opened.add(fcntl.ioctl(chain[0], _NS_GET_PARENT))
         if _inode(parent) == own:
-            os.close(parent)
             return chain
         chain.insert(0, parent)
+
+
+class _Opened:
+    """Descriptors that are closed together, but for those that are kept."""
+
+    def __init__(self) -> None:
+        self._descriptors: set[int] = set()
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._descriptors:
+            os.close(fd)
+
+    def add(self, fd: int) -> int:
+        self._descriptors.add(fd)
+        return fd
+
+    def keep(self, descriptors: list[int]) -> list[int]:
+        self._descriptors -= set(descriptors)
+        return descriptors

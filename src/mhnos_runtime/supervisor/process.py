@@ -115,7 +115,7 @@ class Process:
         surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
         with contextlib.ExitStack() as undo:
             undo.callback(surroundings.close)
-            log = _new_log(archive, pid, plan.retention_bytes)
+            log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
             child = launcher.start(plan, descriptors, surroundings)
@@ -270,12 +270,7 @@ class Process:
         if not room:
             self._block()
             return
-        total = 0
-        for view in log.reserve(room):
-            count, more = fill(fd, view)
-            total += count
-            if more is not True:
-                break
+        total, more = fill(fd, *log.reserve(room))
         if total:
             log.advance(total, stream, time.time_ns() // 1_000_000)
             if log.publish():
@@ -283,7 +278,7 @@ class Process:
         if more is None:
             self._source_ended(fd)
         else:
-            self._loop.set_bulk(fd, total >= BULK_BYTES)
+            self._loop.set_bulk(fd, more is True or total >= BULK_BYTES)
 
     def _source_ended(self, fd: int) -> None:
         if fd != self.input_fd or self._tree_gone:
@@ -487,9 +482,9 @@ class Process:
         self._archive.remove(self.pid)
 
 
-def _new_log(archive: Archive, pid: int, retention_bytes: int) -> LogWriter:
+def _new_log(archive: Archive, pid: int, plan: LaunchPlan) -> LogWriter:
     try:
-        return archive.new_log(pid, retention_bytes)
+        return archive.new_log(pid, plan.retention_bytes, plan.watched)
     except OSError as error:
         raise LimitReached(
             f"no room for the output log: {error.strerror}",

@@ -7,20 +7,25 @@ import fcntl
 import os
 import sys
 import termios
+import time
 
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
+#: How long one source may be read while others wait. A full burst takes a tenth of it; but each read wakes
+#: the writer, and where CPUs are short the writers run in between, so that a burst took some 10 ms.
+_TURN_SECONDS = 0.0005
 
 
-def fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
-    """Read until the view is full or the source is empty.
+def fill(fd: int, first: memoryview, second: memoryview) -> tuple[int, bool | None]:
+    """Read into both, one behind the other, until they are full, the source is empty, or its turn is over.
 
     Returns the number of bytes, and whether there may be more: None at the end of the source.
     """
-    size, done, readv = len(view), 0, os.readv
+    size, border, done, readv = len(first) + len(second), len(first), 0, os.readv
+    until = time.monotonic() + _TURN_SECONDS
     while done < size:
         try:
-            count = readv(fd, (view[done:],))
+            count = readv(fd, (first[done:], second) if done < border else (second[done - border :],))
         except BlockingIOError:
             return done, False
         except OSError as error:
@@ -32,6 +37,8 @@ def fill(fd: int, view: memoryview) -> tuple[int, bool | None]:
         done += count
         if count < _PROBABLY_MORE_BYTES:
             return done, False
+        if time.monotonic() >= until:
+            break
     return done, True
 
 
