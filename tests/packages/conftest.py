@@ -67,7 +67,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What installs without a network, unpacked."""
     folder = tmp_path_factory.mktemp("bundle")
     archive = folder / "bundle.tar.gz"
-    run([ROOT / "packaging" / "systemd" / "bundle.sh", "--packages", archive], folder)
+    # For the booted machine's Python, whichever runs the tests: make hands its own PYTHON on.
+    python = "PYTHON=/usr/bin/python3"
+    run(["env", python, ROOT / "packaging" / "systemd" / "bundle.sh", "--packages", archive], folder)
     run(["tar", "xzf", archive, "-C", folder], folder)
     (unpacked,) = folder.glob("mhnos-runtime-*")
     return unpacked
