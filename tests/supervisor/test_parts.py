@@ -213,3 +213,17 @@ def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1000.json", "1000.log"]
     left.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_of_a_lost_process_only_the_log_is_left(tmp_path: Path) -> None:
+    """The record of a Worker still promised a socket, and the server took the log's descriptor for it."""
+    archive = Archive(tmp_path)
+    archive.new_log(1000, 4096).close()
+    archive.save(ProcessRecord(1000, 1, 0, None, {}, control=True))
+    for _ in range(2):
+        [left] = archive.load()
+        record = left.record()
+        assert (record.control, record.stdin_open) == (False, False)
+        assert record.exit is not None
+        assert left.descriptors == [left.log.fd]
+        left.log.close()

@@ -124,10 +124,11 @@ class Archive:
     def _read(self, pid: int) -> Ended:
         record = ProcessRecord.from_dict(json.loads(self._record_path(pid).read_text(encoding="utf-8")))
         log = LogWriter(os.open(self._log_path(pid), os.O_RDWR | os.O_CLOEXEC))
-        if record.exit is None:
-            record = replace(record, stdin_open=False, exit=_lost(log.head))
-            self.save(record)
-        return Ended(record, log, self)
+        # Of what was open when it was written, only the log is left.
+        found = replace(record, stdin_open=False, control=False, exit=record.exit or _lost(log.head))
+        if found != record:
+            self.save(found)
+        return Ended(found, log, self)
 
     def _record_path(self, pid: int) -> Path:
         return self._directory / f"{pid}.json"
