@@ -466,6 +466,7 @@ async def test_messages_of_a_newer_server_are_ignored() -> None:
         await fake.peers[0].send(type="weather", sky="blue")
         await fake.peers[0].socket.send_str("{not json")
         await runtime.ping()
+        assert fake.upgrades == 1, "the connection was given up for them"
 
 
 async def test_push_and_pull_carry_any_bytes() -> None:

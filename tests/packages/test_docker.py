@@ -179,8 +179,14 @@ async def test_a_reload_loses_no_byte(project: Project) -> None:
 
 
 def test_orphans_are_reaped(project: Project) -> None:
-    project.inside("sh", "-c", "(sleep 0.2 &) ; (sleep 0.2 &)")
-    eventually(lambda: "Z" not in project.inside("ps", "-eo", "stat="))
+    def sleepers() -> int:
+        """Also those that have ended and that nobody has reaped."""
+        return project.inside("ps", "-eo", "comm=").split().count("sleep")
+
+    before = sleepers()
+    project.inside("sh", "-c", "(sleep 5 &) ; (sleep 5 &)")
+    assert sleepers() == before + 2
+    eventually(lambda: sleepers() == before)
 
 
 def test_the_restart_policy_brings_it_back(project: Project) -> None:

@@ -11,8 +11,8 @@ import time
 
 #: A PTY gives at most 4 KiB a read; a read that gave less than this has most likely emptied it.
 _PROBABLY_MORE_BYTES = 1024
-#: How long one source may be read while others wait. A full burst takes a tenth of it; but each read wakes
-#: the writer, and where CPUs are short the writers run in between, so that a burst took some 10 ms.
+#: How long one source may be read while others wait: about what a terminal takes for a full burst. Each read
+#: wakes the writer, and where CPUs are short the writers run in between, so that a burst took some 10 ms.
 _TURN_SECONDS = 0.0005
 
 
