@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 OUTPUT = b"O"
 #: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
 MOVED = b"M"
+#: "Somebody types into this terminal": server to supervisor, a few times a second while that is so.
+TYPED = b"T"
 #: "My event loop turns": server to supervisor, once a second; pid is 0.
 ALIVE = b"A"
 
@@ -36,7 +38,7 @@ Descriptors: TypeAlias = Sequence[int] | Callable[[], Sequence[int]]
 
 
 class Message(NamedTuple):
-    """One message. kind is one of the three above, with pid, or b"" with body and descriptors (the receiver
+    """One message. kind is one of the four above, with pid, or b"" with body and descriptors (the receiver
     owns them)."""
 
     kind: bytes

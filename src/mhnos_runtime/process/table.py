@@ -51,7 +51,8 @@ class Process:
 
     meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox), and what was found out
     since: ready ({state, reason} or None) and ports (as process.ready.Port). places: who reads its
-    log, with what to call when there is something to read.
+    log, with what to call when there is something to read. typed_at: when the supervisor was last told that
+    somebody types (event loop's clock).
     """
 
     record: ProcessRecord
@@ -59,6 +60,7 @@ class Process:
     input: InputQueue | None
     state: State = State.RUNNING
     places: dict[Place, Callable[[], None]] = field(default_factory=dict)
+    typed_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.pid = self.record.pid

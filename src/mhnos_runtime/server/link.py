@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, Channel, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.server.turns import Turns
@@ -88,6 +88,10 @@ class SupervisorLink:
     def moved(self, pid: int) -> None:
         """A viewer that held the process up has moved on."""
         self._guard(lambda: self._channel.notify(MOVED, pid))
+
+    def typed(self, pid: int) -> None:
+        """Somebody types into the process's terminal."""
+        self._guard(lambda: self._channel.notify(TYPED, pid))
 
     def _send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self._guard(lambda: self._channel.send(body, descriptors))

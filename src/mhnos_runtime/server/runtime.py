@@ -33,6 +33,8 @@ from mhnos_runtime.wire import messages as m
 _END_OF_FILE = b"\x04"
 #: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
 REPAINT_SECONDS = 0.1
+#: The supervisor is told no more often than this that somebody types: well within what it makes of it.
+TYPED_SECONDS = 0.1
 
 
 class Runtime:
@@ -289,6 +291,7 @@ class Runtime:
         if process.input is None:
             raise NotFound("the process's standard input is closed", code="input-closed")
         process.input.write(data)
+        self._typed(process)
 
     def open_input(self, process: Process, client: str) -> ClientInput:
         """Raises LimitReached (too-many-clients)."""
@@ -303,6 +306,14 @@ class Runtime:
             process.happen(Event.INPUT)
             process.input.write(part, client)
             client.accepted += len(part)
+            self._typed(process)
+
+    def _typed(self, process: Process) -> None:
+        """Have floods give way to what a terminal answers to whoever types into it."""
+        now = self._loop.time()
+        if process.size is not None and now >= process.typed_at + TYPED_SECONDS:
+            process.typed_at = now
+            self.link.typed(process.pid)
 
     def close_stdin(self, process: Process) -> None:
         """End a pipe's input after what was written; on a terminal, type the end-of-file character."""

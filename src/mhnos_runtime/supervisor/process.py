@@ -1,4 +1,4 @@
-"""One process from its fork to its exit record: capture, flow control, escalation. Knows no server and no
+"""One process from its fork to its exit record: start, limits, escalation, evidence. Knows no server and no
 client."""
 
 from __future__ import annotations
@@ -18,46 +18,31 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive
+from mhnos_runtime.supervisor.attention import Attention
+from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
-from mhnos_runtime.supervisor.sources import fill, readable_bytes
 from mhnos_runtime.supervisor.surroundings import Surroundings
-
-#: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
-PROGRESS_BYTES = 64 * 1024
-
-#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
-SERVER_ANSWER_SECONDS = 0.25
-
-#: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
-DRAIN_SECONDS = 1.0
-
-#: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
-#: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
-REOPENED_SECONDS = 0.2
 
 #: When the record of a start is written: the first output is out by then.
 SAVE_SECONDS = 0.005
-
-#: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
-BULK_BYTES = 4096
 
 
 class Process:
     """A started program.
 
-    on_started is told the error or None, on_output that a waiting reader has to be woken, and on_ended that
-    the exit record is there, after the last byte is in the log.
+    on_started is told the error or None, and on_ended that the exit record is there, after the last byte is
+    in the log.
     """
 
     on_started: Callable[[MhnosError | None], None]
-    on_output: Callable[[], None]
     on_ended: Callable[[], None]
 
     def __init__(
         self,
         loop: Loop,
+        attention: Attention,
         archive: Archive,
         log: LogWriter,
         plan: LaunchPlan,
@@ -75,7 +60,6 @@ class Process:
         self.input_fd: int = state["input_fd"]
         self.control_fd: int = state["control_fd"]
         self._verdict_fd: int = state["verdict_fd"]
-        self._sources = {int(fd): stream for fd, stream in state["sources"].items()}
         self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
         self.exit: ExitRecord | None = ExitRecord.from_dict(state["exit"]) if state["exit"] else None
         self.main_status: int | None = state["main_status"]
@@ -90,16 +74,26 @@ class Process:
         self._last_signal: str = state["last_signal"]
         self._tree_gone = False
         self._timers: list[Timer] = []
-        self._stall_timer: Timer | None = None
-        self._reopen_timer: Timer | None = None
-        self._drain_to = 0
-        self._progress: tuple[int, float] | None = None
-        self._watch_all()
+        self.capture = Capture(
+            loop,
+            attention,
+            log,
+            self.pid,
+            {int(fd): stream for fd, stream in state["sources"].items()},
+            self.size is not None,
+            plan.stall_ms / 1000,
+            self._source_closed,
+        )
+        if self._verdict_fd >= 0:
+            loop.watch(self._verdict_fd, self._on_verdict)
+        for deadline in self._deadlines:
+            self._set_timer(deadline)
 
     @classmethod
     def launch(
         cls,
         loop: Loop,
+        attention: Attention,
         archive: Archive,
         launcher: Launcher,
         pid: int,
@@ -122,6 +116,7 @@ class Process:
             undo.pop_all()
         return cls(
             loop,
+            attention,
             archive,
             log,
             plan.after_start(),
@@ -149,11 +144,11 @@ class Process:
         )
 
     @classmethod
-    def restore(cls, loop: Loop, archive: Archive, state: dict[str, Any]) -> Process:
+    def restore(cls, loop: Loop, attention: Attention, archive: Archive, state: dict[str, Any]) -> Process:
         """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
         plan = LaunchPlan.from_dict(state["plan"])
         surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
-        process = cls(loop, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
+        process = cls(loop, attention, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
         if process.started and process.main_status is None:
             process._watch_limits()
         return process
@@ -161,7 +156,7 @@ class Process:
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
         around, descriptors_around = self._surroundings.state()
-        own = {self.log.fd, *self._sources, self.input_fd, self.control_fd, self._verdict_fd} - {-1}
+        own = {self.log.fd, *self.capture.sources, self.input_fd, self.control_fd, self._verdict_fd} - {-1}
         return {
             "surroundings": around,
             "plan": self._plan.to_dict(),
@@ -170,7 +165,7 @@ class Process:
             "input_fd": self.input_fd,
             "control_fd": self.control_fd,
             "verdict_fd": self._verdict_fd,
-            "sources": self._sources,
+            "sources": self.capture.sources,
             "size": self.size,
             "exit": None if self.exit is None else self.exit.to_dict(),
             "main_status": self.main_status,
@@ -196,14 +191,6 @@ class Process:
     def started(self) -> bool:
         """Whether the program runs, or has run: the child's verdict is in."""
         return self._verdict_fd < 0
-
-    def _watch_all(self) -> None:
-        self.log.unblock()
-        if self._verdict_fd >= 0:
-            self._loop.watch(self._verdict_fd, self._on_verdict)
-        self._watch_sources()
-        for deadline in self._deadlines:
-            self._set_timer(deadline)
 
     @property
     def descriptors(self) -> list[int]:
@@ -252,97 +239,6 @@ class Process:
 
     def _watch_limits(self) -> None:
         self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
-
-    # Capture
-
-    def _watch_sources(self) -> None:
-        for fd, stream in self._sources.items():
-            self._watch_source(fd, stream)
-
-    def _watch_source(self, fd: int, stream: int) -> None:
-        self._loop.watch(fd, lambda: self._capture(fd, stream))
-
-    def _capture(self, fd: int, stream: int) -> None:
-        """Read into the log until there is nothing more, or for one burst, so that all processes get their
-        turn."""
-        log = self.log
-        room = log.room()
-        if not room:
-            self._block()
-            return
-        total, more = fill(fd, *log.reserve(room))
-        if total:
-            log.advance(total, stream, time.time_ns() // 1_000_000)
-            if log.publish():
-                self.on_output()
-        if more is None:
-            self._source_ended(fd)
-        else:
-            self._loop.set_bulk(fd, more is True or total >= BULK_BYTES)
-
-    def _source_ended(self, fd: int) -> None:
-        if fd != self.input_fd or self._tree_gone:
-            self._close_source(fd)
-            return
-        # Nobody has the terminal open at the moment. To close this end would hang up whoever lives there.
-        self._loop.unwatch(fd)
-        if self._reopen_timer is None:
-            self._reopen_timer = self._loop.after(REOPENED_SECONDS, self._look_for_reopened)
-
-    def _look_for_reopened(self) -> None:
-        self._reopen_timer = None
-        if self._stall_timer is None:
-            self._watch_sources()
-
-    def _close_source(self, fd: int) -> None:
-        self._loop.unwatch(fd)
-        del self._sources[fd]
-        if fd == self.input_fd:
-            self.input_fd = -1
-        os.close(fd)
-        self.check_ended()
-
-    # Flow control
-
-    def _block(self) -> None:
-        """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""
-        if not self.log.block():
-            return
-        now = time.monotonic()
-        hold = self.log.hold
-        if self._progress is None or hold >= self._progress[0] + PROGRESS_BYTES:
-            self._progress = (hold, now)
-        for fd in self._sources:
-            self._loop.unwatch(fd)
-        wait = self._progress[1] + self._plan.stall_ms / 1000 - now
-        self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
-
-    def _pass_by(self) -> None:
-        """The slowest viewer has had its time: the server is to say what the other ones need."""
-        if self.log.room():
-            self.resume()
-            return
-        self._progress = None
-        self.log.pass_by()
-        self.on_output()
-        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
-
-    def _override(self) -> None:
-        """The server does not answer, and must not hold the process up."""
-        self.log.override()
-        self.resume()
-        if self._stall_timer is not None:
-            # The answer came between the two: another place, which has its time from now.
-            self._stall_timer = self._loop.after(self._plan.stall_ms / 1000, self._pass_by)
-
-    def resume(self) -> None:
-        """Read on if there is room again; called when a viewer has moved on."""
-        if self._stall_timer is None or not self.log.room():
-            return
-        self._stall_timer.cancel()
-        self._stall_timer = None
-        self.log.unblock()
-        self._watch_sources()
 
     # Input
 
@@ -416,22 +312,16 @@ class Process:
         if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
-        self._drain_to = self.log.head + sum(map(readable_bytes, self._sources))
-        self._loop.after(DRAIN_SECONDS, self._stop_draining)
-        if self._stall_timer is None:
-            self._watch_sources()
+        self.capture.drain()
         self.check_ended()
 
-    def _stop_draining(self) -> None:
-        """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
-        if self._sources and (self._stall_timer is not None or self.log.head < self._drain_to):
-            self._loop.after(DRAIN_SECONDS, self._stop_draining)
-            return
-        for fd in list(self._sources):
-            self._close_source(fd)
+    def _source_closed(self, fd: int) -> None:
+        if fd == self.input_fd:
+            self.input_fd = -1
+        self.check_ended()
 
     def check_ended(self) -> None:
-        if self.exit is None and self._tree_gone and not self._sources and self._verdict_fd < 0:
+        if self.exit is None and self._tree_gone and not self.capture.sources and self._verdict_fd < 0:
             self.exit = self._exit_record()
             self._surroundings.close()
             self.close_stdin()
@@ -467,12 +357,9 @@ class Process:
 
     def close(self) -> None:
         """Give back all descriptors and the log; the process must have ended, or never have started."""
-        for fd in list(self._sources):
-            self._loop.unwatch(fd)
-            os.close(fd)
-            if fd == self.input_fd:
-                self.input_fd = -1
-        self._sources.clear()
+        if self.input_fd in self.capture.sources:
+            self.input_fd = -1
+        self.capture.close()
         self.close_stdin()
         if self.control_fd >= 0:
             os.close(self.control_fd)

@@ -13,16 +13,19 @@ import time
 _PROBABLY_MORE_BYTES = 1024
 #: How long one source may be read while others wait: about what a terminal takes for a full burst. Each read
 #: wakes the writer, and where CPUs are short the writers run in between, so that a burst took some 10 ms.
-_TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.0005
 
 
-def fill(fd: int, first: memoryview, second: memoryview) -> tuple[int, bool | None]:
-    """Read into both, one behind the other, until they are full, the source is empty, or its turn is over.
+def fill(
+    fd: int, first: memoryview, second: memoryview, seconds: float = TURN_SECONDS
+) -> tuple[int, bool | None]:
+    """Read into both, one behind the other, at least once: until they are full, the source is empty, or its
+    turn is over.
 
     Returns the number of bytes, and whether there may be more: None at the end of the source.
     """
     size, border, done, readv = len(first) + len(second), len(first), 0, os.readv
-    until = time.monotonic() + _TURN_SECONDS
+    until = time.monotonic() + seconds
     while done < size:
         try:
             count = readv(fd, (first[done:], second) if done < border else (second[done - border :],))

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mhnos_runtime.channel import MOVED, OUTPUT, Message
+from mhnos_runtime.channel import MOVED, OUTPUT, TYPED, Message
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
@@ -40,6 +41,7 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._loop = Loop()
+        self._attention = Attention(self._loop)
         self._log = Log(config.log_json)
         self._launcher = Launcher(self._loop)
         self._holders = Holders(self._loop)
@@ -134,10 +136,13 @@ class Supervisor:
 
     def _on_message(self, message: Message) -> None:
         try:
-            if message.kind != MOVED:
+            process = self._running(message.pid)
+            if not message.kind:
                 self._requests[message.body["do"]](message.body, message.descriptors)
-            elif (process := self._running(message.pid)) is not None:
-                process.resume()
+            elif process is not None and message.kind == MOVED:
+                process.capture.resume()
+            elif process is not None and message.kind == TYPED:
+                process.capture.typed()
         finally:
             for fd in message.descriptors:
                 os.close(fd)
@@ -185,7 +190,14 @@ class Supervisor:
                 raise child.none_left("no descriptor is left for another process")
             pid = self._next_pid
             process = Process.launch(
-                self._loop, self._archive, self._launcher, pid, plan, descriptors, namespaces
+                self._loop,
+                self._attention,
+                self._archive,
+                self._launcher,
+                pid,
+                plan,
+                descriptors,
+                namespaces,
             )
         except MhnosError as refusal:
             if namespaces is not None:
@@ -201,7 +213,7 @@ class Supervisor:
         if process.main_status is None:
             self._by_os_pid[process.os_pid] = process
         process.on_started = lambda error: self._on_started(process, request, error)
-        process.on_output = lambda: self._server.notify(OUTPUT, pid)
+        process.capture.on_output = lambda: self._server.notify(OUTPUT, pid)
         process.on_ended = lambda: self._on_ended(process)
 
     def _refuse(self, request: int, error: MhnosError) -> None:
@@ -381,7 +393,7 @@ class Supervisor:
         self._holders.restore(state["networks"])
         handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
-            process = Process.restore(self._loop, self._archive, each)
+            process = Process.restore(self._loop, self._attention, self._archive, each)
             if process.namespaces is not None:
                 self._holders.adopt(process.namespaces)
             handover.keep_to_oneself(process.state()[1])

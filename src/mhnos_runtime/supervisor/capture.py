@@ -1,0 +1,199 @@
+"""One process's output on its way into its log: read in turns, held up by slow viewers, to its end.
+
+Knows descriptors and the log; not what is at the other end of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor.attention import Attention
+from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.sources import TURN_SECONDS, fill, readable_bytes
+
+#: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
+PROGRESS_BYTES = 64 * 1024
+
+#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
+SERVER_ANSWER_SECONDS = 0.25
+
+#: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
+DRAIN_SECONDS = 1.0
+
+#: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
+#: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
+REOPENED_SECONDS = 0.2
+
+#: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
+BULK_BYTES = 4096
+
+#: What is no bulk after a key, since somebody waits for it: some screens full.
+ANSWER_BYTES = 64 * 1024
+
+
+class Capture:
+    """Reads until every source has ended.
+
+    on_output is told that a waiting reader has to be woken, on_closed of each source that has ended, and is
+    closed by then.
+    """
+
+    on_output: Callable[[], None]
+
+    def __init__(
+        self,
+        loop: Loop,
+        attention: Attention,
+        log: LogWriter,
+        pid: int,
+        sources: dict[int, int],
+        terminal: bool,
+        stall_seconds: float,
+        on_closed: Callable[[int], None],
+    ) -> None:
+        """sources: descriptor to stream, to be closed here. terminal: what has ended may be opened again,
+        until `drain`."""
+        self.sources = sources
+        self._loop = loop
+        self._attention = attention
+        self._log = log
+        self._pid = pid
+        self._terminal = terminal
+        self._stall_seconds = stall_seconds
+        self._on_closed = on_closed
+        self._stall_timer: Timer | None = None
+        self._reopen_timer: Timer | None = None
+        self._progress: tuple[int, float] | None = None
+        self._answer_to = 0
+        self._draining = False
+        self._drain_to = 0
+        log.unblock()
+        self._watch()
+
+    def _watch(self) -> None:
+        for fd, stream in self.sources.items():
+            self._watch_source(fd, stream)
+
+    def _watch_source(self, fd: int, stream: int) -> None:
+        self._loop.watch(fd, lambda: self._read(fd, stream))
+
+    def _read(self, fd: int, stream: int) -> None:
+        """Read into the log until there is nothing more, or for one burst, so that all processes get their
+        turn."""
+        log = self._log
+        room = log.room()
+        if not room:
+            self._block()
+            return
+        total, more = fill(fd, *log.reserve(room), 0 if self._loop.held_back(fd) else TURN_SECONDS)
+        if total:
+            log.advance(total, stream, time.time_ns() // 1_000_000)
+            if log.publish():
+                self.on_output()
+        if more is None:
+            self._ended(fd)
+        else:
+            self._set_bulk(fd, more or total >= BULK_BYTES)
+
+    def _set_bulk(self, fd: int, bulk: bool) -> None:
+        awaited = self._log.head < self._answer_to or self._attention.only(self._pid)
+        self._loop.set_bulk(fd, bulk and not awaited)
+
+    def typed(self) -> None:
+        """Somebody types into the process, and waits for what it writes now."""
+        self._answer_to = self._log.head + ANSWER_BYTES
+        self._attention.typed(self._pid)
+        for fd in self.sources:
+            self._loop.set_bulk(fd, False)
+
+    # The end
+
+    def _ended(self, fd: int) -> None:
+        if not self._terminal or self._draining:
+            self._close(fd)
+            return
+        # Nobody has the terminal open at the moment. To close this end would hang up whoever lives there.
+        self._loop.unwatch(fd)
+        if self._reopen_timer is None:
+            self._reopen_timer = self._loop.after(REOPENED_SECONDS, self._look_for_reopened)
+
+    def _look_for_reopened(self) -> None:
+        self._reopen_timer = None
+        if self._stall_timer is None:
+            self._watch()
+
+    def _close(self, fd: int) -> None:
+        self._loop.unwatch(fd)
+        del self.sources[fd]
+        os.close(fd)
+        self._on_closed(fd)
+
+    def drain(self) -> None:
+        """Nothing will be written any more: read what there is, also past a slow viewer, to the end."""
+        self._draining = True
+        self._drain_to = self._log.head + sum(map(readable_bytes, self.sources))
+        self._loop.after(DRAIN_SECONDS, self._stop_draining)
+        if self._stall_timer is None:
+            self._watch()
+
+    def _stop_draining(self) -> None:
+        """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
+        if self.sources and (self._stall_timer is not None or self._log.head < self._drain_to):
+            self._loop.after(DRAIN_SECONDS, self._stop_draining)
+            return
+        for fd in list(self.sources):
+            self._close(fd)
+
+    def close(self) -> None:
+        """Close all sources, whatever they still have, and tell nobody."""
+        for fd in self.sources:
+            self._loop.unwatch(fd)
+            os.close(fd)
+        self.sources.clear()
+
+    # Flow control
+
+    def _block(self) -> None:
+        """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""
+        if not self._log.block():
+            return
+        now = time.monotonic()
+        hold = self._log.hold
+        if self._progress is None or hold >= self._progress[0] + PROGRESS_BYTES:
+            self._progress = (hold, now)
+        for fd in self.sources:
+            self._loop.unwatch(fd)
+        wait = self._progress[1] + self._stall_seconds - now
+        self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
+
+    def _pass_by(self) -> None:
+        """The slowest viewer has had its time: the server is to say what the other ones need."""
+        if self._log.room():
+            self.resume()
+            return
+        self._progress = None
+        self._log.pass_by()
+        self.on_output()
+        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
+
+    def _override(self) -> None:
+        """The server does not answer, and must not hold the process up."""
+        self._log.override()
+        self.resume()
+        if self._stall_timer is not None:
+            # The answer came between the two: another place, which has its time from now.
+            self._stall_timer = self._loop.after(self._stall_seconds, self._pass_by)
+
+    def resume(self) -> None:
+        """Read on if there is room again; called when a viewer has moved on."""
+        if self._stall_timer is None or not self._log.room():
+            return
+        self._stall_timer.cancel()
+        self._stall_timer = None
+        self._log.unblock()
+        self._watch()
+        for fd in self.sources:
+            self._set_bulk(fd, True)
