@@ -189,6 +189,18 @@ def test_what_waited_for_a_viewer_comes_back_as_bulk(turning: Loop, source: Call
     assert turning.held_back(flood.fd)
 
 
+def test_the_rest_of_what_has_ended_is_not_held_back(turning: Loop, source: Callable[[int], Source]) -> None:
+    """Nobody writes any more, and its exit would wait for it."""
+    flood, quiet = source(1), source(2)
+    flood.write(4)
+    quiet.capture.typed()
+    assert turning.held_back(flood.fd)
+    flood.capture.drain()
+    assert not turning.held_back(flood.fd)
+    flood.write(8)
+    assert not turning.held_back(flood.fd)
+
+
 def test_the_turns_of_what_is_held_back_have_pauses(turning: Loop) -> None:
     """And what is not bulk has none; after the time there are none for anybody."""
     pipes = [os.pipe() for _ in range(4)]

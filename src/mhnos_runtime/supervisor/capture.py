@@ -100,7 +100,7 @@ class Capture:
 
     def _set_bulk(self, fd: int, bulk: bool) -> None:
         awaited = self._log.head < self._answer_to or self._attention.only(self._pid)
-        self._loop.set_bulk(fd, bulk and not awaited)
+        self._loop.set_bulk(fd, bulk and not awaited and not self._draining)
 
     def typed(self) -> None:
         """Somebody types into the process, and waits for what it writes now."""
@@ -138,6 +138,8 @@ class Capture:
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
         if self._stall_timer is None:
             self._watch()
+            for fd in self.sources:
+                self._loop.set_bulk(fd, False)
 
     def _stop_draining(self) -> None:
         """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
