@@ -17,7 +17,7 @@ LEVELS = ("none", "relaxed", "strict")
 _LIMIT_MS = {"relaxed": 3.0, "strict": 10.0}
 _MIB = 1 << 20
 #: Between two starts: what the last one left to be prepared for the next is done by then.
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
 _WARM_UP = 20
 
 

@@ -13,7 +13,7 @@ import pytest
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.testing import TestServer
 from tests.sandbox.conftest import require
-from tests.server.client import Client, connect
+from tests.server.client import Client, Message, connect, eventually
 
 MEMORY = 128 << 20
 EATER = """
@@ -139,6 +139,11 @@ def groups(name: str) -> list[Path]:
     return found
 
 
+def membership(row: Message) -> list[str]:
+    """Of a process that is listed (proc_pid_cgroup(5))."""
+    return Path(f"/proc/{row['osPid']}/cgroup").read_text().splitlines()
+
+
 async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
     """Not of a process, not of those that were made in its own, and not of the runtime."""
     require(facts, "none")
@@ -146,8 +151,7 @@ async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
         pid = await client.run("echo up; read line")
         await client.text(pid, "up")
         (row,) = (await client.ask("list"))["processes"]
-        lines = Path(f"/proc/{row['osPid']}/cgroup").read_text().splitlines()
-        named = {line.rsplit("/", 2)[-2] for line in lines if "/mhnos-" in line}
+        named = {line.split("/")[-2] for line in membership(row) if "/mhnos-" in line}
         assert bool(named) is row["isolation"]["limits"]["memory"].startswith("cgroup")
         for name in named:
             own = [path for path in groups(name) if path.name == f"p{pid}"]
@@ -158,6 +162,31 @@ async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
         await client.exit(pid)
         assert [path for name in named for path in groups(name) if f"p{pid}" in path.parts] == []
     assert [path for name in named for path in groups(name)] == []
+
+
+async def test_the_next_one_is_in_its_control_groups_in_advance(level: str, folder: Path) -> None:
+    """With the limits of whoever it is then: as those before, or with others, which are other groups."""
+    async with serving(folder, level) as client:
+        await client.run("echo up; exec sleep 60")
+        (row,) = (await client.ask("list"))["processes"]
+        if not row["isolation"]["limits"]["memory"].startswith("cgroup"):
+            pytest.skip("this host has no control group that can be used")
+        (name,) = {line.split("/")[-2] for line in membership(row) if "/mhnos-" in line}
+
+        async def joined(pid: int) -> bool:
+            own = [path / "cgroup.procs" for path in groups(name) if path.name == f"p{pid}"]
+            return bool(own) and all(procs.read_text() for procs in own)
+
+        await eventually(lambda: joined(row["pid"] + 1))
+        eater = await client.spawn("python", "eat.py", "child")
+        assert eater == row["pid"] + 1
+        assert (await client.exit(eater))["reason"] == "memory"
+        await eventually(lambda: joined(eater + 1))
+        other = await client.run("echo up; exec sleep 60", limits={"cpuPercent": 50})
+        row = next(row for row in (await client.ask("list"))["processes"] if row["pid"] == other)
+        held = [limit for limit in row["isolation"]["limits"].values() if limit.startswith("cgroup")]
+        own = [line for line in membership(row) if line.endswith(f"/{name}/p{other}")]
+        assert len(own) == (1 if held == ["cgroup v2"] * len(held) else len(held))
 
 
 async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path) -> None:

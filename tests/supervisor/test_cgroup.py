@@ -38,12 +38,18 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return hierarchy
 
 
+def made(limits: Limits) -> Group:
+    group = Group.make(limits.cgroups, 1)
+    group.limit(limits)
+    return group
+
+
 BASIC = {"memory__max": "max", "memory__oom__group": "0", "pids__max": "max"}
 
 
 def test_all_that_v2_can_limit(kernel: Kernel) -> None:
     root = kernel(**BASIC, cpu__max="max 100000", memory__swap__max="max")
-    Group.make(Limits(MEMORY, 30, 50, (("unified+cpu", str(root)),)), "p1")
+    made(Limits(MEMORY, 30, 50, (("unified+cpu", str(root)),)))
     read = {path.name: path.read_text() for path in (root / "p1").iterdir()}
     assert read == {
         "memory.max": str(MEMORY),
@@ -56,19 +62,19 @@ def test_all_that_v2_can_limit(kernel: Kernel) -> None:
 
 def test_a_share_of_cpu_where_that_is_not_delegated_fails_no_start(kernel: Kernel) -> None:
     root = kernel(**BASIC)
-    Group.make(Limits(MEMORY, 30, 50, (("unified", str(root)),)), "p1")
+    made(Limits(MEMORY, 30, 50, (("unified", str(root)),)))
     assert (root / "p1" / "pids.max").read_text() == "30"
 
 
 def test_swap_is_not_touched_without_a_limit_of_memory(kernel: Kernel) -> None:
     root = kernel(**BASIC, memory__swap__max="max")
-    Group.make(Limits(0, 30, 0, (("unified", str(root)),)), "p1")
+    made(Limits(0, 30, 0, (("unified", str(root)),)))
     assert (root / "p1" / "memory.swap.max").read_text() == "max"
 
 
 def test_v1_limits_memory_and_swap_together(kernel: Kernel) -> None:
     root = kernel(memory__limit_in_bytes="-1", memory__memsw__limit_in_bytes="-1")
-    Group.make(Limits(MEMORY, 0, 0, (("memory", str(root)),)), "p1")
+    made(Limits(MEMORY, 0, 0, (("memory", str(root)),)))
     assert {path.read_text() for path in (root / "p1").iterdir()} == {str(MEMORY)}
 
 
@@ -76,7 +82,7 @@ def test_v1_limits_memory_and_swap_together(kernel: Kernel) -> None:
 def test_what_v2_tells_of_the_end(kernel: Kernel, hierarchy: str) -> None:
     """memory.peak came with Linux 5.19; before, the limit is what a group that ran out of it had reached."""
     root = kernel(**BASIC, memory__events="low 0\noom 1\noom_kill 3\noom_group_kill 1\n")
-    group = Group.make(Limits(MEMORY, 0, 0, ((hierarchy, str(root)),)), "p1")
+    group = made(Limits(MEMORY, 0, 0, ((hierarchy, str(root)),)))
     assert (group.memory_kills(), group.peak_bytes()) == (3, MEMORY)
     (root / "p1" / "memory.peak").touch()
     (root / "p1" / "memory.peak").write_text("1234")
@@ -85,7 +91,7 @@ def test_what_v2_tells_of_the_end(kernel: Kernel, hierarchy: str) -> None:
 
 def test_groups_within_a_group_are_removed_too(tmp_path: Path) -> None:
     (tmp_path / "p1" / "made" / "inside").mkdir(parents=True)
-    Group(Limits(MEMORY, 0, 0, (("unified", str(tmp_path)),)), "p1").close()
+    Group((("unified", str(tmp_path)),), 1).close()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mhnos-1" / "p1" / "inside").mkdir(parents=True)
     remove(str(tmp_path / "mhnos-1"))

@@ -8,8 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Limits
+
+#: As in `Limits.cgroups`.
+Hierarchies: TypeAlias = tuple[tuple[str, str], ...]
 
 #: Time over which a share of CPU is measured, µs: the kernel's own default.
 _PERIOD_US = 100_000
@@ -18,26 +22,34 @@ _PERIOD_US = 100_000
 class Group:
     """The control groups of one process, one a hierarchy. oom_fd: readable when memory ran out, or -1."""
 
-    def __init__(self, limits: Limits, name: str) -> None:
-        """Those that were made with this name."""
-        self._paths = {hierarchy: Path(directory, name) for hierarchy, directory in limits.cgroups}
+    def __init__(self, hierarchies: Hierarchies, pid: int) -> None:
+        """Those that were made for the process with the runtime's pid."""
+        self.hierarchies, self.pid = hierarchies, pid
+        self._paths = {hierarchy: Path(directory, f"p{pid}") for hierarchy, directory in hierarchies}
         self._v2 = self._paths.get(UNIFIED_CPU) or self._paths.get(UNIFIED)
         self.oom_fd = -1
 
     @classmethod
-    def make(cls, limits: Limits, name: str) -> Group:
-        """Make them. Raises OSError when the hierarchy refuses."""
-        group = cls(limits, name)
+    def make(cls, hierarchies: Hierarchies, pid: int) -> Group:
+        """Make them, without limits. Raises OSError when a hierarchy refuses."""
+        group = cls(hierarchies, pid)
+        made: list[Path] = []
         try:
-            for hierarchy, path in group._paths.items():
+            for path in group._paths.values():
                 path.mkdir()
-                for file, value in _settings(hierarchy, limits):
-                    (path / file).write_text(value)
-                _no_swap(path, limits)
+                made.append(path)
         except OSError:
-            group.close()
+            for path in made:
+                _remove(path)
             raise
         return group
+
+    def limit(self, limits: Limits) -> None:
+        """Raises OSError when a hierarchy refuses."""
+        for hierarchy, path in self._paths.items():
+            for file, value in _settings(hierarchy, limits):
+                (path / file).write_text(value)
+            _no_swap(path, limits)
 
     @property
     def doors(self) -> tuple[str, ...]:

@@ -278,8 +278,7 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
     stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
     yield "limits"
     for path in doors:
-        with open(path, "wb", 0) as file:
-            file.write(b"0")
+        join(path)
     yield "user"
     confine.become(plan.confine.user)
     if inside:
@@ -311,6 +310,12 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
         os.set_inheritable(target, True)
     yield "exec"
     os.execve(plan.argv[0], plan.argv, plan.env)
+
+
+def join(door: str) -> None:
+    """Go into a control group through this file of it. Raises OSError."""
+    with open(door, "wb", 0) as file:
+        file.write(b"0")
 
 
 def _go_inside(sibling_writer: int, *namespaces: int) -> None:

@@ -1,38 +1,70 @@
 """Starts programs from a child that was forked in advance and waits for its plan.
 
-A fork copies page tables, and each page again that either side touches next: some 2 ms, most of a start. Done
-beforehand it costs nobody's time. Knows the child and its socket; not what is started.
+A fork copies page tables, and each page again that either side touches next: some 2 ms. To join a control
+group takes 10 to 20 ms on a machine that was quiet: the kernel waits for a grace period (RCU) first.
+Done beforehand they cost nobody's time. Knows the child, its socket and its groups; not what is started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import select
+import signal
 import socket
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import child
+from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
 from mhnos_runtime.supervisor.loop import Loop
-from mhnos_runtime.supervisor.surroundings import Surroundings
+from mhnos_runtime.supervisor.surroundings import Surroundings, no_limits
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
+#: When the waiting child joins its control groups. Meanwhile nobody can make or remove any, so that the end
+#: of a program that was quick would wait for it.
+JOIN_SECONDS = 0.1
 
 
 class Launcher:
-    """Keeps one child ready. os_pid is that child's, 0 while there is none."""
+    """Keeps one child ready. os_pid is that child's, 0 while there is none.
 
-    def __init__(self, loop: Loop) -> None:
+    next_pid() is the pid that the next process will have. Its control groups are made in the same places as
+    those of the last one.
+    """
+
+    def __init__(self, loop: Loop, next_pid: Callable[[], int]) -> None:
         self._loop = loop
+        self._next_pid = next_pid
+        self._hierarchies: Hierarchies = ()
+        self._group: Group | None = None
         self._sock: socket.socket | None = None
         self._due = False
         self.os_pid = 0
         self.least_kib = sys.maxsize
+
+    def group(self, pid: int, hierarchies: Hierarchies) -> Group | None:
+        """The control groups of the process that is started next, from then on its own; None where it needs
+        none.
+
+        Those that the waiting child joins, if they are the right ones. Raises LimitReached.
+        """
+        self._hierarchies = hierarchies
+        if self._group is not None:
+            if (self._group.hierarchies, self._group.pid) == (hierarchies, pid):
+                return self._group
+            self.discard()
+        try:
+            return Group.make(hierarchies, pid) if hierarchies else None
+        except OSError as error:
+            raise no_limits(error) from error
 
     def start(self, plan: LaunchPlan, descriptors: list[int], surroundings: Surroundings) -> child.Child:
         """Have the waiting child execute the plan. descriptors: the folder, and what the plan hands to the
@@ -52,8 +84,9 @@ class Launcher:
                 os_pid = wiring.sibling(os_pid)
             return wiring.keep_parent_side(os_pid)
 
-    def prepare(self) -> None:
-        """Fork a child that waits, unless there is one. Raises LimitReached."""
+    def prepare(self, group: Group | None = None) -> None:
+        """Fork a child that waits, and joins the group meanwhile, unless there is one. Raises
+        LimitReached."""
         if self._sock is not None:
             return
         self.least_kib = _own_memory_kib()
@@ -72,12 +105,26 @@ class Launcher:
                     hint="end some processes, or raise the limit of tasks (ulimit -u, TasksMax)",
                 ) from error
             if self.os_pid == 0:
-                _wait(theirs)
-        self._sock = ours
+                _wait(theirs, () if group is None else group.doors)
+        self._sock, self._group = ours, group
 
     def lost(self) -> None:
         """The waiting child has died: somebody killed it."""
+        group = self._group
         self._forget()
+        if group is not None:
+            group.close()
+        self._refill_later()
+
+    def discard(self) -> None:
+        """End the waiting child if it is, or will be, in control groups, and remove those."""
+        group, os_pid = self._group, self.os_pid
+        if group is None:
+            return
+        self._forget()
+        os.kill(os_pid, signal.SIGKILL)
+        os.waitpid(os_pid, 0)
+        group.close()
         self._refill_later()
 
     def _tell(self, message: bytes, descriptors: list[int]) -> int:
@@ -98,7 +145,7 @@ class Launcher:
     def _forget(self) -> None:
         if self._sock is not None:
             self._sock.close()
-        self._sock = None
+        self._sock = self._group = None
         self.os_pid = 0
 
     def _refill_later(self) -> None:
@@ -108,29 +155,53 @@ class Launcher:
 
     def _refill(self) -> None:
         self._due = False
+        if self._sock is not None:
+            return
+        group = None
+        with contextlib.suppress(OSError):
+            group = Group.make(self._hierarchies, self._next_pid()) if self._hierarchies else None
         try:
-            self.prepare()
+            self.prepare(group)
         except LimitReached:
             # Whoever asks for the next start is told.
-            return
+            if group is not None:
+                group.close()
 
 
-def _wait(sock: socket.socket) -> NoReturn:
-    """The child: hold nothing of the parent's, and become what the plan says."""
+def _wait(sock: socket.socket, doors: Iterable[str]) -> NoReturn:
+    """The child: hold nothing of the parent's, join control groups through these files, and become what the
+    plan says."""
     try:
         child.detach()
         own = sock.fileno()
         os.closerange(3, own)
         os.closerange(own + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        joined = _joined(sock, doors)
         message, ancillary, _flags, _address = sock.recvmsg(
             MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
         if message:
             told = json.loads(message)
             plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
-            child.become(plan, told["doors"], descriptors, told["sent"])
+            child.become(
+                plan, [door for door in told["doors"] if door not in joined], descriptors, told["sent"]
+            )
     finally:
         os._exit(0)
+
+
+def _joined(sock: socket.socket, doors: Iterable[str]) -> set[str]:
+    """Join what can be joined, unless the plan comes before it is time for that."""
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    joined: set[str] = set()
+    if not doors or waiting.poll(JOIN_SECONDS * 1000):
+        return joined
+    for door in doors:
+        with contextlib.suppress(OSError):
+            child.join(door)
+            joined.add(door)
+    return joined
 
 
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:

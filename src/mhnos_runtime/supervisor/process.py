@@ -106,8 +106,13 @@ class Process:
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
-        surroundings = Surroundings.make(loop, plan.confine.limits, pid, namespaces)
+        limits = plan.confine.limits
         with contextlib.ExitStack() as undo:
+            group = launcher.group(pid, limits.cgroups)
+            if group is not None:
+                undo.callback(group.close)
+            undo.callback(launcher.discard)
+            surroundings = Surroundings.make(loop, limits, group, namespaces)
             undo.callback(surroundings.close)
             log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)

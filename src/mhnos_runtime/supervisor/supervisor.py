@@ -43,7 +43,7 @@ class Supervisor:
         self._loop = Loop()
         self._attention = Attention(self._loop)
         self._log = Log(config.log_json)
-        self._launcher = Launcher(self._loop)
+        self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._server = ServerKeeper(
@@ -91,6 +91,7 @@ class Supervisor:
         self._server.start()
         self._reap()
         self._loop.run()
+        self._launcher.discard()
         self._loop.close()
         self._archive.close()
         for path in self._config.remove_at_end:
@@ -381,6 +382,7 @@ class Supervisor:
         }
         kept = [fd for _, descriptors in running for fd in descriptors]
         kept += [*kept_networks, *self._config.listeners, self._config.lock_fd]
+        self._launcher.discard()
         try:
             handover.replace(state, kept)
         except OSError as error:

@@ -17,6 +17,15 @@ from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.loop import Loop, Timer
 
 
+def no_limits(error: OSError) -> LimitReached:
+    """What to say where a control group cannot be made or limited."""
+    return LimitReached(
+        f"the limits could not be set: {error}",
+        code="start-failed",
+        hint="mhnos-runtime doctor tells where control groups can be made",
+    )
+
+
 class Surroundings:
     """Owns the namespaces and the control group. peak_bytes: most memory that was seen in use, if looked."""
 
@@ -34,22 +43,22 @@ class Surroundings:
             namespaces.on_gone = self._namespaces_gone
 
     @classmethod
-    def make(cls, loop: Loop, limits: Limits, pid: int, namespaces: Namespaces | None) -> Surroundings:
-        """Raises LimitReached when the control group cannot be made."""
-        try:
-            group = Group.make(limits, f"p{pid}") if limits.cgroups else None
-        except OSError as error:
-            raise LimitReached(
-                f"the limits could not be set: {error}",
-                code="start-failed",
-                hint="mhnos-runtime doctor tells where control groups can be made",
-            ) from error
+    def make(
+        cls, loop: Loop, limits: Limits, group: Group | None, namespaces: Namespaces | None
+    ) -> Surroundings:
+        """group: made for it, where it has limits that control groups hold. Raises LimitReached when they
+        cannot be set."""
+        if group is not None:
+            try:
+                group.limit(limits)
+            except OSError as error:
+                raise no_limits(error) from error
         return cls(loop, limits, namespaces, group)
 
     @classmethod
     def restore(cls, loop: Loop, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
         namespaces = None if state is None else Namespaces.restore(loop, state)
-        return cls(loop, limits, namespaces, Group(limits, f"p{pid}") if limits.cgroups else None)
+        return cls(loop, limits, namespaces, Group(limits.cgroups, pid) if limits.cgroups else None)
 
     def state(self) -> tuple[dict[str, Any] | None, list[int]]:
         """What `restore` needs, and descriptors that must stay open until then."""
