@@ -38,7 +38,7 @@ def flooding(peer: Peer, command: str) -> Iterator[list[Drained]]:
 def measure(context: Context, command: str) -> tuple[dict[str, list[int]], dict[str, list[float]]]:
     samples: dict[str, list[int]] = defaultdict(list)
     rates: dict[str, list[float]] = defaultdict(list)
-    count = context.pick(300, 100)
+    count = context.pick(300, 150)
 
     def once(peer: Peer) -> None:
         with peer.open([LOAD, "echo"]) as session:
@@ -49,7 +49,7 @@ def measure(context: Context, command: str) -> tuple[dict[str, list[int]], dict[
         rates[peer.name].append(seen[0].bytes / seen[0].seconds / 1e6)
 
     with context.peers(*PEERS) as peers:
-        interleaved(context.pick(4, 1), peers, once)
+        interleaved(context.pick(4, 2), peers, once)
     return samples, rates
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.launch import Confinement, Limits
+from mhnos_runtime.supervisor import launcher
 from tests.supervisor.harness import Refused, Server, Supervised, alive, eventually
 
 MARK = "somebody is in it"
@@ -115,11 +116,7 @@ def test_groups_that_cannot_be_made_fail_the_start(server: Server, tmp_path: Pat
     assert server.ended(server.sh("exit 7")).code == 7
 
 
-def test_a_door_that_is_closed_in_advance_is_tried_again(server: Server, tmp_path: Path) -> None:
-    """What the child that waits cannot join, the start tries, and says so."""
-    server.ended(server.sh("exit 1", **limited(30, tmp_path)))
-    door = tmp_path / "p1001" / "cgroup.procs"
-    eventually(door.parent.exists, "the next one's group")
-    door.mkdir()
-    with pytest.raises(Refused, match="limits"):
-        server.sh("exit 2", **limited(30, tmp_path))
+def test_what_cannot_be_joined_in_advance_is_left_to_the_start(tmp_path: Path) -> None:
+    doors = [tmp_path / "open", tmp_path / "missing" / "closed"]
+    assert launcher._joined(map(str, doors)) == {str(doors[0])}
+    assert doors[0].read_text() == "0"

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -28,8 +27,8 @@ from mhnos_runtime.supervisor.surroundings import Surroundings, no_limits
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
-#: When the waiting child joins its control groups. Meanwhile nobody can make or remove any, so that the end
-#: of a program that was quick would wait for it.
+#: When the waiting child joins control groups, after its fork. Meanwhile nobody can make or remove any, and
+#: the end of a program that was quick would wait for it.
 JOIN_SECONDS = 0.1
 
 
@@ -84,9 +83,8 @@ class Launcher:
                 os_pid = wiring.sibling(os_pid)
             return wiring.keep_parent_side(os_pid)
 
-    def prepare(self, group: Group | None = None) -> None:
-        """Fork a child that waits, and joins the group meanwhile, unless there is one. Raises
-        LimitReached."""
+    def prepare(self) -> None:
+        """Fork a child that waits, unless there is one. Raises LimitReached."""
         if self._sock is not None:
             return
         self.least_kib = _own_memory_kib()
@@ -105,8 +103,8 @@ class Launcher:
                     hint="end some processes, or raise the limit of tasks (ulimit -u, TasksMax)",
                 ) from error
             if self.os_pid == 0:
-                _wait(theirs, () if group is None else group.doors)
-        self._sock, self._group = ours, group
+                _wait(theirs)
+        self._sock = ours
 
     def lost(self) -> None:
         """The waiting child has died: somebody killed it."""
@@ -117,7 +115,7 @@ class Launcher:
         self._refill_later()
 
     def discard(self) -> None:
-        """End the waiting child if it is, or will be, in control groups, and remove those."""
+        """End the waiting child if it is in control groups, and remove those."""
         group, os_pid = self._group, self.os_pid
         if group is None:
             return
@@ -155,48 +153,58 @@ class Launcher:
 
     def _refill(self) -> None:
         self._due = False
-        if self._sock is not None:
-            return
-        group = None
-        with contextlib.suppress(OSError):
-            group = Group.make(self._hierarchies, self._next_pid()) if self._hierarchies else None
         try:
-            self.prepare(group)
+            self.prepare()
         except LimitReached:
             # Whoever asks for the next start is told.
-            if group is not None:
-                group.close()
+            return
+        os_pid = self.os_pid
+        self._loop.after(JOIN_SECONDS, lambda: self._have_joined(os_pid))
+
+    def _have_joined(self, os_pid: int) -> None:
+        """Have the child join groups in advance, if it waits still."""
+        if self._sock is None or os_pid != self.os_pid or not self._hierarchies:
+            return
+        try:
+            group = Group.make(self._hierarchies, self._next_pid())
+        except OSError:
+            return  # the next start tries again, and is told
+        try:
+            self._sock.send(json.dumps({"doors": group.doors}).encode())
+        except OSError:
+            group.close()
+        else:
+            self._group = group
 
 
-def _wait(sock: socket.socket, doors: Iterable[str]) -> NoReturn:
-    """The child: hold nothing of the parent's, join control groups through these files, and become what the
-    plan says."""
+def _wait(sock: socket.socket) -> NoReturn:
+    """The child: hold nothing of the parent's, join what it is told to, and become what the plan says."""
     try:
         child.detach()
         own = sock.fileno()
         os.closerange(3, own)
         os.closerange(own + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        joined = _joined(sock, doors)
-        message, ancillary, _flags, _address = sock.recvmsg(
-            MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
-        if message:
-            told = json.loads(message)
-            plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
-            child.become(
-                plan, [door for door in told["doors"] if door not in joined], descriptors, told["sent"]
+        joined: set[str] = set()
+        while True:
+            message, ancillary, _flags, _address = sock.recvmsg(
+                MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
             )
+            if not message:
+                break
+            told = json.loads(message)
+            if "plan" not in told:
+                joined = _joined(told["doors"])
+                continue
+            plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
+            doors = [door for door in told["doors"] if door not in joined]
+            child.become(plan, doors, descriptors, told["sent"])
     finally:
         os._exit(0)
 
 
-def _joined(sock: socket.socket, doors: Iterable[str]) -> set[str]:
-    """Join what can be joined, unless the plan comes before it is time for that."""
-    waiting = select.poll()
-    waiting.register(sock, select.POLLIN)
+def _joined(doors: Iterable[str]) -> set[str]:
+    """Join through these files; return those that let it in. The others are tried again at the start."""
     joined: set[str] = set()
-    if not doors or waiting.poll(JOIN_SECONDS * 1000):
-        return joined
     for door in doors:
         with contextlib.suppress(OSError):
             child.join(door)
