@@ -20,7 +20,7 @@ def run(context: Context) -> list[Figure]:
     label = f"{_FLOODS} floods and a stalled client ({OURS}), one flood (others)"
     samples: dict[str, list[int]] = defaultdict(list)
     rates: dict[str, list[float]] = defaultdict(list)
-    count = context.pick(300, 150)
+    count = context.pick(300, 200)
 
     def once(peer: Peer) -> None:
         with contextlib.ExitStack() as stack:
@@ -39,7 +39,7 @@ def run(context: Context) -> list[Figure]:
         rates[peer.name].append(sum(drained.bytes / drained.seconds for [drained] in floods) / 1e6)
 
     with context.peers(*PEERS) as peers:
-        interleaved(context.pick(6, 2), peers, once)
+        interleaved(context.pick(6, 4), peers, once)
     middle = Figure(f"echo, median, beside {label}", "ms", {n: median(s) / 1e6 for n, s in samples.items()})
     worst = Figure(
         f"echo, 99th percentile, beside {label}",
