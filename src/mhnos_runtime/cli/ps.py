@@ -64,6 +64,6 @@ def _status(row: ProcessInfo) -> str:
     ended = row.exit
     if not isinstance(ended, ExitInfo):
         return row.status
-    what = ended.signal or f"code {ended.code}"
-    why = "" if ended.reason in ("exit", "signal") else f", {ended.reason}"
-    return f"exited ({what}{why})"
+    what = ended.signal or ("" if ended.code is None else f"code {ended.code}")
+    why = "" if ended.reason in ("exit", "signal") else ended.reason
+    return f"exited ({', '.join(filter(None, (what, why)))})"
