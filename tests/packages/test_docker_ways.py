@@ -146,7 +146,8 @@ async def test_the_profile_openclaw_runs_its_gateway(engine: Engine, image: str)
             asked = await runtime.spawn("openclaw", "gateway", args=["health"])
             said = b"".join([item.data async for item in asked.output() if isinstance(item, Output)])
             assert ((await asked.wait()).code, b"OK" in said) == (0, True), said
-            await gateway.kill()
+            # By itself, however long that takes on a machine that does other things too.
+            await gateway.kill(escalate=False)
             assert (await gateway.wait()).code == 0
         project.run("stop")
         assert engine.inspect(project.container)["State"]["ExitCode"] == 0
