@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import Limits
 from mhnos_runtime.supervisor.cgroup import Group, remove
+from mhnos_runtime.supervisor.loop import Loop
+from mhnos_runtime.supervisor.surroundings import Surroundings
 
 MEMORY = 64 << 20
 Kernel = Callable[..., Path]
@@ -76,6 +79,15 @@ def test_v1_limits_memory_and_swap_together(kernel: Kernel) -> None:
     root = kernel(memory__limit_in_bytes="-1", memory__memsw__limit_in_bytes="-1")
     made(Limits(MEMORY, 0, 0, (("memory", str(root)),)))
     assert {path.read_text() for path in (root / "p1").iterdir()} == {str(MEMORY)}
+
+
+def test_groups_that_take_no_limit_are_removed(kernel: Kernel) -> None:
+    root, loop = kernel(), Loop()
+    limits = Limits(0, 30, 0, (("pids", str(root)),))
+    with pytest.raises(LimitReached, match="the limits could not be set"):
+        Surroundings.make(loop, limits, Group.make(limits.cgroups, 1), None)
+    assert list(root.iterdir()) == []
+    loop.close()
 
 
 @pytest.mark.parametrize("hierarchy", ["unified", "unified+cpu"])

@@ -156,6 +156,10 @@ def test_interrupt_reaches_the_foreground_job_only(server: Server) -> None:
     process.write(b"sleep 321\n")
     children = Path(f"/proc/{process.os_pid}/task/{process.os_pid}/children")
     server.until(lambda: children.read_text().split(), "the job")
+    job = children.read_text().split()[0]
+    # Before that it is still a bash that looks after signals itself, or not in the foreground.
+    server.until(lambda: Path(f"/proc/{job}/comm").read_text() == "sleep\n", "its program")
+    server.until(lambda: os.tcgetpgrp(process.input_fd) == int(job), "the foreground")
     server.kill(process, signal.SIGINT, escalate=False)
     server.until(lambda: not children.read_text().split(), "its end")
     process.write(b"echo status=$?\n")

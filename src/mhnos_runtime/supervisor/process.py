@@ -108,11 +108,9 @@ class Process:
         """
         limits = plan.confine.limits
         with contextlib.ExitStack() as undo:
-            group = launcher.group(pid, limits.cgroups)
-            if group is not None:
-                undo.callback(group.close)
+            # Last of all: the child that waits may be in the group, which is removed with it then.
             undo.callback(launcher.discard)
-            surroundings = Surroundings.make(loop, limits, group, namespaces)
+            surroundings = Surroundings.make(loop, limits, launcher.group(pid, limits.cgroups), namespaces)
             undo.callback(surroundings.close)
             log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)

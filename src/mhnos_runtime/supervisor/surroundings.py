@@ -47,11 +47,12 @@ class Surroundings:
         cls, loop: Loop, limits: Limits, group: Group | None, namespaces: Namespaces | None
     ) -> Surroundings:
         """group: made for it, where it has limits that control groups hold. Raises LimitReached when they
-        cannot be set."""
+        cannot be set, and removes it then."""
         if group is not None:
             try:
                 group.limit(limits)
             except OSError as error:
+                group.close()
                 raise no_limits(error) from error
         return cls(loop, limits, namespaces, group)
 
