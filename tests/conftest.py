@@ -1,9 +1,12 @@
 """What holds for every test: the project's code never blocks the event loop, nobody sees the user's own
-runtime, and a busy machine fails nothing. Knows no part of the project."""
+runtime, and a busy machine fails nothing. The options that make tests long, and the dice. Knows no part of
+the project."""
 
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +30,40 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     # A test that starts a server of its own waits for it anyway.
     ("mhnos_runtime/testing/server.py", {"__aenter__", "stop", "_started", "token", "server_pid"}),
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="durable: many faults, for minutes")
+    parser.addoption("--fuzz-seconds", type=float, default=2.0, help="hostile: how long each fuzzer runs")
+    parser.addoption("--seed", type=int, help="durable, hostile: repeat the dice of an earlier run")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    """The seed is in the output of a failed test, and of each with -s."""
+    chosen = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(1 << 32) if chosen is None else int(chosen)
+    print(f"{request.node.name}: --seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Counts a fuzzer's rounds until --fuzz-seconds are over; there is always a first one."""
+    seconds = float(request.config.getoption("--fuzz-seconds"))
+
+    def count() -> Iterator[int]:
+        end, number = time.monotonic() + seconds, 0
+        while number == 0 or time.monotonic() < end:
+            yield number
+            number += 1
+
+    return count()
 
 
 @pytest.fixture(scope="session", autouse=True)
