@@ -20,9 +20,12 @@ from typing import Any
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap, LogReader
+from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
 
 BRIDGE = Path(__file__).with_name("bridge.py")
 DEADLINE_SECONDS = 20.0
+#: An operator who allows anything that can be said at level none.
+ANYTHING = Allowed(Sandbox(Policy("none"), Facts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}
 
 
@@ -141,7 +144,7 @@ class Server:
         )
         directory = os.open(cwd or "/", os.O_PATH | os.O_DIRECTORY)
         try:
-            body = {"do": "spawn", "request": self._last_request, "plan": launch.to_dict()}
+            body = {"do": "spawn", "request": self._last_request, "plan": launch.to_request()}
             self.channel.send(body, [directory, *hand])
         finally:
             os.close(directory)
@@ -194,7 +197,9 @@ class Server:
 class Supervised:
     """A supervisor in a process of its own. Every new server is a new `Server` here."""
 
-    def __init__(self, tmp_path: Path, server: list[str] | None = None, **limits: Any) -> None:
+    def __init__(
+        self, tmp_path: Path, server: list[str] | None = None, allowed: Allowed = ANYTHING, **limits: Any
+    ) -> None:
         self.state_dir = tmp_path / "state"
         self.marker = tmp_path / "runs.json"
         self.marker.write_text("{}")
@@ -214,6 +219,7 @@ class Supervised:
             "hello": {"server_id": "s-1", "unread": [1, "ü"]},
             "log_json": False,
             "remove_at_end": [str(self.marker)],
+            "allowed": allowed.to_dict(),
         }
         self.popen = self._start(config, limits)
         os.close(lock_fd)
@@ -289,8 +295,10 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(tmp_path: Path, server: list[str] | None = None, **limits: Any) -> Iterator[Supervised]:
-    running = Supervised(tmp_path, server, **limits)
+def supervised(
+    tmp_path: Path, server: list[str] | None = None, allowed: Allowed = ANYTHING, **limits: Any
+) -> Iterator[Supervised]:
+    running = Supervised(tmp_path, server, allowed, **limits)
     try:
         yield running
     finally:
