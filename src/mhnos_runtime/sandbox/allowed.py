@@ -43,9 +43,7 @@ class Allowed:
         handed_sockets: whether it is handed sockets of the machine's network. What was wished to be wider
         than the policy is as the policy has it. Raises Refused (forbidden-plan).
         """
-        reason = self.refuses(plan)
-        if reason:
-            raise forbidden(reason)
+        self.check(plan)
         try:
             policy = narrow(self.sandbox.policy, plan.choice.wish)
         except MhnosError as error:
@@ -53,6 +51,12 @@ class Allowed:
         sandbox = replace(self.sandbox, engines=plan.choice.engines)
         confinement, rlimits = confine(sandbox, policy, plan.choice.cwd, handed_sockets=handed_sockets)
         return replace(plan, confine=confinement, rlimits=rlimits)
+
+    def check(self, plan: LaunchPlan) -> None:
+        """Raises Refused (forbidden-plan) for a plan that no confinement would make allowed."""
+        reason = self.refuses(plan)
+        if reason:
+            raise forbidden(reason)
 
     def refuses(self, plan: LaunchPlan) -> str:
         """Why no confinement would make this plan allowed, or ""."""

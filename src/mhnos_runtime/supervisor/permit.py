@@ -39,6 +39,7 @@ def check_room(plan: LaunchPlan, under_way: int) -> None:
 def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners: list[int]) -> LaunchPlan:
     """The plan as it is to be executed. descriptors: the folder, and what the program is to be handed.
     listeners: the runtime's own. Raises LimitReached where some did not come, Refused (forbidden-plan)."""
+    allowed.check(plan)
     if len(descriptors) != 1 + plan.handed:
         # Those for which there was no room did not come (unix(7)).
         raise none_left("no descriptor is left for another process")
