@@ -23,16 +23,19 @@ START_DESCRIPTORS = 24
 #: And more of one in a sandbox: pipes and files of its holder, its network's and the next one's, and nine
 #: namespaces.
 SANDBOX_DESCRIPTORS = 44
+#: What one that waits for its sandbox will keep: its ends of pipes, terminal, log, holder and verdict.
+WAITING_DESCRIPTORS = 12
 #: Those with which a server can always be started, /proc be read for the end of a tree, and records written.
 KEPT_DESCRIPTORS = 16
 
 
-def check_room(plan: LaunchPlan, under_way: int) -> None:
-    """Refuse a start that could fail half-way, with so many others under way. Raises LimitReached."""
+def check_room(plan: LaunchPlan, waiting: int) -> None:
+    """Refuse a start that could fail half-way. waiting: others that wait for a sandbox. Raises
+    LimitReached."""
     needed = START_DESCRIPTORS + plan.handed
     if plan.confine.holder is not None:
         needed += SANDBOX_DESCRIPTORS
-    if free_descriptors() < needed * (1 + under_way) + KEPT_DESCRIPTORS:
+    if free_descriptors() < needed + WAITING_DESCRIPTORS * waiting + KEPT_DESCRIPTORS:
         raise none_left("no descriptors are left for another process")
 
 

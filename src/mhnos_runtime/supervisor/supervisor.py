@@ -192,8 +192,7 @@ class Supervisor:
                 code="too-many-processes",
                 hint="end a process, or raise MHNOS_MAX_PROCESSES",
             )
-        starting = sum(not each.started for each in self._processes.values())
-        check_room(plan, starting + self._holders.under_way)
+        check_room(plan, self._holders.under_way)
 
     def _launch(
         self,
