@@ -31,8 +31,8 @@ class Listener:
         if self.error is not None:
             raise self.error
         self.taken.append(record.pid)
-        for fd in descriptors:
-            os.close(fd)
+        while descriptors:
+            os.close(descriptors.pop())
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
     def on_ready(self) -> None: ...

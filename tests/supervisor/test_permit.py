@@ -239,6 +239,7 @@ def descriptors(scene: Scene) -> list[Callable[[], socket.socket | int]]:
         lambda: os.pidfd_open(os.getpid()),
         lambda: os.open("/proc/self/ns/mnt", os.O_RDONLY),
         lambda: made(socket.AF_UNIX, socket.SOCK_STREAM, str(scene.outside / "s"), listens=True),
+        lambda: os.open(scene.outside / "s", os.O_PATH),
         lambda: made(tcp, socket.SOCK_STREAM, loopback, listens=False),
         lambda: made(tcp, socket.SOCK_STREAM, ("0.0.0.0", 0), listens=True),
         lambda: made(tcp, socket.SOCK_DGRAM, loopback, listens=False),

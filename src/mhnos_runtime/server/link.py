@@ -15,7 +15,7 @@ from mhnos_runtime.server.turns import Turns
 
 
 class Listener(Protocol):
-    """Who is told what the supervisor says. Descriptors are handed over where nothing is raised: the log's,
+    """Who is told what the supervisor says. Who takes descriptors over takes them out of the list: the log's,
     then the input's and the control socket's if there are any."""
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
@@ -158,7 +158,6 @@ class SupervisorLink:
             if not message.whole:
                 raise none_left()
             self._listener.on_process(record, message.descriptors, new)
-            message.descriptors.clear()
         except (OSError, MhnosError):
             if new or record.exit is None:
                 self.discard(record.pid)

@@ -76,10 +76,12 @@ class Runtime:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
         # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
         log = LogReader(os.dup(descriptors[0]))
-        os.close(descriptors[0])
+        own = descriptors.copy()
+        descriptors.clear()
+        os.close(own[0])
         self.table.total_spawned += new
-        control = descriptors.pop() if record.control else None
-        queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
+        control = own.pop() if record.control else None
+        queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
         process = Process(record, log, queue)
         self.table.add(process)
         if process.log.hold != NO_HOLD:
