@@ -48,13 +48,20 @@ def drain(channel: Channel, other: Channel, count: int) -> list[Message]:
 def test_messages_and_notices(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     assert theirs.receive() is None
-    ours.send({"event": "hello", "text": "ü\0\ud83d", "list": [1, None, True]})
+    said = {"event": "hello", "text": "ü\0\ud83d", "list": [1, None, True]}
+    ours.send(said)
     for kind in (OUTPUT, MOVED, ALIVE):
         ours.notify(kind, 2**32 - 1)
     ours.send({})
-    assert receive(theirs) == (b"", 0, {"event": "hello", "text": "ü\0\ud83d", "list": [1, None, True]}, [])
+    assert receive(theirs) == (
+        b"",
+        0,
+        {"event": "hello", "text": "ü\0\ud83d", "list": [1, None, True]},
+        [],
+        True,
+    )
     for kind in (OUTPUT, MOVED, ALIVE):
-        assert receive(theirs) == (kind, 2**32 - 1, {}, [])
+        assert receive(theirs) == (kind, 2**32 - 1, {}, [], True)
     assert receive(theirs).body == {}
     assert theirs.receive() is None
 

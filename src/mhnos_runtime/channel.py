@@ -39,12 +39,14 @@ Descriptors: TypeAlias = Sequence[int] | Callable[[], Sequence[int]]
 
 class Message(NamedTuple):
     """One message. kind is one of the four above, with pid, or b"" with body and descriptors (the receiver
-    owns them)."""
+    owns them). whole: whether all descriptors came; those for which the receiver has no room do not
+    (unix(7))."""
 
     kind: bytes
     pid: int
     body: dict[str, Any]
     descriptors: list[int]
+    whole: bool = True
 
 
 class Disconnected(Exception):
@@ -119,7 +121,7 @@ class Channel:
         costs a second call to find that there is no other.
         """
         try:
-            size, ancillary, _flags, _address = self._sock.recvmsg_into(
+            size, ancillary, flags, _address = self._sock.recvmsg_into(
                 self._buffers, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
@@ -131,7 +133,8 @@ class Channel:
         if size == _NOTICE.size:
             kind, pid = _NOTICE.unpack_from(self._buffer)
             return Message(kind, pid, {}, [])
-        return Message(b"", 0, json.loads(self._buffer[:size]), descriptors_of(ancillary))
+        whole = not flags & socket.MSG_CTRUNC
+        return Message(b"", 0, json.loads(self._buffer[:size]), descriptors_of(ancillary), whole)
 
 
 def _give_back(descriptors: Descriptors) -> None:

@@ -9,9 +9,13 @@ import signal
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from mhnos_runtime.errors import Refused
+
 STDOUT = 0
 STDERR = 1
 
+#: Code of the error for a plan that the operator's policy forbids.
+FORBIDDEN_PLAN = "forbidden-plan"
 #: Number of the first descriptor that a program is handed: above all those that its set-up uses itself.
 FIRST_HANDED = 100
 #: Descriptors that one program may be handed; with those that a start needs they fit into one message.
@@ -129,6 +133,43 @@ def _frozen(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be narrower than the operator's policy; None, and for a limit 0 too: as the policy says."""
+
+    network: str | None = None
+    memory_bytes: int | None = None
+    tasks: int | None = None
+    cpu_percent: int | None = None
+    cpu_seconds: int | None = None
+    file_bytes: int | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """All that a server has to say about what a program is kept from; the rest is the operator's.
+
+    cwd: the working directory as a workspace path, of use where the program has namespaces. engines: folders
+    of installed engines, which it may read.
+    """
+
+    wish: Wish = Wish()
+    cwd: str = "/"
+    engines: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Choice:
+        return cls(Wish(**data["wish"]), data["cwd"], _frozen(data["engines"]))
+
+
+#: What of a plan follows from its choice and the operator's policy, and is never taken from a server.
+DECIDED = ("confine", "rlimits")
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchPlan:
     """Exactly what to execute.
 
@@ -136,11 +177,12 @@ class LaunchPlan:
     retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
     up. watched: whether there is a viewer from the first byte on, for whom the log waits like that.
     timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by, as
-    (milliseconds after it, signal number). rlimits: (resource number, soft, hard). confine: what the child is
-    kept from. handed: how many descriptors come with the plan and stay open in the program, numbered from
-    FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every server
-    gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the next
-    server unread.
+    (milliseconds after it, signal number). choice: what the server has chosen of what is allowed; rlimits, as
+    (resource number, soft, hard), and confine, what the child is kept from, follow from it, see
+    `sandbox.Allowed`. handed: how many descriptors come with the plan and stay open in the program, numbered
+    from FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every
+    server gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the
+    next server unread.
     """
 
     argv: tuple[str, ...]
@@ -153,16 +195,32 @@ class LaunchPlan:
     escalation: tuple[tuple[int, int], ...] = ((5_000, int(signal.SIGKILL)),)
     rlimits: tuple[tuple[int, int, int], ...] = ()
     confine: Confinement = Confinement()
+    choice: Choice = Choice()
     handed: int = 0
     control: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
 
     def after_start(self) -> LaunchPlan:
         """What is still needed once its child has it: the rest would be most of what a process costs."""
-        return replace(self, env={}, confine=Confinement(limits=self.confine.limits))
+        return replace(self, env={}, confine=Confinement(limits=self.confine.limits), choice=Choice())
 
     def to_dict(self) -> dict[str, Any]:
-        return {**_shallow(self), "confine": self.confine.to_dict()}
+        return {**_shallow(self), "confine": self.confine.to_dict(), "choice": self.choice.to_dict()}
+
+    def to_request(self) -> dict[str, Any]:
+        """What a server sends: all but what is not its to say."""
+        return {name: value for name, value in self.to_dict().items() if name not in DECIDED}
+
+    @classmethod
+    def from_request(cls, data: dict[str, Any]) -> LaunchPlan:
+        """What `to_request` made. Raises Refused (forbidden-plan) where it says more."""
+        said = [name for name in DECIDED if name in data]
+        if said:
+            raise Refused(
+                f"a plan that says {' and '.join(said)}: that is for the supervisor to say",
+                code=FORBIDDEN_PLAN,
+            )
+        return cls.from_dict({**data, "confine": Confinement().to_dict(), "rlimits": ()})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LaunchPlan:
@@ -175,6 +233,7 @@ class LaunchPlan:
                 "escalation": tuple((step[0], step[1]) for step in data["escalation"]),
                 "rlimits": tuple((row[0], row[1], row[2]) for row in data["rlimits"]),
                 "confine": Confinement.from_dict(data["confine"]),
+                "choice": Choice.from_dict(data["choice"]),
             }
         )
 

@@ -20,9 +20,12 @@ from typing import Any
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap, LogReader
+from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
 
 BRIDGE = Path(__file__).with_name("bridge.py")
 DEADLINE_SECONDS = 20.0
+#: An operator who allows anything that can be said at level none.
+ANYTHING = Allowed(Sandbox(Policy("none"), Facts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}
 
 
@@ -134,17 +137,20 @@ class Server:
         self, argv: tuple[str, ...], cwd: Path | None = None, hand: Sequence[int] = (), **plan: Any
     ) -> int:
         """Ask for a process, which is handed descriptors; return the number of the request."""
-        self._last_request += 1
-        self._events_before[self._last_request] = len(self.events)
         launch = LaunchPlan(
             **{"argv": argv, "env": ENVIRONMENT, "retention_bytes": 1 << 18, "handed": len(hand), **plan}
         )
         directory = os.open(cwd or "/", os.O_PATH | os.O_DIRECTORY)
         try:
-            body = {"do": "spawn", "request": self._last_request, "plan": launch.to_dict()}
-            self.channel.send(body, [directory, *hand])
+            return self.ask_raw(launch.to_request(), [directory, *hand])
         finally:
             os.close(directory)
+
+    def ask_raw(self, plan: dict[str, Any], descriptors: Sequence[int]) -> int:
+        """Ask for a process with whatever is given; return the number of the request."""
+        self._last_request += 1
+        self._events_before[self._last_request] = len(self.events)
+        self.channel.send({"do": "spawn", "request": self._last_request, "plan": plan}, descriptors)
         return self._last_request
 
     def answer(self, request: int) -> Seen:
@@ -194,7 +200,14 @@ class Server:
 class Supervised:
     """A supervisor in a process of its own. Every new server is a new `Server` here."""
 
-    def __init__(self, tmp_path: Path, server: list[str] | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        server: list[str] | None = None,
+        allowed: Allowed = ANYTHING,
+        listeners: Sequence[int] = (),
+        **limits: Any,
+    ) -> None:
         self.state_dir = tmp_path / "state"
         self.marker = tmp_path / "runs.json"
         self.marker.write_text("{}")
@@ -207,13 +220,14 @@ class Supervised:
         lock_fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
         config = {
             "server": server or ["-I", "-S", str(BRIDGE), self._address],
-            "listeners": [],
+            "listeners": list(listeners),
             "lock_fd": lock_fd,
             "state_dir": str(self.state_dir),
             "stop_grace_ms": 2000,
             "hello": {"server_id": "s-1", "unread": [1, "ü"]},
             "log_json": False,
             "remove_at_end": [str(self.marker)],
+            "allowed": allowed.to_dict(),
         }
         self.popen = self._start(config, limits)
         os.close(lock_fd)
@@ -226,7 +240,7 @@ class Supervised:
             with self.stderr.open("wb") as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)],
-                    pass_fds=[fd, config["lock_fd"]],
+                    pass_fds=[fd, config["lock_fd"], *config["listeners"]],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -289,8 +303,11 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(tmp_path: Path, server: list[str] | None = None, **limits: Any) -> Iterator[Supervised]:
-    running = Supervised(tmp_path, server, **limits)
+def supervised(
+    tmp_path: Path, server: list[str] | None = None, allowed: Allowed = ANYTHING, **more: Any
+) -> Iterator[Supervised]:
+    """more: listeners, and what `subprocess.Popen` takes."""
+    running = Supervised(tmp_path, server, allowed, **more)
     try:
         yield running
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -11,11 +12,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from resource import RLIMIT_NOFILE
 
 import pytest
 
-from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED, Choice, LaunchPlan, Wish
 from tests.supervisor.harness import Refused, Server, Supervised, eventually
 
 #: What is open in a program, as "number: what it is".
@@ -41,8 +41,9 @@ def _open(text: bytes) -> dict[int, str]:
 
 
 def _memory(text: bytes) -> int:
-    fd = os.memfd_create("handed")
+    fd = os.memfd_create("handed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(fd, text)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     return fd
 
 
@@ -66,7 +67,7 @@ def test_they_stand_under_their_numbers_and_nothing_else_does(
 def test_a_limit_of_open_files_does_not_take_them_away(server: Server) -> None:
     fd = _memory(b"handed")
     os.lseek(fd, 0, os.SEEK_SET)
-    process = server.sh(f"cat /proc/self/fd/{FIRST_HANDED}", hand=[fd], rlimits=((RLIMIT_NOFILE, 20, 20),))
+    process = server.sh(f"cat /proc/self/fd/{FIRST_HANDED}", hand=[fd], choice=Choice(Wish(open_files=20)))
     os.close(fd)
     server.ended(process)
     assert process.output() == b"handed"

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mhnos_runtime.launch import Confinement, Limits
+from mhnos_runtime.launch import Choice, Wish
+from mhnos_runtime.sandbox import Facts, Policy, Sandbox
 from mhnos_runtime.supervisor import launcher
-from tests.supervisor.harness import Refused, Server, Supervised, alive, eventually
+from tests.supervisor.harness import (
+    ANYTHING,
+    Refused,
+    Server,
+    Supervised,
+    alive,
+    eventually,
+    supervised,
+)
 
 MARK = "somebody is in it"
 
 
-def limited(tasks: int, *folders: Path) -> dict[str, Any]:
-    """Part of a plan: limits that are held by groups below these folders."""
-    hierarchies = tuple(("pids", str(folder)) for folder in folders)
-    return {"confine": Confinement(limits=Limits(0, tasks, 0, hierarchies))}
+def limited(tasks: int = 0, memory_bytes: int = 0) -> dict[str, Any]:
+    """Part of a plan: limits, for each of which there is a folder of groups."""
+    return {"choice": Choice(Wish(tasks=tasks, memory_bytes=memory_bytes))}
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervised]:
+    """Groups for tasks are made in tmp_path, those for memory elsewhere."""
+    (tmp_path / "elsewhere").mkdir()
+    facts = Facts(cgroups=(("pids", str(tmp_path)), ("memory", str(tmp_path / "elsewhere"))))
+    allowed = replace(ANYTHING, sandbox=Sandbox(Policy("none"), facts, "/"))
+    with supervised(tmp_path, allowed=allowed) as running:
+        yield running
 
 
 def waiting(supervisor: Supervised, server: Server) -> int:
@@ -45,58 +65,56 @@ def joined(folder: Path) -> Path:
 
 
 def test_the_next_one_has_joined_before_it_is_asked_for(server: Server, tmp_path: Path) -> None:
-    server.ended(server.sh("exit 1", **limited(30, tmp_path)))
+    server.ended(server.sh("exit 1", **limited(30)))
     door = joined(tmp_path)
-    assert server.ended(server.sh("exit 7", **limited(31, tmp_path))).code == 7
+    assert server.ended(server.sh("exit 7", **limited(31))).code == 7
     assert door.read_text() == MARK
     assert (tmp_path / "p1001" / "pids.max").read_text() == "31"
     assert [(tmp_path / "p1000" / name).read_text() for name in ("cgroup.procs", "pids.max")] == ["0", "30"]
 
 
 def test_one_that_comes_sooner_joins_at_its_start(server: Server, tmp_path: Path) -> None:
-    requests = [server.request(("/bin/sh", "-c", "exit 7"), **limited(30, tmp_path)) for _ in range(3)]
+    requests = [server.request(("/bin/sh", "-c", "exit 7"), **limited(30)) for _ in range(3)]
     for pid, request in enumerate(requests, 1000):
         assert server.ended(server.answer(request)).code == 7
         assert (tmp_path / f"p{pid}" / "cgroup.procs").read_text() == "0"
         assert (tmp_path / f"p{pid}" / "pids.max").read_text() == "30"
 
 
-@pytest.mark.parametrize("others", [["elsewhere"], []])
+@pytest.mark.parametrize("memory_bytes", [1 << 30, 0])
 def test_one_with_other_groups_gets_another_child(
-    supervisor: Supervised, server: Server, tmp_path: Path, others: list[str]
+    supervisor: Supervised, server: Server, tmp_path: Path, memory_bytes: int
 ) -> None:
-    server.ended(server.sh("exit 1", **limited(30, tmp_path)))
+    server.ended(server.sh("exit 1", **limited(30)))
     joined(tmp_path)
     child = waiting(supervisor, server)
-    folders = [tmp_path / name for name in others]
-    for folder in folders:
-        folder.mkdir()
-    process = server.sh("exit 7", **limited(30, *folders))
+    process = server.sh("exit 7", **limited(0, memory_bytes))
     assert process.os_pid != child
     assert not os.path.exists(f"/proc/{child}")
     assert server.ended(process).code == 7
-    assert [(folder / "p1001" / "cgroup.procs").read_text() for folder in folders] == ["0"] * len(folders)
+    joined_elsewhere = [door.read_text() for door in tmp_path.glob("elsewhere/p1001/cgroup.procs")]
+    assert joined_elsewhere == (["0"] if memory_bytes else [])
 
 
 def test_a_start_that_fails_takes_the_child_with_it(
     supervisor: Supervised, server: Server, tmp_path: Path
 ) -> None:
     """It is in groups with limits that the next one may not have."""
-    server.ended(server.sh("exit 1", **limited(30, tmp_path)))
+    server.ended(server.sh("exit 1", **limited(30)))
     door = joined(tmp_path)
     child = waiting(supervisor, server)
     with pytest.raises(Refused):
-        server.sh("exit 2", retention_bytes=1 << 60, **limited(31, tmp_path))
+        server.sh("exit 2", retention_bytes=1 << 60, **limited(31))
     assert not os.path.exists(f"/proc/{child}")
     for file in door.parent.iterdir():  # which in a real one are in nobody's way
         file.unlink()
     door.parent.rmdir()
-    assert server.ended(server.sh("exit 7", **limited(0, tmp_path))).code == 7
+    assert server.ended(server.sh("exit 7", **limited(0))).code == 7
     assert not (tmp_path / "p1001" / "pids.max").exists()
 
 
 def test_a_child_that_is_killed_is_replaced(supervisor: Supervised, server: Server, tmp_path: Path) -> None:
-    server.ended(server.sh("exit 1", **limited(30, tmp_path)))
+    server.ended(server.sh("exit 1", **limited(30)))
     door = joined(tmp_path)
     child = waiting(supervisor, server)
     for file in door.parent.iterdir():
@@ -104,12 +122,13 @@ def test_a_child_that_is_killed_is_replaced(supervisor: Supervised, server: Serv
     os.kill(child, signal.SIGKILL)
     eventually(lambda: door.exists() and door.read_text() == "0", "that another one has joined")
     assert waiting(supervisor, server) != child
-    assert server.ended(server.sh("exit 7", **limited(30, tmp_path))).code == 7
+    assert server.ended(server.sh("exit 7", **limited(30))).code == 7
 
 
 def test_groups_that_cannot_be_made_fail_the_start(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").rmdir()
     with pytest.raises(Refused, match="the limits could not be set") as refused:
-        server.sh("exit 0", **limited(30, tmp_path / "missing"))
+        server.sh("exit 0", **limited(0, 1 << 30))
     assert refused.value.body["code"] == "start-failed"
     assert server.ended(server.sh("exit 7")).code == 7
 

@@ -3,6 +3,7 @@ running."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.channel import Channel
-from tests.supervisor.harness import Seen, Server, Supervised, alive, eventually, supervised, which
+from tests.supervisor.harness import (
+    ANYTHING,
+    Seen,
+    Server,
+    Supervised,
+    alive,
+    eventually,
+    supervised,
+    which,
+)
 
 
 def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL) -> Server:
@@ -22,7 +32,13 @@ def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL
 def test_a_server_is_told_who_it_is_first(supervisor: Supervised) -> None:
     server = supervisor.serve()
     assert server.events == [
-        {"event": "hello", "spawned": 0, "server_id": "s-1", "unread": [1, "ü"]},
+        {
+            "event": "hello",
+            "spawned": 0,
+            "allowed": json.loads(json.dumps(ANYTHING.to_dict())),
+            "server_id": "s-1",
+            "unread": [1, "ü"],
+        },
         {"event": "ready"},
     ]
 

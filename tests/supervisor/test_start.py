@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.launch import STDERR, STDOUT
+from mhnos_runtime.launch import STDERR, STDOUT, Choice, Wish
 from tests.supervisor.harness import Refused, Seen, Server, Supervised, alive, supervised
 
 
@@ -66,7 +66,7 @@ def test_child_gets_what_the_plan_says_and_nothing_else(server: Server, tmp_path
         script,
         cwd=tmp_path,
         env={"A": "b", "LANG": "C.UTF-8", "Ü": "ß\n"},
-        rlimits=((resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, 100, 200)),
+        choice=Choice(Wish(open_files=200)),
     )
     server.ended(process)
     out = process.output().decode().splitlines()
@@ -75,7 +75,7 @@ def test_child_gets_what_the_plan_says_and_nothing_else(server: Server, tmp_path
     )
     assert out[1] == "['0', '1', '2']"
     assert out[2].endswith("set()")
-    assert out[3] == "(0, 0) (100, 200)"
+    assert out[3] == "(0, 0) (200, 200)"
 
 
 def test_signals_are_back_at_their_defaults(server: Server) -> None:
@@ -142,7 +142,7 @@ def test_an_argument_that_the_kernel_does_not_take_is_refused(supervisor: Superv
 def test_a_limit_that_cannot_be_set_is_refused(supervisor: Supervised, server: Server) -> None:
     quiet = Quiet(supervisor)
     with pytest.raises(Refused, match="limits"):
-        server.spawn("true", rlimits=((resource.RLIMIT_NOFILE, 20, 10),))
+        server.spawn("true", choice=Choice(Wish(file_bytes=1 << 70)))
     quiet.again(server)
 
 
@@ -212,7 +212,7 @@ def test_closing_stdin_is_the_end_of_input(server: Server) -> None:
 
 
 def with_few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
 
 
 @pytest.mark.parametrize("pty", [None, (80, 24)])

@@ -19,7 +19,8 @@ import click
 from mhnos_runtime import __version__, config
 from mhnos_runtime.cli import host
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
-from mhnos_runtime.sandbox import cgroups
+from mhnos_runtime.process import kinds
+from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox, cgroups
 from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
 from mhnos_runtime.supervisor.handover import STATE_VERSION
 
@@ -52,8 +53,6 @@ def start(flags: dict[str, Any]) -> None:
         "server_id": server_id,
         "node": node,
         "no_node": no_node,
-        "facts": replace(facts, cgroups=groups).to_dict(),
-        "user": user.ids,
         "path": host.path_for(user),
         "listeners": [sock.fileno() for sock in listeners],
     }
@@ -66,11 +65,36 @@ def start(flags: dict[str, Any]) -> None:
             "state_dir": str(settings.state_dir),
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
+            "allowed": _allowed(settings, user, replace(facts, cgroups=groups)).to_dict(),
             "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
             "groups": [path for _controller, path in groups],
             "log_json": settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
         }
+    )
+
+
+def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
+    """What the supervisor lets a server start, whoever has the server by then."""
+    policy = Policy(
+        level=settings.sandbox,
+        network=settings.network,
+        memory_bytes=settings.max_memory,
+        tasks=settings.max_tasks,
+        cpu_percent=settings.max_cpu,
+        cpu_seconds=settings.max_cpu_seconds,
+        file_bytes=settings.max_file_size,
+        open_files=settings.max_open_files,
+        user=user.ids,
+    )
+    needed_ms = max(kind.grace_ms for kind in kinds.all_kinds(settings.kinds).values())
+    return Allowed(
+        Sandbox(policy, facts, os.path.realpath(settings.workspace)),
+        engines_dir=str(settings.engines_dir),
+        processes=settings.max_processes,
+        retention_bytes=settings.retention_bytes,
+        stall_ms=round(settings.stall_seconds * 1000),
+        grace_ms=max(round(settings.kill_grace_seconds * 1000), needed_ms),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.launch import FIRST_HANDED, Confinement, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
 from mhnos_runtime.process import template
 from mhnos_runtime.process.kinds import Kind
 
@@ -51,6 +51,7 @@ class Policy:
 
 
 NOTHING_GIVEN = template.Values()
+NOTHING_CHOSEN = Choice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,13 @@ class Request:
     given: template.Values = NOTHING_GIVEN
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the sandbox makes of the policy for one process."""
-
-    confine: Confinement
-    rlimits: tuple[tuple[int, int, int], ...]
-
-
-#: Those of whoever runs without a sandbox.
-UNBOUND = Bounds(Confinement(), ())
-
-
 def plan(
     kind: Kind,
     request: Request,
     policy: Policy,
     host: Host,
     meta: dict[str, object],
-    bounds: Bounds = UNBOUND,
+    choice: Choice = NOTHING_CHOSEN,
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
     values = _values(kind, request, policy)
@@ -101,8 +90,7 @@ def plan(
         watched=request.watched,
         timeout_ms=request.timeout_ms,
         escalation=_escalation(kind, request.pty is not None, max(policy.kill_grace_ms, kind.grace_ms)),
-        rlimits=bounds.rlimits,
-        confine=bounds.confine,
+        choice=choice,
         handed=request.handed,
         control=kind.events,
         meta=meta,

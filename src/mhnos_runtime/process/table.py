@@ -158,6 +158,11 @@ class ProcessTable:
     def active(self) -> int:
         return sum(process.exit is None for process in self._processes.values())
 
+    @property
+    def starting(self) -> int:
+        """How many are reserved."""
+        return self._starting
+
     def reserve(self) -> None:
         """Count a process that is about to start. Raises LimitReached with the text of protocol 1.0."""
         if self.active + self._starting >= self._max_processes:

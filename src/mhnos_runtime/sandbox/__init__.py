@@ -1,12 +1,15 @@
 """What the host can enforce, what policy asks for, and what follows. Pure but for probe and cgroups."""
 
+from mhnos_runtime.launch import Wish
+from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.sandbox.facts import Fact, Facts
 from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, view
-from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, Wish, narrow
+from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, narrow
 
 __all__ = [
     "LEVELS",
     "NETWORKS",
+    "Allowed",
     "Fact",
     "Facts",
     "Policy",

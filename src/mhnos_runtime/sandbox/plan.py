@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,13 @@ class Sandbox:
     facts: Facts
     workspace: str
     engines: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Sandbox:
+        """What asdict made of it, and JSON of that."""
+        user = data["policy"]["user"]
+        policy = Policy(**{**data["policy"], "user": None if user is None else (user[0], user[1])})
+        return cls(policy, Facts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
 
 
 @dataclass(frozen=True, slots=True)

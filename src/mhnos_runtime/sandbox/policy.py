@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mhnos_runtime.errors import InvalidRequest
+from mhnos_runtime.launch import Wish
 
 Level = Literal["strict", "relaxed", "none"]
 Network = Literal["host", "loopback", "none"]
@@ -36,19 +37,6 @@ class Policy:
     file_bytes: int = 0
     open_files: int = 0
     user: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a request asks to be narrower; None: as the policy says."""
-
-    network: str | None = None
-    memory_bytes: int | None = None
-    tasks: int | None = None
-    cpu_percent: int | None = None
-    cpu_seconds: int | None = None
-    file_bytes: int | None = None
-    open_files: int | None = None
 
 
 def narrow(policy: Policy, wish: Wish) -> Policy:

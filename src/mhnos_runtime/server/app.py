@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from mhnos_runtime import __version__
 from mhnos_runtime.observe import logs
-from mhnos_runtime.server import requests
+from mhnos_runtime.server import requests, room
 from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.runtime import Runtime
@@ -24,6 +24,8 @@ from mhnos_runtime.wire import messages as m
 HEARTBEAT_SECONDS = 15.0
 #: How long clients may take to say goodbye to a server that goes: the others wait for the next one meanwhile.
 GOODBYE_SECONDS = 0.2
+#: When a client that there was no room for may come again.
+RETRY_SECONDS = 5
 #: Bytes that the kernel holds for a client beyond what is on its way: little, so that Ctrl-C does not wait
 #: behind a flood (tcp(7) has no name for it in Python; linux/tcp.h).
 UNSENT_BYTES = 128 * 1024
@@ -113,6 +115,14 @@ class App:
         response = _Handshake(protocols=(m.SUBPROTOCOL,), compress=False)
         if not response.can_prepare(request):
             return _problem(400, "invalid-message", "This is not a WebSocket handshake.")
+        if not room.for_client():
+            return _problem(
+                503,
+                "too-many-connections",
+                "The server has no descriptors left for another client.",
+                {"Retry-After": str(RETRY_SECONDS), hdrs.CONNECTION: "close"},
+                "close some connections, or raise the limit of open files (LimitNOFILE)",
+            )
         await response.prepare(request)
         if request.transport is None:
             return response

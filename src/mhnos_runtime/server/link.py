@@ -10,12 +10,13 @@ from typing import Any, Protocol
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.server.room import none_left
 from mhnos_runtime.server.turns import Turns
 
 
 class Listener(Protocol):
-    """Who is told what the supervisor says. Descriptors are handed over: the log's, then the input's and
-    the control socket's if there are any."""
+    """Who is told what the supervisor says. Who takes descriptors over takes them out of the list: the log's,
+    then the input's and the control socket's if there are any."""
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
 
@@ -54,7 +55,7 @@ class SupervisorLink:
         answer: asyncio.Future[int] = self._loop.create_future()
         self._spawning[number] = answer
         try:
-            self._send({"do": "spawn", "request": number, "plan": plan.to_dict()}, descriptors)
+            self._send({"do": "spawn", "request": number, "plan": plan.to_request()}, descriptors)
             return await answer
         except ValueError as error:
             raise InvalidRequest(
@@ -80,6 +81,10 @@ class SupervisorLink:
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
+
+    def discard(self, pid: int) -> None:
+        """There are no descriptors for this process: have it ended, and never speak of it again."""
+        self._send({"do": "discard", "pid": pid})
 
     def alive(self) -> None:
         """The event loop turns."""
@@ -133,9 +138,7 @@ class SupervisorLink:
         body = message.body
         match body["event"]:
             case "spawned" | "restored":
-                record = ProcessRecord.from_dict(body["record"])
-                self._listener.on_process(record, message.descriptors, new=body["event"] == "spawned")
-                self._answer(body.get("request"), record.pid)
+                self._on_process(message, ProcessRecord.from_dict(body["record"]))
             case "refused":
                 self._answer(body["request"], _error(body))
             case "exited":
@@ -147,6 +150,23 @@ class SupervisorLink:
             case _:
                 for fd in message.descriptors:
                     os.close(fd)
+
+    def _on_process(self, message: Message, record: ProcessRecord) -> None:
+        """All or nothing: no process may run that cannot be listed, read and ended here."""
+        new, request = message.body["event"] == "spawned", message.body.get("request")
+        try:
+            if not message.whole:
+                raise none_left()
+            self._listener.on_process(record, message.descriptors, new)
+        except (OSError, MhnosError):
+            if new or record.exit is None:
+                self.discard(record.pid)
+            self._answer(request, none_left())
+        else:
+            self._answer(request, record.pid)
+        finally:
+            for fd in message.descriptors:
+                os.close(fd)
 
     def _answer(self, number: int | None, result: int | MhnosError) -> None:
         waiting = self._spawning.get(number) if number is not None else None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import termios
 import time
@@ -23,6 +25,7 @@ from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
+from mhnos_runtime.server import room
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.server.starting import Starter, digest
@@ -71,10 +74,14 @@ class Runtime:
 
     def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
+        # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
+        log = LogReader(os.dup(descriptors[0]))
+        own = descriptors.copy()
+        descriptors.clear()
+        os.close(own[0])
         self.table.total_spawned += new
-        log = LogReader(descriptors[0])
-        control = descriptors.pop() if record.control else None
-        queue = InputQueue(descriptors[1], self._loop) if len(descriptors) > 1 else None
+        control = own.pop() if record.control else None
+        queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
         process = Process(record, log, queue)
         self.table.add(process)
         if process.log.hold != NO_HOLD:
@@ -101,7 +108,9 @@ class Runtime:
         process.wake()
 
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
-        process = self.table.find(pid)
+        process = self.table.get(pid)
+        if process is None:
+            return  # one that was discarded
         self._watchers.ended(pid)
         process.end(exit_record)
         self._ended.pop(pid).set_result(None)
@@ -143,8 +152,13 @@ class Runtime:
         with self._alone(asked.kind):
             self.table.reserve()
             try:
+                room.check_start(self.table.starting)
                 with self.starter.prepare(asked, self._environment(asked.kind)) as start:
                     pid = await self.link.spawn(start.plan, start.descriptors)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                raise room.none_left() from error
             finally:
                 self.table.release()
         return self.table.find(pid)

@@ -22,9 +22,9 @@ from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import Choice, LaunchPlan, Wish
 from mhnos_runtime.process import kinds, openclaw, plan, ready, template
-from mhnos_runtime.sandbox import Facts, Policy, Sandbox, Wish, confine, describe, narrow, view
+from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.sandbox.probe import reachable
 from mhnos_runtime.server import workers
 from mhnos_runtime.server.ports import MOST, Handed, check_names, free, listen
@@ -63,7 +63,8 @@ class Starter:
         self._engines = EngineStore(settings.engines_dir)
         self._folders: tuple[str, ...] = ()
         self._look_again_at = 0.0
-        self._sandbox = _sandbox(settings, hello)
+        self._allowed = Allowed.from_dict(hello["allowed"])
+        self._sandbox = self._allowed.sandbox
         self._view = view(self._sandbox, hello["path"])
         self._host = plan.Host(
             self._view.path,
@@ -159,10 +160,10 @@ class Starter:
             handed=len(handed.descriptors),
             given=given,
         )
-        sandbox = replace(self._sandbox, engines=self._installed())
-        bounds = plan.Bounds(*confine(sandbox, policy, cwd, handed_sockets=bool(handed.sockets)))
         meta = {**self._meta(asked, cwd, policy), **_facts(kind, given, handed, outside)}
-        return plan.plan(kind, wanted, self._policy, self._host, meta, bounds)
+        choice = Choice(_narrowed(policy), cwd, self._installed())
+        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, meta, choice)
+        return self._allowed.confined(wanted_plan, handed_sockets=bool(handed.sockets))
 
     def _find_engines(self, kind: kinds.Kind) -> dict[str, str]:
         """Programs by engine's name. Raises StartFailed (engine-missing)."""
@@ -332,20 +333,17 @@ def _shown(size: int) -> str:
     return f"{size / 1e6:.0f} MB"
 
 
-def _sandbox(settings: Settings, hello: Mapping[str, Any]) -> Sandbox:
-    user = hello["user"]
-    policy = Policy(
-        level=settings.sandbox,
-        network=settings.network,
-        memory_bytes=settings.max_memory,
-        tasks=settings.max_tasks,
-        cpu_percent=settings.max_cpu,
-        cpu_seconds=settings.max_cpu_seconds,
-        file_bytes=settings.max_file_size,
-        open_files=settings.max_open_files,
-        user=None if user is None else (user[0], user[1]),
+def _narrowed(policy: Policy) -> Wish:
+    """What makes the operator's policy this one."""
+    return Wish(
+        policy.network,
+        policy.memory_bytes,
+        policy.tasks,
+        policy.cpu_percent,
+        policy.cpu_seconds,
+        policy.file_bytes,
+        policy.open_files,
     )
-    return Sandbox(policy, Facts.from_dict(hello["facts"]), os.path.realpath(settings.workspace))
 
 
 def _wish(request: m.Spawn) -> Wish:

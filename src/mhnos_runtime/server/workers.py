@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import posixpath
 from dataclasses import dataclass
@@ -108,8 +109,10 @@ def _options(asked: m.WorkerOptions, policy: Policy) -> workerd.Options:
 
 
 def _in_memory(text: str) -> int:
-    fd = os.memfd_create("config", os.MFD_CLOEXEC)
+    """Sealed, as the supervisor wants what a program is handed."""
+    fd = os.memfd_create("config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(fd, "wb", closefd=False) as file:
         file.write(text.encode())
     os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return fd

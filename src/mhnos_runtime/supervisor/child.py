@@ -137,7 +137,11 @@ class Wiring:
         return ends
 
     def _socket_pair(self) -> tuple[int, int]:
-        ours, theirs = (sock.detach() for sock in socket.socketpair())
+        """The program tells, the server listens: what was sent to a program could be a descriptor of anything
+        that the server can open (unix(7), SCM_RIGHTS)."""
+        pair = socket.socketpair()
+        pair[0].shutdown(socket.SHUT_WR)
+        ours, theirs = (sock.detach() for sock in pair)
         self._open.update((ours, theirs))
         return ours, theirs
 

@@ -12,7 +12,8 @@ class Config:
     """server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay
     open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
     told first, unread. remove_at_end: files that say that it runs. groups: directories of
-    control groups, to be removed at the end too.
+    control groups, to be removed at the end too. allowed: what a server may have started, as
+    `sandbox.Allowed`; each server is told it too.
     """
 
     server: list[str]
@@ -21,6 +22,7 @@ class Config:
     state_dir: Path
     stop_grace_ms: int
     hello: dict[str, Any]
+    allowed: dict[str, Any]
     log_json: bool
     remove_at_end: list[str]
     groups: list[str] = field(default_factory=list)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.channel import MOVED, OUTPUT, TYPED, Message
-from mhnos_runtime.errors import MhnosError, Unavailable
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
+from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan
+from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.attention import Attention
@@ -27,6 +28,7 @@ from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
+from mhnos_runtime.supervisor.permit import check_room, permit
 from mhnos_runtime.supervisor.process import Process
 
 FIRST_PID = 1000
@@ -40,6 +42,7 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._allowed = Allowed.from_dict(config.allowed)
         self._loop = Loop()
         self._attention = Attention(self._loop)
         self._log = Log(config.log_json)
@@ -53,6 +56,8 @@ class Supervisor:
         self._server.on_alive = self._manager.ready
         self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
+        #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
+        self._discarded: set[int] = set()
         self._next_pid = FIRST_PID
         self._spawned = 0
         self._ready_due = False
@@ -69,6 +74,7 @@ class Supervisor:
             "size": self._size,
             "note": self._note,
             "forget": self._forget,
+            "discard": self._discard,
         }
 
     def run(self, handed_over: dict[str, Any] | None = None) -> None:
@@ -115,8 +121,10 @@ class Supervisor:
 
     def _introduce(self) -> None:
         """Tell a new server everything, so that it can go on where another one ended."""
-        self._server.send({"event": "hello", "spawned": self._spawned, **self._config.hello})
+        told = {"spawned": self._spawned, "allowed": self._config.allowed, **self._config.hello}
+        self._server.send({"event": "hello", **told})
         for process in list(self._processes.values()):
+            self._discarded.discard(process.pid)
             if process.started:
                 self._send_process("restored", process)
         self._ready_due = True
@@ -153,15 +161,19 @@ class Supervisor:
         return process if isinstance(process, Process) else None
 
     def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request, plan = body["request"], LaunchPlan.from_dict(body["plan"])
-        holder = plan.confine.holder
-        if holder is None or not descriptors:
-            self._launch(request, plan, descriptors, None, None)
-            return
+        request = body["request"]
         try:
+            asked = LaunchPlan.from_request(body["plan"])
+            plan = permit(self._allowed, asked, descriptors, self._config.listeners)
+            self._check_room(plan)
+            holder = plan.confine.holder
+            if holder is None:
+                self._launch(request, plan, descriptors, None, None)
+                return
             kept = _duplicates(descriptors)
-        except OSError:
-            kept = []
+        except MhnosError as refusal:
+            self._refuse(request, refusal)
+            return
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, plan, kept, namespaces, error)
@@ -170,6 +182,17 @@ class Supervisor:
             self._say_ready()
 
         self._holders.take(holder, plan.confine.user, go_on)
+
+    def _check_room(self, plan: LaunchPlan) -> None:
+        """Raises LimitReached where the operator allows no more processes, or descriptors run out."""
+        running = sum(each.exit is None for each in self._processes.values())
+        if running + self._holders.under_way >= self._allowed.processes:
+            raise LimitReached(
+                f"Maximum process limit reached ({self._allowed.processes})",
+                code="too-many-processes",
+                hint="end a process, or raise MHNOS_MAX_PROCESSES",
+            )
+        check_room(plan, self._holders.under_way)
 
     def _launch(
         self,
@@ -186,9 +209,6 @@ class Supervisor:
                 raise error
             if self._stopping:
                 raise Unavailable("the runtime is stopping")
-            if len(descriptors) != 1 + plan.handed:
-                # Those for which there was no room did not come (unix(7)).
-                raise child.none_left("no descriptor is left for another process")
             pid = self._next_pid
             process = Process.launch(
                 self._loop,
@@ -218,6 +238,8 @@ class Supervisor:
         process.on_ended = lambda: self._on_ended(process)
 
     def _refuse(self, request: int, error: MhnosError) -> None:
+        if error.code == FORBIDDEN_PLAN:
+            self._log.write("warning", "a plan was refused", reason=error.message)
         self._server.send(
             {
                 "event": "refused",
@@ -240,7 +262,10 @@ class Supervisor:
         self._say_ready()
 
     def _on_ended(self, process: Process) -> None:
-        if process.started and process.exit is not None:
+        if process.pid in self._discarded:
+            self._discarded.discard(process.pid)
+            self._drop(process)
+        elif process.started and process.exit is not None:
             self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
         self._stop_server()
 
@@ -267,8 +292,24 @@ class Supervisor:
     def _forget(self, body: dict[str, Any], _descriptors: list[int]) -> None:
         process = self._processes.get(body["pid"])
         if process is not None and process.exit is not None:
-            del self._processes[process.pid]
-            process.close()
+            self._drop(process)
+
+    def _discard(self, body: dict[str, Any], _descriptors: list[int]) -> None:
+        """The server could not take a process's descriptors: no process may run that it cannot list and end.
+
+        Until the last of it is gone it counts, and a server that comes meanwhile is told of it.
+        """
+        process = self._running(body["pid"])
+        if process is None or process.exit is not None:
+            self._forget(body, [])
+            return
+        self._log.write("error", "the server has no descriptors for a process; ending it", pid=process.pid)
+        self._discarded.add(process.pid)
+        process.end(signal.SIGKILL, "killed")
+
+    def _drop(self, process: Process | Ended) -> None:
+        del self._processes[process.pid]
+        process.close()
 
     # Reaping
 
@@ -408,15 +449,15 @@ class Supervisor:
 
 
 def _duplicates(descriptors: list[int]) -> list[int]:
-    """All of them, or none. Raises OSError."""
+    """All of them, or none. Raises LimitReached."""
     made: list[int] = []
     try:
         for fd in descriptors:
             made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
-    except OSError:
+    except OSError as error:
         for fd in made:
             os.close(fd)
-        raise
+        raise child.none_left(f"no descriptors for another process: {error.strerror}") from error
     return made
 
 

@@ -243,7 +243,7 @@ class CredentialsAnswer(Message, tag="credentialsAnswer"):
 
 
 class Planned(Message, tag="planned"):
-    """`plan`: what the supervisor would be told; `directory`: where to start, as a workspace path;
+    """`plan`: what the supervisor would execute; `directory`: where to start, as a workspace path;
     `isolation`: what the process would get."""
 
     plan: dict[str, Any]

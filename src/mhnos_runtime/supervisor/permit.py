@@ -1,0 +1,110 @@
+"""Whether what a server asks for is started: by the policy, by what came with the plan, by what is left.
+
+The policy itself is data and a pure function (`sandbox.Allowed`); this looks at descriptors and links, which
+only the system can tell about. A server is not trusted with any of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterable
+
+from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.proc import free_descriptors
+from mhnos_runtime.sandbox.allowed import Allowed, forbidden
+from mhnos_runtime.supervisor.child import none_left
+
+#: Descriptors that one start takes at most, before it gives most of them back: log, pipes, verdict, control
+#: socket, the next child's socket, files of control groups.
+START_DESCRIPTORS = 24
+#: And more of one in a sandbox: pipes and files of its holder, its network's and the next one's, and nine
+#: namespaces.
+SANDBOX_DESCRIPTORS = 44
+#: What one that waits for its sandbox will keep: its ends of pipes, terminal, log, holder and verdict.
+WAITING_DESCRIPTORS = 12
+#: Those with which a server can always be started, /proc be read for the end of a tree, and records written.
+KEPT_DESCRIPTORS = 16
+
+
+def check_room(plan: LaunchPlan, waiting: int) -> None:
+    """Refuse a start that could fail half-way. waiting: others that wait for a sandbox. Raises
+    LimitReached."""
+    needed = START_DESCRIPTORS + plan.handed
+    if plan.confine.holder is not None:
+        needed += SANDBOX_DESCRIPTORS
+    if free_descriptors() < needed + WAITING_DESCRIPTORS * waiting + KEPT_DESCRIPTORS:
+        raise none_left("no descriptors are left for another process")
+
+
+def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners: list[int]) -> LaunchPlan:
+    """The plan as it is to be executed. descriptors: the folder, and what the program is to be handed.
+    listeners: the runtime's own. Raises LimitReached where some did not come, Refused (forbidden-plan)."""
+    allowed.check(plan)
+    if len(descriptors) != 1 + plan.handed:
+        # Those for which there was no room did not come (unix(7)).
+        raise none_left("no descriptor is left for another process")
+    folder, *handed = descriptors
+    if not _is_folder_below(folder, allowed.sandbox.workspace):
+        raise forbidden("the folder that it is to start in does not lie in the workspace")
+    own = {_identity(fd) for fd in listeners}
+    if any(_identity(fd) in own for fd in handed):
+        raise forbidden("it is to be handed a socket on which the runtime itself listens")
+    sockets = [fd for fd in handed if _listens_on_loopback(fd)]
+    if not all(fd in sockets or _is_sealed_memory(fd) for fd in handed):
+        raise forbidden(
+            "only TCP sockets that listen on loopback, and sealed memory files, may be handed over"
+        )
+    confined = allowed.confined(plan, handed_sockets=bool(sockets))
+    if not all(map(_is_no_link, _below(allowed.engines_dir, plan.choice.engines))):
+        raise forbidden("the folder of an engine is a link to elsewhere")
+    return confined
+
+
+def _is_folder_below(fd: int, root: str) -> bool:
+    """A folder that has been removed meanwhile counts: it is empty for good."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    below = path == root or path.startswith(root.rstrip("/") + "/")
+    return below and stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _listens_on_loopback(fd: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False  # the path of one (O_PATH)
+    try:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+            return False
+        if sock.proto != socket.IPPROTO_TCP or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        address: str = sock.getsockname()[0]
+        return address == "::1" if sock.family == socket.AF_INET6 else address.startswith("127.")
+    finally:
+        sock.detach()
+
+
+def _is_sealed_memory(fd: int) -> bool:
+    """memfd_create(2): what is sealed against writing was never a file with a name."""
+    try:
+        return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
+    except OSError:
+        return False
+
+
+def _below(folder: str, paths: Iterable[str]) -> set[str]:
+    """Each path, and the one between it and the folder."""
+    return {each for path in paths for each in (path, os.path.dirname(path)) if each != folder}
+
+
+def _is_no_link(path: str) -> bool:
+    return not os.path.islink(path)
