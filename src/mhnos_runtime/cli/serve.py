@@ -23,6 +23,7 @@ from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.sandbox import cgroups
 from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.server.token_store import learn
 from mhnos_runtime.supervisor.handover import STATE_VERSION
 
 SERVER_FILE = "server.json"
@@ -37,6 +38,7 @@ def start(flags: dict[str, Any]) -> None:
     user = host.choose_user(settings)
     facts, node, no_node = host.check(settings, user)
     token_file = ensure_token(settings.state_dir)
+    known = learn(token_file)
     lock_fd = _lock(settings.state_dir)
     listeners = listen(settings.host, settings.port)
     url = _url(settings, listeners[0])
@@ -55,6 +57,7 @@ def start(flags: dict[str, Any]) -> None:
         "no_node": no_node,
         "facts": replace(facts, cgroups=groups).to_dict(),
         "user": user.ids,
+        "token": known.to_dict(),
         "path": host.path_for(user),
         "listeners": [sock.fileno() for sock in listeners],
     }

@@ -45,8 +45,8 @@ def discover(
 ) -> Target:
     """Arguments over MHNOS_URL and MHNOS_TOKEN over the state directory of a runtime on this machine.
 
-    The token of the state directory goes to loopback addresses only, since it must not leave this machine, and
-    never to the default address: without a server.json no runtime runs, and whoever listens there is another.
+    The token of the state directory goes to loopback addresses only, since it must not leave this machine,
+    and never to the default one: without a server.json no runtime runs, and whoever listens there is another.
     Raises ConnectFailed when a file that was named cannot be read or the address makes no sense.
     """
     env = os.environ if env is None else env

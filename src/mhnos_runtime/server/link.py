@@ -81,6 +81,10 @@ class SupervisorLink:
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
 
+    def token(self, known: dict[str, Any] | None) -> None:
+        """Have the next server know this of the token."""
+        self._send({"do": "token", "token": known})
+
     def alive(self) -> None:
         """The event loop turns."""
         self._guard(lambda: self._channel.notify(ALIVE, 0))

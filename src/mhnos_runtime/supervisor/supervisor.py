@@ -33,6 +33,8 @@ FIRST_PID = 1000
 
 #: How often what ended main processes left behind is looked at.
 LOOK_SECONDS = 0.1
+#: Of what a server has the next one know of the token: a digest and some numbers.
+TOKEN_CHARS = 1000
 
 
 class Supervisor:
@@ -69,6 +71,7 @@ class Supervisor:
             "size": self._size,
             "note": self._note,
             "forget": self._forget,
+            "token": self._token,
         }
 
     def run(self, handed_over: dict[str, Any] | None = None) -> None:
@@ -269,6 +272,12 @@ class Supervisor:
         if process is not None and process.exit is not None:
             del self._processes[process.pid]
             process.close()
+
+    def _token(self, body: dict[str, Any], _descriptors: list[int]) -> None:
+        """Keep what a server knows of the token, unread, for the next one. Raises ValueError."""
+        if len(repr(body["token"])) > TOKEN_CHARS:
+            raise ValueError("no record of a token")
+        self._config.hello["token"] = body["token"]
 
     # Reaping
 
