@@ -36,6 +36,8 @@ def start(flags: dict[str, Any]) -> None:
         click.echo(f"mhnos-runtime: {warning}", err=True)
     config.prepare_workspace(settings)
     user = host.choose_user(settings)
+    own = host.trust(settings, user, config.config_files(flags))
+    host.check_own_files(own, settings.sandbox)
     facts, node, no_node = host.check(settings, user)
     token_file = ensure_token(settings.state_dir)
     known = learn(token_file)
@@ -70,6 +72,7 @@ def start(flags: dict[str, Any]) -> None:
             "state_dir": str(settings.state_dir),
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
+            "own": own.to_json(),
             "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
             "groups": [path for _controller, path in groups],
             "log_json": settings.log_format == "json"

@@ -36,6 +36,8 @@ LOOK_SECONDS = 0.1
 #: Of what a server has the next one know of the token: a digest and some numbers.
 TOKEN_CHARS = 1000
 
+_NOT_UNDERSTOOD = "does not understand this one's state"
+
 
 class Supervisor:
     """Owns all processes and keeps one server running."""
@@ -361,17 +363,16 @@ class Supervisor:
         if self._has_terminal and not _terminal_is_there():
             self._stop()
         elif not self._stopping and not self._check_os_pid and not self._handing_over:
-            self._check_os_pid = handover.start_check()
+            self._check_os_pid = handover.start_check(self._config.own)
 
     def _checked(self, status: int) -> None:
         self._check_os_pid = 0
         if self._stopping:
             return
-        if os.waitstatus_to_exitcode(status) != 0:
-            self._log.write(
-                "error",
-                "not reloaded: the installed version does not understand this one's state; all runs on",
-            )
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            why = "could be changed by processes" if code == handover.EXPOSED else _NOT_UNDERSTOOD
+            self._log.write("error", f"not reloaded: the installed version {why}; all runs on")
             return
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True

@@ -1,0 +1,280 @@
+"""Whether processes could change what the runtime itself consists of: interpreter, code, settings, state.
+
+Knows paths, owners, modes and mounts; no policy: where processes may write is told. Standard library only,
+since a new version is asked before it takes over.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import site
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import mhnos_runtime
+
+#: Links on one path, as the kernel counts them (path_resolution(7)).
+_MAX_LINKS = 40
+_CODE_HINT = (
+    "install the runtime where processes cannot write (uv tool install mhnos-runtime, or "
+    "pipx install mhnos-runtime), or choose another folder with MHNOS_WORKSPACE"
+)
+#: Programs that the runtime itself starts, under no sandbox.
+_PROGRAMS = ("bwrap", "node")
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """Who processes run as. groups: all of them."""
+
+    uid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stat(2) says. acl: whether an access control list adds to the mode."""
+
+    uid: int
+    gid: int
+    mode: int
+    acl: bool = False
+
+
+#: (device, path on its file system): the same for all paths of one file over bind mounts.
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One name on the way to a file, links included. path: with all folders resolved. folder: that it stands
+    in. own: None where there is nothing."""
+
+    path: str
+    place: Place
+    folder: Status
+    own: Status | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that the runtime trusts. what: for people, such as "state_dir". hint: the way out."""
+
+    what: str
+    path: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder in which processes may write. theirs: all that is in it, whatever owners and modes say."""
+
+    path: str
+    place: Place
+    what: str
+    theirs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """An item that processes could change, by `step`, a name on the way to it."""
+
+    item: Item
+    step: str
+    root: Root
+
+    def __str__(self) -> str:
+        by = f" by {self.step}" if self.step != self.item.path else ""
+        where = f"lies in {self.root.what}" if self.root.path != "/" else "is open to the user of processes"
+        return f"{self.item.what} {self.item.path} {where}{by}: processes could change it"
+
+
+def find_exposed(
+    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], whom: Whom
+) -> Exposure | None:
+    """The first item that processes could change or replace: itself, or a name on the way to it. Pure."""
+    for item, steps in trusted:
+        for step in steps:
+            for root in roots:
+                if _open(step, step is steps[-1], root, whom):
+                    return Exposure(item, step.path, root)
+    return None
+
+
+def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
+    """Whether they can change or replace what this name stands for; the folder itself they can only fill."""
+    if step.path == root.path or step.place == root.place:
+        return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
+    return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
+
+
+def _inside(step: Step, root: Root) -> bool:
+    return _below(step.path, root.path) or (
+        step.place[0] == root.place[0] and _below(step.place[1], root.place[1])
+    )
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _changeable(step: Step, whom: Whom, last: bool) -> bool:
+    """Whether owners and modes let them put something else there, or, at the end of the way, change it."""
+    if _may_write(step.folder, whom):
+        kept = step.own is not None and whom.uid not in (step.own.uid, step.folder.uid)
+        if not (step.folder.mode & stat.S_ISVTX and kept):
+            return True
+    own = step.own
+    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, whom)
+
+
+def _may_write(status: Status, whom: Whom) -> bool:
+    """The owner may change the mode; of a list of access only its mask is looked at (acl(5))."""
+    group = status.acl or status.gid in whom.groups
+    return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
+
+
+# The facts
+
+
+def code() -> list[Item]:
+    """What the running interpreter executes, or would after a restart."""
+    package = os.path.dirname(os.path.abspath(mhnos_runtime.__file__))
+    paths = [("interpreter", sys.executable), ("package", package)]
+    paths += [("interpreter's folder", each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    paths += [("folder of modules", os.path.join(os.getcwd(), each)) for each in sys.path]
+    if site.ENABLE_USER_SITE:
+        paths.append(("folder of modules", site.getusersitepackages()))
+    paths += [("folder of modules", each) for each in _editable()]
+    paths += [(f"program {name}", found) for name in _PROGRAMS if (found := shutil.which(name))]
+    return [Item(what, path, _CODE_HINT) for what, path in dict.fromkeys(paths) if path]
+
+
+def _editable() -> Iterator[str]:
+    """Folders of packages that are installed by reference (PEP 610)."""
+    for distribution in importlib.metadata.distributions():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            if origin.get("dir_info", {}).get("editable"):
+                yield unquote(urlsplit(origin["url"]).path)
+
+
+def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
+    mounts = _mounts()
+    return [(item, list(_walk(item.path, mounts))) for item in items]
+
+
+def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
+    """Every name that the kernel passes on the way to `path`, as far as there is something."""
+    names = [name for name in os.path.join(os.getcwd(), path).split("/") if name][::-1]
+    here, links = "/", 0
+    while names:
+        name = names.pop()
+        if name in (".", ""):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        there = os.path.join(here, name)
+        try:
+            own = _status(there)
+            yield Step(there, _place(there, mounts), _required(here), own)
+        except OSError:
+            return
+        if own is None:
+            return
+        if not stat.S_ISLNK(own.mode):
+            here = there
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return
+        target = os.readlink(there)
+        here = "/" if target.startswith("/") else here
+        names += [name for name in target.split("/") if name][::-1]
+
+
+def _status(path: str) -> Status | None:
+    try:
+        return _required(path)
+    except FileNotFoundError:
+        return None
+
+
+def _required(path: str) -> Status:
+    found = os.lstat(path)
+    try:
+        acl = "system.posix_acl_access" in os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        acl = False
+    return Status(found.st_uid, found.st_gid, found.st_mode, acl)
+
+
+def _mounts() -> list[tuple[str, Place]]:
+    """(where, what) is mounted, later ones over earlier ones (proc(5))."""
+    rows = []
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            fields = line.split(" ")
+            device, root, point = fields[2], *(_unescaped(field) for field in fields[3:5])
+            rows.append((point, (device, root)))
+    return rows
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _place(path: str, mounts: list[tuple[str, Place]]) -> Place:
+    best, found = -1, ("", "")
+    for point, (device, root) in mounts:
+        if len(point) >= best and _below(path, point):
+            best, found = len(point), (device, os.path.join(root, os.path.relpath(path, point)))
+    return found[0], os.path.normpath(found[1]) if found[1] else path
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is to be checked, as it travels to the version that takes over. writable: (folder, for people,
+    whether all in it is theirs). items: beside the code of whoever checks. with_code: whether that is checked
+    too."""
+
+    writable: tuple[tuple[str, str, bool], ...]
+    whom: Whom
+    items: tuple[Item, ...] = ()
+    with_code: bool = True
+
+    def check(self) -> Exposure | None:
+        """Looks at the files now, with the code of the caller."""
+        mounts = _mounts()
+        roots = [
+            Root(real, _place(real, mounts), what, theirs)
+            for real, what, theirs in (
+                (os.path.realpath(path), what, all_) for path, what, all_ in self.writable
+            )
+        ]
+        return find_exposed(look([*self.items, *(code() if self.with_code else ())]), roots, self.whom)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Trust:
+        """Raises ValueError, LookupError or TypeError for what `to_json` did not make."""
+        data: dict[str, Any] = json.loads(text)
+        return cls(
+            tuple((str(path), str(what), bool(theirs)) for path, what, theirs in data["writable"]),
+            Whom(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
+            tuple(Item(**item) for item in data["items"]),
+            bool(data["with_code"]),
+        )
