@@ -83,7 +83,7 @@ def _own_files(settings: Settings) -> Fact:
 
     name, needed_for = "own files", "all levels"
     try:
-        exposed = host.trust(settings, host.choose_user(settings), config_files()).check()
+        exposed = host.trust(settings, host.choose_user(settings, claim=False), config_files()).check()
     except (ConfigError, OSError) as error:  # no workspace yet, or no user for it: `serve` says more
         return Fact(name, True, f"not looked at: {error}", needed_for)
     if exposed is not None:

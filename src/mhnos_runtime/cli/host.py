@@ -6,10 +6,12 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mhnos_runtime.cli import uids
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
 from mhnos_runtime.engines import EngineStore
@@ -43,8 +45,9 @@ class User:
     hand_over: bool = False
 
 
-def choose_user(settings: Settings) -> User:
-    """The workspace is there already. Raises ConfigError."""
+def choose_user(settings: Settings, *, claim: bool = True) -> User:
+    """The workspace is there already. claim: whether an id that nobody names is taken for it, so that no
+    other runtime gets it; without, nothing is changed. Raises ConfigError."""
     if os.geteuid() != 0:
         return _same_user(settings)
     if settings.allow_root:
@@ -58,6 +61,9 @@ def choose_user(settings: Settings) -> User:
         return User(_named(settings), settings.user)
     owner = settings.workspace.stat()
     if owner.st_uid != 0:
+        if claim and owner.st_uid in _UNUSED:
+            with suppress(ConfigError):  # another workspace's by the operator's choice
+                uids.claim((owner.st_uid,), settings.workspace)
         return User(
             (owner.st_uid, owner.st_gid or owner.st_uid), f"uid {owner.st_uid}, the workspace's owner"
         )
@@ -66,7 +72,7 @@ def choose_user(settings: Settings) -> User:
             f"workspace {settings.workspace} belongs to root and is part of the system",
             hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
         )
-    return _made_for_it()
+    return _chosen_for_it(settings.workspace, uids.claim if claim else uids.free)
 
 
 def _same_user(settings: Settings) -> User:
@@ -108,13 +114,17 @@ def _group_of(uid: int) -> int:
         return uid
 
 
-def _made_for_it() -> User:
+def _chosen_for_it(workspace: Path, choose: Callable[[Iterable[int], Path], int]) -> User:
+    """The user `mhnos` for the first runtime that has none named, an unused id for each other one."""
     try:
         entry = pwd.getpwnam(USER_NAME)
     except KeyError:
-        uid = next(uid for uid in _UNUSED if not _used(uid))
-        return User((uid, uid), f"uid {uid}, which nobody else uses", hand_over=True)
-    return User((entry.pw_uid, entry.pw_gid), USER_NAME, hand_over=True)
+        entry = None
+    made = () if entry is None else (entry.pw_uid,)
+    uid = choose((*made, *(uid for uid in _UNUSED if not _used(uid))), workspace)
+    if entry is not None and uid == entry.pw_uid:
+        return User((uid, entry.pw_gid), USER_NAME, hand_over=True)
+    return User((uid, uid), f"uid {uid}, which nobody else uses", hand_over=True)
 
 
 def _used(number: int) -> bool:
