@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> int:
 def _exposed(own: list[str]) -> int:
     exposed = Trust.from_json(own[0]).check() if own and own[0] else None
     if exposed is not None:
-        Log(not sys.stderr.isatty()).write("error", str(exposed), hint=exposed.item.hint)
+        log = Log(not sys.stderr.isatty())
+        log.write("error", "not fit to take over", problem=str(exposed), hint=exposed.item.hint)
     return handover.EXPOSED if exposed is not None else 0
 
 

@@ -36,8 +36,6 @@ LOOK_SECONDS = 0.1
 #: Of what a server has the next one know of the token: a digest and some numbers.
 TOKEN_CHARS = 1000
 
-_NOT_UNDERSTOOD = "does not understand this one's state"
-
 
 class Supervisor:
     """Owns all processes and keeps one server running."""
@@ -370,9 +368,16 @@ class Supervisor:
         if self._stopping:
             return
         code = os.waitstatus_to_exitcode(status)
+        if code == handover.EXPOSED:
+            self._log.write(
+                "error", "not reloaded: processes could change the installed version; all runs on"
+            )
+            return
         if code != 0:
-            why = "could be changed by processes" if code == handover.EXPOSED else _NOT_UNDERSTOOD
-            self._log.write("error", f"not reloaded: the installed version {why}; all runs on")
+            self._log.write(
+                "error",
+                "not reloaded: the installed version does not understand this one's state; all runs on",
+            )
             return
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True
