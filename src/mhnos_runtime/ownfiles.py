@@ -152,7 +152,7 @@ def code() -> list[Item]:
     package = os.path.dirname(os.path.abspath(mhnos_runtime.__file__))
     paths = [("interpreter", sys.executable), ("package", package)]
     paths += [("interpreter's folder", each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    paths += [("folder of modules", os.path.join(os.getcwd(), each)) for each in sys.path]
+    paths += [("folder of modules", _absolute(each)) for each in sys.path]
     if site.ENABLE_USER_SITE:
         paths.append(("folder of modules", site.getusersitepackages()))
     paths += [("folder of modules", each) for each in _editable()]
@@ -163,7 +163,7 @@ def code() -> list[Item]:
 def _editable() -> Iterator[str]:
     """Folders of packages that are installed by reference (PEP 610)."""
     for distribution in importlib.metadata.distributions():
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             origin = json.loads(distribution.read_text("direct_url.json") or "{}")
             if origin.get("dir_info", {}).get("editable"):
                 yield unquote(urlsplit(origin["url"]).path)
@@ -176,7 +176,7 @@ def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
 
 def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
     """Every name that the kernel passes on the way to `path`, as far as there is something."""
-    names = [name for name in os.path.join(os.getcwd(), path).split("/") if name][::-1]
+    names = [name for name in _absolute(path).split("/") if name][::-1]
     here, links = "/", 0
     while names:
         name = names.pop()
@@ -202,6 +202,11 @@ def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
         target = os.readlink(there)
         here = "/" if target.startswith("/") else here
         names += [name for name in target.split("/") if name][::-1]
+
+
+def _absolute(path: str) -> str:
+    """Without resolving "..", which the kernel does behind links. The working directory may be gone."""
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
 def _status(path: str) -> Status | None:
