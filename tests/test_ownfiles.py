@@ -198,6 +198,41 @@ def test_packages_that_are_installed_by_reference(tmp_path: Path) -> None:
     assert f"{tmp_path}/site" in done.stdout
 
 
+@pytest.mark.parametrize("kept", ["other.py", "other-1.dist-info/METADATA"])
+def test_a_module_that_is_linked_into_the_workspace(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """As uv does by default, from one cache; a process may have removed the rest."""
+    site = tmp_path / "safe" / "site"
+    info = site / "other-1.dist-info"
+    info.mkdir(parents=True)
+    (site / "other.py").write_text("x = 1\n")
+    (info / "METADATA").write_text("Name: other\nVersion: 1\n")
+    (info / "RECORD").write_text("other.py,,\nother-1.dist-info/METADATA,,\nother-1.dist-info/RECORD,,\n")
+    monkeypatch.syspath_prepend(site)
+    whom = Whom(os.geteuid(), (os.getegid(),))
+    trust = Trust(((str(work), f"workspace {work}", True),), whom)
+    assert trust.check() is None
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for number, file in enumerate((site / "other.py", info / "METADATA")):
+        os.link(file, cache / str(number))
+    assert trust.check() is None
+    (work / "deep" / "venv").mkdir(parents=True)
+    os.link(site / kept, work / "deep" / "venv" / "name")
+    (work / "deep" / "circle").symlink_to("../deep")
+    exposed = trust.check()
+    assert exposed is not None
+    assert str(exposed) == (
+        f"module {site / kept} lies in workspace {work} by {work / 'deep' / 'venv' / 'name'}: "
+        "processes could change it"
+    )
+    assert "UV_LINK_MODE=copy" in exposed.item.hint
+    # Who cannot write to it does no harm there.
+    stranger = Whom(whom.uid + 1, (whom.groups[0] + 1,))
+    assert Trust(trust.writable, stranger).check() is None
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"writable": [1], "whom": {}, "items": []}', "null"])
 def test_what_is_no_question(text: str) -> None:
     with pytest.raises((ValueError, LookupError, TypeError)):

@@ -29,6 +29,9 @@ _CODE_HINT = (
     "install the runtime where processes cannot write (uv tool install mhnos-runtime, or "
     "pipx install mhnos-runtime), or choose another folder with MHNOS_WORKSPACE"
 )
+_LINK_HINT = (
+    "install the runtime with files of its own: UV_LINK_MODE=copy uv tool install --reinstall mhnos-runtime"
+)
 #: Programs that the runtime itself starts, under no sandbox.
 _PROGRAMS = ("bwrap", "node")
 
@@ -162,11 +165,63 @@ def code() -> list[Item]:
 
 def _editable() -> Iterator[str]:
     """Folders of packages that are installed by reference (PEP 610)."""
-    for distribution in importlib.metadata.distributions():
+    for info in _infos():
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            origin = json.loads(Path(info, "direct_url.json").read_text(encoding="utf-8"))
             if origin.get("dir_info", {}).get("editable"):
                 yield unquote(urlsplit(origin["url"]).path)
+
+
+def _infos() -> Iterator[str]:
+    """What installers noted of each package (PEP 376)."""
+    for folder in dict.fromkeys(map(_absolute, sys.path)):
+        with suppress(OSError), os.scandir(folder) as entries:
+            yield from (entry.path for entry in entries if entry.name.endswith(".dist-info"))
+
+
+def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
+    """(a file of an installed package, its other name in the workspace), where processes could write to it.
+
+    Package managers that link from one cache (uv, by default) give an environment in the workspace and the
+    runtime's own the same files. Looked for only where a package is installed so.
+    """
+    files: dict[tuple[int, int], str] = {}
+    for info in _infos():
+        if _links(f"{info}/METADATA", whom):
+            distribution = importlib.metadata.PathDistribution(Path(info))
+            paths = [str(distribution.locate_file(each)) for each in distribution.files or ()]
+            files.update({key: path for path in paths if (key := _links(path, whom))})
+    if not files:
+        return None
+    inodes = {inode for _device, inode in files}
+    for entry in _names(workspace):
+        if entry.inode() in inodes:
+            status = entry.stat(follow_symlinks=False)
+            if found := files.get((status.st_dev, status.st_ino)):
+                return found, entry.path
+    return None
+
+
+def _links(path: str, whom: Whom) -> tuple[int, int] | None:
+    """(device, inode) of a file that has other names too and that they can write."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        own = Status(status.st_uid, status.st_gid, status.st_mode)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, whom):
+            return status.st_dev, status.st_ino
+    return None
+
+
+def _names(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All below a folder, links not followed. It takes a second for some 500,000."""
+    folders = [folder]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
 
 
 def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
@@ -268,7 +323,13 @@ class Trust:
                 (os.path.realpath(path), what, all_) for path, what, all_ in self.writable
             )
         ]
-        return find_exposed(look([*self.items, *(code() if self.with_code else ())]), roots, self.whom)
+        own = code() if self.with_code else []
+        if exposed := find_exposed(look([*self.items, *own]), roots, self.whom):
+            return exposed
+        for root in roots if self.with_code else ():
+            if root.theirs and (found := linked(root.path, self.whom)):
+                return Exposure(Item("module", found[0], _LINK_HINT), found[1], root)
+        return None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
