@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 
-from mhnos_runtime.ownfiles import Trust
 from mhnos_runtime.supervisor import handover
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
@@ -29,6 +28,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _exposed(own: list[str]) -> int:
+    # Imported here: it needs much of the library, and a supervisor is to be small.
+    from mhnos_runtime.ownfiles import Trust
+
     exposed = Trust.from_json(own[0]).check() if own and own[0] else None
     if exposed is not None:
         log = Log(not sys.stderr.isatty())
