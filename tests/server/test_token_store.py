@@ -261,6 +261,9 @@ def test_what_others_put_there_is_not_put_in_force(state_dir: Path, tmp_path: Pa
     assert not store.matches(theirs)
     assert store.matches(token)
     assert "was put there while others could" in store.problem
+    path.chmod(0o644)
+    assert store.matches(token)
+    path.chmod(0o600)
     new = rotate_token(state_dir)
     assert store.matches(new)
     assert not store.matches(token)

@@ -124,10 +124,11 @@ class TokenStore:
 
     def _keep(self, error: Unfit) -> None:
         self.problem = f"{error.message}; {error.hint}"
-        if self.known is None or error.file not in (None, self.known.file):
-            self.known = None
-        elif error.exposed:
-            self.known = replace(self.known, exposed=True)
+        known = self.known
+        if known is None or error.file in (None, (known.device, known.refused)):
+            return
+        same = error.file == known.file
+        self.known = replace(known, exposed=known.exposed or error.exposed) if same else None
 
     def _take(self, token: str, status: os.stat_result) -> None:
         found = Known(digest_of(token).hex(), status.st_dev, status.st_ino)
