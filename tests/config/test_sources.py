@@ -383,12 +383,6 @@ def test_unknown_variable_is_a_warning_with_the_nearest(env: dict[str, str]) -> 
     assert "MHNOS_PORT_" in warnings[1]
 
 
-def test_state_in_the_workspace_is_a_warning(env: dict[str, str]) -> None:
-    _, warnings = load({"workspace": "/w", "state_dir": "/w/state"}, env)
-    assert len(warnings) == 1
-    assert "state_dir /w/state lies in the workspace /w" in warnings[0]
-
-
 # --- shown and handed over
 
 

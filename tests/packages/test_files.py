@@ -53,6 +53,24 @@ def test_the_image_s_user_is_compose_s() -> None:
     assert 'user: "9999:9999"' in COMPOSE
 
 
+#: A name alone may mean other bytes tomorrow; the tag beside the digest is for people.
+PINNED = re.compile(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}")
+
+
+def test_images_of_others_are_pinned_by_digest() -> None:
+    """The base image and Caddy were whatever their tags meant on the day of the build."""
+    base = re.search(r"^ARG BASE=(.*)$", DOCKERFILE, re.MULTILINE)
+    assert base is not None
+    assert PINNED.fullmatch(base[1])
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    assert f"BASE: ${{MHNOS_BASE:-{base[1]}}}\n" in COMPOSE
+    for file in DOCKER.glob("compose*.yaml"):
+        images = re.findall(r"^ +image: \$\{MHNOS_[A-Z_]+:-(.*)\}$", file.read_text(), re.MULTILINE)
+        own = [image for image in images if image.startswith("mhnos-runtime")]
+        assert all(PINNED.fullmatch(image) for image in images if image not in own), images
+        assert len(images) == len(re.findall(r"^ +image:", file.read_text(), re.MULTILINE))
+
+
 def test_the_image_is_built_from_what_the_context_has() -> None:
     allowed = set(re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)

@@ -41,6 +41,23 @@ def writable_memory(pid):
 # Secrets and files of the server
 
 
+def change_runtime():
+    """By writing into its package, or putting another in its place."""
+    for change in (
+        lambda: open(F["package"] + "/__init__.py", "a"),
+        lambda: open(F["package"] + "/planted.py", "w"),
+        lambda: os.rename(F["package"], F["package"] + ".away"),
+        lambda: os.chmod(F["package"] + "/__init__.py", 0o666),
+    ):
+        try:
+            change()
+        except OSError as error:
+            refusal = error
+        else:
+            return F["package"]
+    raise refusal
+
+
 def read_token():
     return read(F["token"]).decode()
 

@@ -213,6 +213,25 @@ def use_server_without_token():
     return answer if " 101 " in answer else None
 
 
+def listen_beside_server():
+    """On an address of loopback, where a client of localhost would show its token."""
+    for family, address in ((socket.AF_INET6, "::1"), (socket.AF_INET6, "::"), (socket.AF_INET, "127.0.0.1")):
+        for only in (0, 1):
+            sock = socket.socket(family)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            try:
+                sock.bind((address, F["port"]))
+                sock.listen()
+            except OSError as error:
+                refusal = error
+            else:
+                return "listens on %s" % address
+    raise refusal
+
+
 def reach_host_service():
     connect(socket.AF_INET, ("127.0.0.1", F["service_port"]))
     return "connected"

@@ -36,6 +36,7 @@ ATTEMPTS = (
     Attempt("read_token", HELD, HELD, HELD),
     Attempt("list_state", HELD, HELD, HELD),
     Attempt("read_output_of_another", HELD, HELD, HELD),
+    Attempt("change_runtime", HELD, HELD, HELD),
     Attempt("read_environment_of_server", HELD, HELD, HELD),
     Attempt("read_memory_of_server", HELD, HELD, HELD),
     Attempt("write_memory_of_supervisor", HELD, HELD, HELD),
@@ -125,6 +126,7 @@ ATTEMPTS = (
     # Network, with the host's; see NETWORK for the narrower ones
     Attempt("reach_server", OUT, OUT, OUT),
     Attempt("use_server_without_token", HELD, HELD, HELD),
+    Attempt("listen_beside_server", HELD, HELD, HELD),
     Attempt("reach_host_service", OUT, OUT, OUT),
     Attempt("reach_host_service_by_ipv6", ANY, ANY, ANY),
     Attempt("reach_host_service_by_udp", OUT, OUT, OUT),

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+import mhnos_runtime
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.sandbox.probe import landlock_abi, probe
 from mhnos_runtime.testing import TestServer
@@ -160,6 +161,7 @@ async def opened(
         arena.facts = {
             "token": str(server.state_dir / "token"),
             "state": str(server.state_dir),
+            "package": str(Path(mhnos_runtime.__file__).parent),
             "server_secret": SERVER_SECRET,
             "server_pid": server.server_pid(),
             "supervisor_pid": server.pid,

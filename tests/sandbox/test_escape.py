@@ -16,8 +16,15 @@ SAME_USER = frozenset(
     {
         *("read_token", "list_state", "read_output_of_another", "read_environment_of_server"),
         *("read_memory_of_server", "write_memory_of_supervisor", "read_descriptors_of_supervisor"),
-        *("signal_server", "signal_supervisor", "stop_parent", "trace_supervisor", "list_home_of_root"),
-        "own_cgroup",
+        *(
+            "change_runtime",
+            "signal_server",
+            "signal_supervisor",
+            "stop_parent",
+            "trace_supervisor",
+            "list_home_of_root",
+        ),
+        *("own_cgroup", "change_runtime"),
     }
 )
 

@@ -25,6 +25,8 @@ class Setting:
 class OneToken:
     """A token store without a file, which counts how often it was asked."""
 
+    in_force = True
+
     def __init__(self) -> None:
         self.asked = 0
 

@@ -77,6 +77,20 @@ def test_a_new_server_gets_everything_back(supervisor: Supervised, server: Serve
     assert fresh.ended(again).code == 3
 
 
+def test_what_a_server_knows_of_the_token_is_told_to_the_next_one(
+    supervisor: Supervised, server: Server
+) -> None:
+    """A mode that a process changed locked everybody out as soon as the server was another one."""
+    known = {"digest": "d" * 64, "device": 1, "inode": 2, "exposed": True, "refused": 0}
+    server.channel.send({"do": "token", "token": known})
+    server.ended(server.sh("exit 0"))  # it has been read
+    fresh = replace(supervisor, server, signal.SIGTERM)
+    assert fresh.events[0]["token"] == known
+    fresh.channel.send({"do": "token", "token": None})
+    fresh.ended(fresh.sh("exit 0"))
+    assert replace(supervisor, fresh, signal.SIGTERM).events[0]["token"] is None
+
+
 def test_output_and_ends_while_there_is_no_server(supervisor: Supervised, server: Server) -> None:
     process = server.sh("read line; for n in 1 2 3; do echo $n; sleep 0.02; done; exit 6")
     server.said(process, b"")
@@ -156,6 +170,8 @@ def test_a_server_that_closes_its_end_is_replaced(supervisor: Supervised, server
         {"do": "spawn", "request": 1},
         {"do": "spawn", "request": 1, "plan": {"argv": []}},
         {"do": "size", "pid": 1000},
+        {"do": "token"},
+        {"do": "token", "token": "x" * 1001},
     ],
 )
 def test_a_message_that_makes_no_sense_costs_the_server_and_nothing_else(

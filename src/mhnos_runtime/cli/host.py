@@ -6,14 +6,19 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mhnos_runtime.cli import uids
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
 from mhnos_runtime.engines import EngineStore
+from mhnos_runtime.ownfiles import Item, Trust, Whom
 from mhnos_runtime.process.plan import DEFAULT_PATH
 from mhnos_runtime.sandbox import Facts
+from mhnos_runtime.sandbox.plan import writable
 from mhnos_runtime.sandbox.policy import OFFERED
 from mhnos_runtime.sandbox.probe import probe, reachable
 
@@ -40,8 +45,9 @@ class User:
     hand_over: bool = False
 
 
-def choose_user(settings: Settings) -> User:
-    """The workspace is there already. Raises ConfigError."""
+def choose_user(settings: Settings, *, claim: bool = True) -> User:
+    """The workspace is there already. claim: whether an id that nobody names is taken for it, so that no
+    other runtime gets it; without, nothing is changed. Raises ConfigError."""
     if os.geteuid() != 0:
         return _same_user(settings)
     if settings.allow_root:
@@ -55,10 +61,18 @@ def choose_user(settings: Settings) -> User:
         return User(_named(settings), settings.user)
     owner = settings.workspace.stat()
     if owner.st_uid != 0:
+        if claim and owner.st_uid in _UNUSED:
+            with suppress(ConfigError):  # another workspace's by the operator's choice
+                uids.claim((owner.st_uid,), settings.workspace)
         return User(
             (owner.st_uid, owner.st_gid or owner.st_uid), f"uid {owner.st_uid}, the workspace's owner"
         )
-    return _made_for_it()
+    if settings.workspace.resolve() in _SYSTEM_FOLDERS:
+        raise ConfigError(
+            f"workspace {settings.workspace} belongs to root and is part of the system",
+            hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
+        )
+    return _chosen_for_it(settings.workspace, uids.claim if claim else uids.free)
 
 
 def _same_user(settings: Settings) -> User:
@@ -100,13 +114,17 @@ def _group_of(uid: int) -> int:
         return uid
 
 
-def _made_for_it() -> User:
+def _chosen_for_it(workspace: Path, choose: Callable[[Iterable[int], Path], int]) -> User:
+    """The user `mhnos` for the first runtime that has none named, an unused id for each other one."""
     try:
         entry = pwd.getpwnam(USER_NAME)
     except KeyError:
-        uid = next(uid for uid in _UNUSED if not _used(uid))
-        return User((uid, uid), f"uid {uid}, which nobody else uses", hand_over=True)
-    return User((entry.pw_uid, entry.pw_gid), USER_NAME, hand_over=True)
+        entry = None
+    made = () if entry is None else (entry.pw_uid,)
+    uid = choose((*made, *(uid for uid in _UNUSED if not _used(uid))), workspace)
+    if entry is not None and uid == entry.pw_uid:
+        return User((uid, entry.pw_gid), USER_NAME, hand_over=True)
+    return User((uid, uid), f"uid {uid}, which nobody else uses", hand_over=True)
 
 
 def _used(number: int) -> bool:
@@ -148,13 +166,8 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
             f"network is {settings.network} by {settings.source('network')}, "
             f"which sandbox {level} cannot give; expected {' or '.join(OFFERED[level])}"
         )
-    if user.hand_over and settings.workspace.resolve() in _SYSTEM_FOLDERS:
-        raise ConfigError(
-            f"workspace {settings.workspace} belongs to root and is part of the system",
-            hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
-        )
     if level != "none":
-        _check_folders(settings, user)
+        _check_entry(settings, user)
     return facts, node, no_node
 
 
@@ -167,20 +180,8 @@ def path_for(user: User) -> str:
     return ":".join(dict.fromkeys(kept)) or DEFAULT_PATH
 
 
-def _check_folders(settings: Settings, user: User) -> None:
-    workspace, state = settings.workspace.resolve(), settings.state_dir.resolve()
-    _check_engines(settings, workspace, user)
-    if state.is_relative_to(workspace):
-        raise ConfigError(
-            f"state_dir {settings.state_dir} lies in workspace {settings.workspace}: processes can read it",
-            hint="put it elsewhere with MHNOS_STATE_DIR, or choose another workspace",
-        )
-    shared = _shared(state)
-    if settings.sandbox == "relaxed" and shared and user.ids is None:
-        raise ConfigError(
-            f"state_dir {settings.state_dir} lies below {shared}: processes can read it in sandbox relaxed",
-            hint="put it elsewhere with MHNOS_STATE_DIR",
-        )
+def _check_entry(settings: Settings, user: User) -> None:
+    workspace = settings.workspace.resolve()
     closed = reachable(workspace / "x", user.ids) if user.ids is not None else ""
     if closed:
         raise ConfigError(
@@ -190,18 +191,33 @@ def _check_folders(settings: Settings, user: User) -> None:
         )
 
 
-def _check_engines(settings: Settings, workspace: Path, user: User) -> None:
-    """Processes must not be able to change what others of them are started from."""
-    engines = settings.engines_dir.resolve()
-    shared = _shared(engines) if settings.sandbox == "relaxed" and user.ids is None else ""
-    if engines.is_relative_to(workspace) or shared:
-        raise ConfigError(
-            f"engines_dir {settings.engines_dir} lies in "
-            + (f"{shared}, where processes can change it" if shared else f"workspace {settings.workspace}"),
-            hint="put it elsewhere with MHNOS_ENGINES_DIR",
-        )
+def trust(settings: Settings, user: User, files: Sequence[Path]) -> Trust:
+    """What processes must not be able to change, and where they can write. files: of settings, there or not.
+
+    Where they run without a sandbox as the runtime's own user, nothing keeps them from its files; then only
+    the state directory must not lie where clients push and pull.
+    """
+    open_ = settings.sandbox == "none" and user.ids is None
+    folders = writable(settings.sandbox, str(settings.workspace))[: 1 if open_ else None]
+    items = [Item("state_dir", str(settings.state_dir), "put it elsewhere with MHNOS_STATE_DIR")]
+    if not open_:
+        engines = str(settings.engines_dir)
+        items.append(Item("engines_dir", engines, "put it elsewhere with MHNOS_ENGINES_DIR"))
+        items += [Item("config file", str(file), "choose another place with --config") for file in files]
+        for name in ("tls_cert", "tls_key"):
+            if file := getattr(settings, name):
+                items.append(Item(name, str(file), "move it"))
+    ids = user.ids or (os.geteuid(), os.getegid())
+    groups = (ids[1],) if user.ids else (*os.getgroups(), os.getegid())
+    return Trust(
+        tuple((path, f"workspace {path}" if not n else path, not n) for n, path in enumerate(folders)),
+        Whom(ids[0], groups),
+        tuple(items),
+        with_code=not open_,
+    )
 
 
-def _shared(folder: Path) -> str:
-    """The folder of everybody's that this one lies in, or ""; sandbox relaxed lets processes write there."""
-    return next((path for path in ("/tmp", "/var/tmp", "/dev/shm") if folder.is_relative_to(path)), "")  # noqa: S108
+def check_own_files(own: Trust, level: str) -> None:
+    """Before any program that is found on the way is started. Raises ConfigError."""
+    if exposed := own.check():
+        raise ConfigError(f"{exposed} (sandbox {level})", hint=exposed.item.hint)

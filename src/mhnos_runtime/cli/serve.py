@@ -18,14 +18,16 @@ import click
 
 from mhnos_runtime import __version__, config
 from mhnos_runtime.cli import host
+from mhnos_runtime.cli.listen import listen
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
+from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.process import kinds
 from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox, cgroups
 from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.server.token_store import learn
 from mhnos_runtime.supervisor.handover import STATE_VERSION
 
 SERVER_FILE = "server.json"
-_BACKLOG = 1024
 
 
 def start(flags: dict[str, Any]) -> None:
@@ -35,11 +37,14 @@ def start(flags: dict[str, Any]) -> None:
         click.echo(f"mhnos-runtime: {warning}", err=True)
     config.prepare_workspace(settings)
     user = host.choose_user(settings)
+    own = host.trust(settings, user, config.config_files(flags))
+    host.check_own_files(own, settings.sandbox)
     facts, node, no_node = host.check(settings, user)
     token_file = ensure_token(settings.state_dir)
+    known = learn(token_file)
     lock_fd = _lock(settings.state_dir)
-    listeners = _listen(settings)
-    url = _url(settings, listeners[0].getsockname()[1])
+    listeners = listen(settings.host, settings.port)
+    url = _url(settings, listeners[0])
     server_id = secrets.token_hex(8)
     _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
     # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
@@ -53,6 +58,7 @@ def start(flags: dict[str, Any]) -> None:
         "server_id": server_id,
         "node": node,
         "no_node": no_node,
+        "token": known.to_dict(),
         "path": host.path_for(user),
         "listeners": [sock.fileno() for sock in listeners],
     }
@@ -66,6 +72,7 @@ def start(flags: dict[str, Any]) -> None:
             "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
             "hello": hello,
             "allowed": _allowed(settings, user, replace(facts, cgroups=groups)).to_dict(),
+            "own": own.to_json(),
             "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
             "groups": [path for _controller, path in groups],
             "log_json": settings.log_format == "json"
@@ -118,43 +125,15 @@ def _where(state_dir: Path) -> str:
     return ""
 
 
-def _listen(settings: Settings) -> list[socket.socket]:
-    try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"host {settings.host!r} is no address of this machine: {error.strerror}"
-        ) from error
-    sockets: list[socket.socket] = []
-    for family, _type, _protocol, _name, address in dict.fromkeys(found):
-        port = sockets[0].getsockname()[1] if sockets else address[1]
-        sockets.append(_listen_on(family, (address[0], port, *address[2:])))
-    return sockets
-
-
-def _listen_on(family: int, address: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        sock.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {address[0]} port {address[1]}: {error.strerror}",
-            hint="stop what uses it, or choose another with --port or MHNOS_RUNTIME_PORT (0: any free one)",
-        ) from error
-    sock.listen(_BACKLOG)
-    sock.setblocking(False)
-    return sock
-
-
-def _url(settings: Settings, port: int) -> str:
-    scheme = "https" if settings.tls_cert is not None else "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"{scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+def _url(settings: Settings, listener: socket.socket) -> str:
+    """Where clients of this machine find it. A loopback name becomes the address, which nobody else resolves;
+    not with TLS, whose certificate is for the name."""
+    address, port = listener.getsockname()[:2]
+    secure = settings.tls_cert is not None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    if is_loopback(settings.host) and not secure:
+        host = address
+    return f"{'https' if secure else 'http'}://{HostPort(host, port)}"
 
 
 def _publish(state_dir: Path, facts: dict[str, object]) -> None:

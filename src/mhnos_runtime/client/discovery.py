@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from mhnos_runtime.client.errors import ConnectFailed
 
 DEFAULT_URL = "http://127.0.0.1:18790"
+#: Source of an address that nothing names.
+_DEFAULT = "default"
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -43,7 +45,8 @@ def discover(
 ) -> Target:
     """Arguments over MHNOS_URL and MHNOS_TOKEN over the state directory of a runtime on this machine.
 
-    The token of the state directory goes to loopback addresses only: it must not leave this machine.
+    The token of the state directory goes to loopback addresses only, since it must not leave this machine,
+    and never to the default one: without a server.json no runtime runs, and whoever listens there is another.
     Raises ConnectFailed when a file that was named cannot be read or the address makes no sense.
     """
     env = os.environ if env is None else env
@@ -51,7 +54,7 @@ def discover(
     address, source = _find_url(url, env, state_dir)
     address, token_in_url = _split_url(address)
     token = _read_token_file(token_file) if token_file else token_in_url or env.get("MHNOS_TOKEN")
-    if not token and urlsplit(address).hostname in _LOOPBACK_HOSTS:
+    if not token and source != _DEFAULT and urlsplit(address).hostname in _LOOPBACK_HOSTS:
         token = _read_optional(state_dir / "token").strip()
     return Target(address, token or None, source)
 
@@ -64,8 +67,8 @@ def _find_url(url: str | None, env: Mapping[str, str], state_dir: Path) -> tuple
     try:
         found = json.loads(_read_optional(state_dir / "server.json"))["url"]
     except (ValueError, KeyError, TypeError):
-        return DEFAULT_URL, "default"
-    return (found, str(state_dir / "server.json")) if isinstance(found, str) else (DEFAULT_URL, "default")
+        return DEFAULT_URL, _DEFAULT
+    return (found, str(state_dir / "server.json")) if isinstance(found, str) else (DEFAULT_URL, _DEFAULT)
 
 
 def _split_url(url: str) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@ of the supervisor uses them. Knows nothing of who reads which setting."""
 
 from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting
 from mhnos_runtime.config.places import check_workspace, ensure_state_dir, prepare_workspace
-from mhnos_runtime.config.sources import load
+from mhnos_runtime.config.sources import config_files, load
 from mhnos_runtime.config.table import SETTINGS, Row, Setting, Settings, describe, docs_table
 from mhnos_runtime.config.values import show_size
 from mhnos_runtime.errors import ConfigError
@@ -17,6 +17,7 @@ __all__ = [
     "Setting",
     "Settings",
     "check_workspace",
+    "config_files",
     "describe",
     "docs_table",
     "ensure_state_dir",

@@ -46,7 +46,7 @@ def load(
     sources.update({f"kinds.{kind.name}": f"file {file}:kinds.{kind.name}" for kind in kinds})
     settings = Settings(**values, kinds=kinds, sources=sources)
     _check_together(settings)
-    return settings, _warnings(settings, environ)
+    return settings, _warnings(environ)
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -95,13 +95,27 @@ def _read_file(flags: Mapping[str, object], place: Place) -> tuple[Path | None, 
     return file, table
 
 
-def _find_file(flags: Mapping[str, object], place: Place) -> Path | None:
+def config_files(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Path, ...]:
+    """Where `load` looks for the settings file, whether it is there or not: the first that exists is read."""
+    environ = os.environ if environ is None else environ
+    return _places_of_file(flags or {}, Place(environ, _home(environ)))
+
+
+def _places_of_file(flags: Mapping[str, object], place: Place) -> tuple[Path, ...]:
     named = str(flags.get("config") or place.environ.get(CONFIG_VARIABLE, ""))
     if named:
+        return (Path.cwd() / (place.home / named[2:] if named.startswith("~/") else named),)
+    return xdg(place, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml", SYSTEM_CONFIG
+
+
+def _find_file(flags: Mapping[str, object], place: Place) -> Path | None:
+    files = _places_of_file(flags, place)
+    if len(files) == 1:
         # A file that was asked for and is not there is an error, which reading it reports.
-        return Path.cwd() / (place.home / named[2:] if named.startswith("~/") else named)
-    own = xdg(place, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml"
-    return next((file for file in (own, SYSTEM_CONFIG) if os.path.lexists(file)), None)
+        return files[0]
+    return next((file for file in files if os.path.lexists(file)), None)
 
 
 def _check_together(settings: Settings) -> None:
@@ -130,13 +144,8 @@ def _check_readable(name: str, file: Path | None, source: str) -> None:
         ) from None
 
 
-def _warnings(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
     known = (*(setting.env for setting in SETTINGS), *OTHER_VARIABLES)
     unknown = sorted(name for name in environ if name.startswith("MHNOS_") and name not in known)
     lines = [f"variable {name} is not known and is ignored{nearest(name, known)}" for name in unknown]
-    if settings.state_dir.resolve().is_relative_to(settings.workspace.resolve()):
-        lines.append(
-            f"state_dir {settings.state_dir} lies in the workspace {settings.workspace}: "
-            "processes and clients can reach the token and the output logs"
-        )
     return tuple(lines)

@@ -127,7 +127,7 @@ def xdg(place: Place, variable: str, fallback: str) -> Path:
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("host", host(), "127.0.0.1", "address to listen on"),
+    Setting("host", host(), "127.0.0.1", "address to listen on; any of loopback means 127.0.0.1 and ::1"),
     Setting(
         "port",
         whole_number(0, 65535),

@@ -11,7 +11,7 @@ from typing import Any
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Confinement, Holder, Limits, holds
 from mhnos_runtime.sandbox import landlock
 from mhnos_runtime.sandbox.facts import Facts
-from mhnos_runtime.sandbox.policy import Policy
+from mhnos_runtime.sandbox.policy import Level, Policy
 
 #: Where the workspace is inside strict.
 INSIDE = "/workspace"
@@ -174,6 +174,12 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
     return [*options, "--bind", sandbox.workspace, INSIDE]
 
 
+def writable(level: Level, workspace: str) -> tuple[str, ...]:
+    """Folders of the machine in which processes can write, beside what owners and modes keep them from; the
+    workspace comes first."""
+    return {"strict": (workspace,), "relaxed": (workspace, *_WRITABLE), "none": (workspace, "/")}[level]
+
+
 def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     facts = sandbox.facts
     readable = [path + "/" for path, _target in facts.system]
@@ -183,7 +189,7 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
         *((path, landlock.READ, path.endswith("/")) for path in readable),
         *((f"/dev/{name}", landlock.DEVICE, False) for name in _DEVICES),
         ("/dev/pts", landlock.DEVICES, True),
-        *((path, landlock.WRITE, True) for path in (*_WRITABLE, sandbox.workspace)),
+        *((path, landlock.WRITE, True) for path in writable("relaxed", sandbox.workspace)),
     )
     return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
 

@@ -108,6 +108,8 @@ class GateSettings(Protocol):
 
 
 class Tokens(Protocol):
+    @property
+    def in_force(self) -> bool: ...
     def matches(self, candidate: str) -> bool: ...
 
 
@@ -187,6 +189,9 @@ class Gate:
         shown = shown_tokens(facts)
         if shown and all(self._tokens.matches(token) for token in shown):
             return None
+        if not self._tokens.in_force:
+            hint = "its log says why; mhnos-runtime token --rotate makes a new one"
+            return _Refusal(401, "unauthorized", "No token is in force: its file cannot be used", hint)
         hint = "mhnos-runtime token shows it; send it as Authorization: Bearer, ?token= or a subprotocol"
         return _Refusal(401, "unauthorized", "The token is wrong" if shown else "A token is needed", hint)
 

@@ -86,6 +86,10 @@ class SupervisorLink:
         """There are no descriptors for this process: have it ended, and never speak of it again."""
         self._send({"do": "discard", "pid": pid})
 
+    def token(self, known: dict[str, Any] | None) -> None:
+        """Have the next server know this of the token."""
+        self._send({"do": "token", "token": known})
+
     def alive(self) -> None:
         """The event loop turns."""
         self._guard(lambda: self._channel.notify(ALIVE, 0))

@@ -22,7 +22,9 @@ from mhnos_runtime.server.app import App
 from mhnos_runtime.server.auth import Gate
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.token import TokenStore, token_path
+from mhnos_runtime.server.token import token_path
+from mhnos_runtime.server.token_store import Known, TokenStore
+from mhnos_runtime.server.token_watch import TokenWatch
 from mhnos_runtime.server.turns import Turns
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
@@ -38,6 +40,8 @@ class Server:
     def __init__(self, channel: Channel) -> None:
         self._loop = asyncio.get_running_loop()
         self._runtime: Runtime
+        self._tokens: TokenStore
+        self._watch: TokenWatch
         self._listeners: list[int] = []
         self._ready = self._loop.create_future()
         self._stop = asyncio.Event()
@@ -52,6 +56,9 @@ class Server:
         # It logs the subprotocols that a client offers, of which one may be the token.
         logging.getLogger("aiohttp.websocket").disabled = True
         self._listeners = hello["listeners"]
+        known = hello.get("token")
+        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(known) if known else None)
+        self._watch = TokenWatch(self._tokens, lambda new: self._link.token(new.to_dict() if new else None))
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
 
@@ -92,12 +99,13 @@ class Server:
 
     def _show_life(self) -> None:
         self._link.alive()
+        self._watch.look()
         self._loop.call_later(_ALIVE_SECONDS, self._show_life)
 
     def _gate(self, sockets: list[socket.socket]) -> Gate:
         settings = self._runtime.settings
         port = sockets[0].getsockname()[1]
-        return Gate(settings, port, TokenStore(token_path(settings.state_dir)), time.monotonic)
+        return Gate(settings, port, self._tokens, time.monotonic)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

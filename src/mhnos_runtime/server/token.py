@@ -11,8 +11,7 @@ import os
 import re
 import secrets
 import stat
-import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mhnos_runtime.config import ConfigError, ensure_state_dir
@@ -26,12 +25,6 @@ TOKEN_BYTES = 32
 # may put a token of their own into the file.
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{32,256}\Z")
 MAX_TOKEN_CHARS = 256
-
-# File times advance in ticks of up to 10 ms: a file that was younger than this when it was read may change
-# again without its times showing it.
-_YOUNG_NS = 50_000_000
-
-_Signature = tuple[int, int, int, int, int]
 
 
 def token_path(state_dir: Path) -> Path:
@@ -79,7 +72,7 @@ def rotate_token(state_dir: Path) -> str:
 
 def read_token(state_dir: Path) -> str:
     """The token. Raises ConfigError, with a hint, when the file is missing, readable by others or damaged."""
-    return _read(token_path(state_dir))[0]
+    return read_file(token_path(state_dir))[0]
 
 
 def is_made_here(state_dir: Path) -> bool:
@@ -89,13 +82,13 @@ def is_made_here(state_dir: Path) -> bool:
         noted = (state_dir / MADE_NAME).read_bytes()
     except OSError:
         return False
-    return hmac.compare_digest(noted, _digest(token).hex().encode())
+    return hmac.compare_digest(noted, digest_of(token).hex().encode())
 
 
 def _note_made(path: Path) -> None:
     """Without the note, as after a crash in between, a token only counts as the operator's."""
     note = path.with_name(f".{MADE_NAME}.{secrets.token_hex(8)}")
-    _write_private(note, _digest(_read(path)[0]).hex())
+    _write_private(note, digest_of(read_file(path)[0]).hex())
     os.rename(note, path.with_name(MADE_NAME))
 
 
@@ -124,15 +117,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path) -> tuple[str, _Signature]:
-    """The token and the signature of exactly the file it was read from."""
+def read_file(path: Path) -> tuple[str, os.stat_result]:
+    """The token and the status of exactly the file it was read from. Raises ConfigError; Unfit where that
+    says nothing of what stands in the file."""
     try:
         # Not blocking: a FIFO put in the token's place must not hold the server up.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise _closed(path, error) from None
     except OSError as error:
         hint = "start the server once, or run: mhnos-runtime token --rotate"
-        if isinstance(error, PermissionError):
-            hint = f"it has to belong to the runtime's user: chown {os.geteuid()} {path}"
         raise ConfigError(f"token file {path} cannot be read: {error.strerror}", hint=hint) from None
     try:
         status = os.fstat(descriptor)
@@ -145,62 +139,50 @@ def _read(path: Path) -> tuple[str, _Signature]:
             f"token file {path} is damaged: expected 32 to {MAX_TOKEN_CHARS} of A-Z a-z 0-9 . _ ~ -",
             hint="run: mhnos-runtime token --rotate",
         )
-    return text, _signature(status)
+    return text, status
+
+
+class Unfit(ConfigError):
+    """The file is not fit to be read now. file: (device, inode), None where that cannot be seen. exposed:
+    whether others may have read or changed it."""
+
+    def __init__(self, message: str, *, hint: str, file: tuple[int, int] | None, exposed: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.exposed = exposed
+
+
+def _closed(path: Path, error: PermissionError) -> Unfit:
+    """What keeps the runtime's user from reading it: the file's mode, its owner, or a folder's."""
+    file, hint = None, f"chmod 700 {path.parent}"
+    with suppress(OSError):
+        status = os.stat(path)
+        file = (status.st_dev, status.st_ino)
+        ours = status.st_uid == os.geteuid()
+        hint = (
+            f"chmod 600 {path}"
+            if ours
+            else f"it has to belong to the runtime's user: chown {os.geteuid()} {path}"
+        )
+    return Unfit(f"token file {path} cannot be read: {error.strerror}", hint=hint, file=file, exposed=False)
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"token file {path} is not a file", hint="move it away")
+    file, rotate = (status.st_dev, status.st_ino), "mhnos-runtime token --rotate makes a new one"
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
-        raise ConfigError(
-            f"token file {path} can be read by others (mode {mode:04o})", hint=f"chmod 600 {path}"
+        raise Unfit(
+            f"token file {path} can be read by others (mode {mode:04o})",
+            hint=f"others may know this token: {rotate}; chmod 600 {path} keeps this one",
+            file=file,
+            exposed=True,
         )
     if status.st_uid not in (os.geteuid(), 0):
-        raise ConfigError(f"token file {path} belongs to another user", hint="move it away")
+        hint = f"move it away: {rotate}"
+        raise Unfit(f"token file {path} belongs to another user", hint=hint, file=file, exposed=True)
 
 
-def _signature(status: os.stat_result) -> _Signature:
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size, status.st_dev
-
-
-class TokenStore:
-    """Says whether a text is the token. Follows the file: a rotated one is in force with the next check.
-
-    Keeps only the token's SHA-256. While the file is missing or not fit to be trusted nothing matches, and
-    `problem` says why. A check costs one stat and one hash, some microseconds: it may run on an event loop.
-    """
-
-    def __init__(self, path: Path, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self._path = path
-        self._now_ns = now_ns
-        self._digest: bytes | None = None
-        self._signature: _Signature | None = None
-        self.problem = ""
-
-    def matches(self, candidate: str) -> bool:
-        self._follow()
-        if self._digest is None or len(candidate) > MAX_TOKEN_CHARS:
-            return False
-        return hmac.compare_digest(_digest(candidate), self._digest)
-
-    def _follow(self) -> None:
-        try:
-            if self._signature is not None and _signature(os.stat(self._path)) == self._signature:
-                return
-        except OSError:
-            pass
-        self._load()
-
-    def _load(self) -> None:
-        try:
-            token, signature = _read(self._path)
-        except (ConfigError, OSError) as error:
-            self._digest, self._signature, self.problem = None, None, str(error)
-            return
-        young = self._now_ns() - signature[1] < _YOUNG_NS
-        self._digest, self._signature, self.problem = _digest(token), None if young else signature, ""
-
-
-def _digest(text: str) -> bytes:
+def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()

@@ -13,7 +13,8 @@ class Config:
     open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
     told first, unread. remove_at_end: files that say that it runs. groups: directories of
     control groups, to be removed at the end too. allowed: what a server may have started, as
-    `sandbox.Allowed`; each server is told it too.
+    `sandbox.Allowed`; each server is told it too. own: what a version that takes over checks of its own files
+    (`ownfiles.Trust`), "" for nothing.
     """
 
     server: list[str]
@@ -26,6 +27,7 @@ class Config:
     log_json: bool
     remove_at_end: list[str]
     groups: list[str] = field(default_factory=list)
+    own: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "state_dir": str(self.state_dir)}

@@ -22,10 +22,14 @@ _MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
-def start_check() -> int:
-    """Ask the installed version whether it understands this one's state; return the OS pid of the one
-    asked."""
-    return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION)])
+#: Exit code of a version whose own files processes could change. Others than 0 say that it cannot go on.
+EXPOSED = 3
+
+
+def start_check(own: str) -> int:
+    """Ask the installed version whether it understands this one's state, and whether its files are its own;
+    return the OS pid of the one asked."""
+    return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION), own])
 
 
 def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:

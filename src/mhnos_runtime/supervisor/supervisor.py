@@ -35,6 +35,8 @@ FIRST_PID = 1000
 
 #: How often what ended main processes left behind is looked at.
 LOOK_SECONDS = 0.1
+#: Of what a server has the next one know of the token: a digest and some numbers.
+TOKEN_CHARS = 1000
 
 
 class Supervisor:
@@ -75,6 +77,7 @@ class Supervisor:
             "note": self._note,
             "forget": self._forget,
             "discard": self._discard,
+            "token": self._token,
         }
 
     def run(self, handed_over: dict[str, Any] | None = None) -> None:
@@ -311,6 +314,12 @@ class Supervisor:
         del self._processes[process.pid]
         process.close()
 
+    def _token(self, body: dict[str, Any], _descriptors: list[int]) -> None:
+        """Keep what a server knows of the token, unread, for the next one. Raises ValueError."""
+        if len(repr(body["token"])) > TOKEN_CHARS:
+            raise ValueError("no record of a token")
+        self._config.hello["token"] = body["token"]
+
     # Reaping
 
     def _reap(self) -> None:
@@ -393,13 +402,19 @@ class Supervisor:
         if self._has_terminal and not _terminal_is_there():
             self._stop()
         elif not self._stopping and not self._check_os_pid and not self._handing_over:
-            self._check_os_pid = handover.start_check()
+            self._check_os_pid = handover.start_check(self._config.own)
 
     def _checked(self, status: int) -> None:
         self._check_os_pid = 0
         if self._stopping:
             return
-        if os.waitstatus_to_exitcode(status) != 0:
+        code = os.waitstatus_to_exitcode(status)
+        if code == handover.EXPOSED:
+            self._log.write(
+                "error", "not reloaded: processes could change the installed version; all runs on"
+            )
+            return
+        if code != 0:
             self._log.write(
                 "error",
                 "not reloaded: the installed version does not understand this one's state; all runs on",

@@ -23,9 +23,9 @@ class TestServer:
     """An async context manager around `mhnos-runtime serve --port 0`.
 
     url: "http://127.0.0.1:PORT". token: as in the state directory. workspace, state_dir: below `directory`,
-    which is a temporary one when none is given. pid: the supervisor's. greeting: what it printed. Extra flags
-    and variables are passed on; prefix: of the command, which it has to execute. Without --sandbox the level
-    is none.
+    which is a temporary one when none is given. python: what it runs on. pid: the supervisor's. greeting:
+    what it printed. Extra flags and variables are passed on; prefix: of the command, which it has to execute.
+    Without --sandbox the level is none.
     """
 
     __test__ = False
@@ -51,6 +51,7 @@ class TestServer:
         self.log = root / "server.log"
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.ReadTransport | None = None
+        self.python = sys.executable
         self.url = ""
         self.greeting = ""
 
@@ -78,7 +79,7 @@ class TestServer:
         with self.log.open("ab") as log, output:
             self._process = await asyncio.create_subprocess_exec(
                 *self._prefix,
-                sys.executable,
+                self.python,
                 "-m",
                 "mhnos_runtime",
                 "serve",

@@ -1,0 +1,346 @@
+"""Whether processes could change what the runtime itself consists of: interpreter, code, settings, state.
+
+Knows paths, owners, modes and mounts; no policy: where processes may write is told. Standard library only,
+since a new version is asked before it takes over.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import site
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import mhnos_runtime
+
+#: Links on one path, as the kernel counts them (path_resolution(7)).
+_MAX_LINKS = 40
+_CODE_HINT = (
+    "install the runtime where processes cannot write (uv tool install mhnos-runtime, or "
+    "pipx install mhnos-runtime), or choose another folder with MHNOS_WORKSPACE"
+)
+_LINK_HINT = (
+    "install the runtime with files of its own: UV_LINK_MODE=copy uv tool install --reinstall mhnos-runtime"
+)
+#: Programs that the runtime itself starts, under no sandbox.
+_PROGRAMS = ("bwrap", "node")
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """Who processes run as. groups: all of them."""
+
+    uid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stat(2) says. acl: whether an access control list adds to the mode."""
+
+    uid: int
+    gid: int
+    mode: int
+    acl: bool = False
+
+
+#: (device, path on its file system): the same for all paths of one file over bind mounts.
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One name on the way to a file, links included. path: with all folders resolved. folder: that it stands
+    in. own: None where there is nothing."""
+
+    path: str
+    place: Place
+    folder: Status
+    own: Status | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that the runtime trusts. what: for people, such as "state_dir". hint: the way out."""
+
+    what: str
+    path: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder in which processes may write. theirs: all that is in it, whatever owners and modes say."""
+
+    path: str
+    place: Place
+    what: str
+    theirs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """An item that processes could change, by `step`, a name on the way to it."""
+
+    item: Item
+    step: str
+    root: Root
+
+    def __str__(self) -> str:
+        by = f" by {self.step}" if self.step != self.item.path else ""
+        where = f"lies in {self.root.what}" if self.root.path != "/" else "is open to the user of processes"
+        return f"{self.item.what} {self.item.path} {where}{by}: processes could change it"
+
+
+def find_exposed(
+    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], whom: Whom
+) -> Exposure | None:
+    """The first item that processes could change or replace: itself, or a name on the way to it. Pure."""
+    for item, steps in trusted:
+        for step in steps:
+            for root in roots:
+                if _open(step, step is steps[-1], root, whom):
+                    return Exposure(item, step.path, root)
+    return None
+
+
+def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
+    """Whether they can change or replace what this name stands for; the folder itself they can only fill."""
+    if step.path == root.path or step.place == root.place:
+        return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
+    return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
+
+
+def _inside(step: Step, root: Root) -> bool:
+    return _below(step.path, root.path) or (
+        step.place[0] == root.place[0] and _below(step.place[1], root.place[1])
+    )
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _changeable(step: Step, whom: Whom, last: bool) -> bool:
+    """Whether owners and modes let them put something else there, or, at the end of the way, change it."""
+    if _may_write(step.folder, whom):
+        kept = step.own is not None and whom.uid not in (step.own.uid, step.folder.uid)
+        if not (step.folder.mode & stat.S_ISVTX and kept):
+            return True
+    own = step.own
+    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, whom)
+
+
+def _may_write(status: Status, whom: Whom) -> bool:
+    """The owner may change the mode; of a list of access only its mask is looked at (acl(5))."""
+    group = status.acl or status.gid in whom.groups
+    return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
+
+
+# The facts
+
+
+def code() -> list[Item]:
+    """What the running interpreter executes, or would after a restart."""
+    package = os.path.dirname(os.path.abspath(mhnos_runtime.__file__))
+    paths = [("interpreter", sys.executable), ("package", package)]
+    paths += [("interpreter's folder", each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    paths += [("folder of modules", _absolute(each)) for each in sys.path]
+    if site.ENABLE_USER_SITE:
+        paths.append(("folder of modules", site.getusersitepackages()))
+    paths += [("folder of modules", each) for each in _editable()]
+    paths += [(f"program {name}", found) for name in _PROGRAMS if (found := shutil.which(name))]
+    return [Item(what, path, _CODE_HINT) for what, path in dict.fromkeys(paths) if path]
+
+
+def _editable() -> Iterator[str]:
+    """Folders of packages that are installed by reference (PEP 610)."""
+    for info in _infos():
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            origin = json.loads(Path(info, "direct_url.json").read_text(encoding="utf-8"))
+            if origin.get("dir_info", {}).get("editable"):
+                yield unquote(urlsplit(origin["url"]).path)
+
+
+def _infos() -> Iterator[str]:
+    """What installers noted of each package (PEP 376)."""
+    for folder in dict.fromkeys(map(_absolute, sys.path)):
+        with suppress(OSError), os.scandir(folder) as entries:
+            yield from (entry.path for entry in entries if entry.name.endswith(".dist-info"))
+
+
+def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
+    """(a file of an installed package, its other name in the workspace), where processes could write to it.
+
+    Package managers that link from one cache (uv, by default) give an environment in the workspace and the
+    runtime's own the same files. Looked for only where a package is installed so.
+    """
+    files: dict[tuple[int, int], str] = {}
+    for info in _infos():
+        if _links(f"{info}/METADATA", whom):
+            distribution = importlib.metadata.PathDistribution(Path(info))
+            paths = [str(distribution.locate_file(each)) for each in distribution.files or ()]
+            files.update({key: path for path in paths if (key := _links(path, whom))})
+    if not files:
+        return None
+    inodes = {inode for _device, inode in files}
+    for entry in _names(workspace):
+        if entry.inode() in inodes:
+            status = entry.stat(follow_symlinks=False)
+            if found := files.get((status.st_dev, status.st_ino)):
+                return found, entry.path
+    return None
+
+
+def _links(path: str, whom: Whom) -> tuple[int, int] | None:
+    """(device, inode) of a file that has other names too and that they can write."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        own = Status(status.st_uid, status.st_gid, status.st_mode)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, whom):
+            return status.st_dev, status.st_ino
+    return None
+
+
+def _names(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All below a folder, links not followed. It takes a second for some 500,000."""
+    folders = [folder]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
+
+
+def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
+    mounts = _mounts()
+    return [(item, list(_walk(item.path, mounts))) for item in items]
+
+
+def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
+    """Every name that the kernel passes on the way to `path`, as far as there is something."""
+    names = [name for name in _absolute(path).split("/") if name][::-1]
+    here, links = "/", 0
+    while names:
+        name = names.pop()
+        if name in (".", ""):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        there = os.path.join(here, name)
+        try:
+            own = _status(there)
+            yield Step(there, _place(there, mounts), _required(here), own)
+        except OSError:
+            return
+        if own is None:
+            return
+        if not stat.S_ISLNK(own.mode):
+            here = there
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return
+        target = os.readlink(there)
+        here = "/" if target.startswith("/") else here
+        names += [name for name in target.split("/") if name][::-1]
+
+
+def _absolute(path: str) -> str:
+    """Without resolving "..", which the kernel does behind links. The working directory may be gone."""
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
+
+
+def _status(path: str) -> Status | None:
+    try:
+        return _required(path)
+    except FileNotFoundError:
+        return None
+
+
+def _required(path: str) -> Status:
+    found = os.lstat(path)
+    try:
+        acl = "system.posix_acl_access" in os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        acl = False
+    return Status(found.st_uid, found.st_gid, found.st_mode, acl)
+
+
+def _mounts() -> list[tuple[str, Place]]:
+    """(where, what) is mounted, later ones over earlier ones (proc(5))."""
+    rows = []
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            fields = line.split(" ")
+            device, root, point = fields[2], *(_unescaped(field) for field in fields[3:5])
+            rows.append((point, (device, root)))
+    return rows
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _place(path: str, mounts: list[tuple[str, Place]]) -> Place:
+    best, found = -1, ("", "")
+    for point, (device, root) in mounts:
+        if len(point) >= best and _below(path, point):
+            best, found = len(point), (device, os.path.join(root, os.path.relpath(path, point)))
+    return found[0], os.path.normpath(found[1]) if found[1] else path
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is to be checked, as it travels to the version that takes over. writable: (folder, for people,
+    whether all in it is theirs). items: beside the code of whoever checks. with_code: whether that is checked
+    too."""
+
+    writable: tuple[tuple[str, str, bool], ...]
+    whom: Whom
+    items: tuple[Item, ...] = ()
+    with_code: bool = True
+
+    def check(self) -> Exposure | None:
+        """Looks at the files now, with the code of the caller."""
+        mounts = _mounts()
+        roots = [
+            Root(real, _place(real, mounts), what, theirs)
+            for real, what, theirs in (
+                (os.path.realpath(path), what, all_) for path, what, all_ in self.writable
+            )
+        ]
+        own = code() if self.with_code else []
+        if exposed := find_exposed(look([*self.items, *own]), roots, self.whom):
+            return exposed
+        for root in roots if self.with_code else ():
+            if root.theirs and (found := linked(root.path, self.whom)):
+                return Exposure(Item("module", found[0], _LINK_HINT), found[1], root)
+        return None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Trust:
+        """Raises ValueError, LookupError or TypeError for what `to_json` did not make."""
+        data: dict[str, Any] = json.loads(text)
+        return cls(
+            tuple((str(path), str(what), bool(theirs)) for path, what, theirs in data["writable"]),
+            Whom(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
+            tuple(Item(**item) for item in data["items"]),
+            bool(data["with_code"]),
+        )
