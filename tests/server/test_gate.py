@@ -64,7 +64,7 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 
 async def test_the_routes_that_are_known_here() -> None:
     """A new route is added to this list, and so to the tests below."""
-    assert sorted(App(None, None).routes) == ROUTES  # type: ignore[arg-type]
+    assert sorted(App(None, None, None).routes) == ROUTES  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", METHODS)

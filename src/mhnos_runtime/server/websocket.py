@@ -144,6 +144,15 @@ class WebSocket(asyncio.Protocol):
         if not self._yielded:
             self._work()
 
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """What aiohttp received before start(), as it asks a parser of its own to take it."""
+        self._parser.feed(data)
+        self._yield()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The end of the connection, which connection_lost tells."""
+
     def _work(self) -> None:
         """Take what has been received, for one turn."""
         self._yielded, self._working = False, True
