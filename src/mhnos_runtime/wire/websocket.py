@@ -264,3 +264,7 @@ def _decode(decoder: codecs.IncrementalDecoder, data: bytes | bytearray, final: 
         decoder.decode(data, final)
     except UnicodeDecodeError as error:
         raise Violation(INVALID_TEXT, "text that is not UTF-8") from error
+    begun, _ = decoder.getstate()
+    if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":
+        # Half of a pair of surrogates: Python waits for its third byte before it says so.
+        raise Violation(INVALID_TEXT, "text that is not UTF-8")
