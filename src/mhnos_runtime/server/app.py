@@ -214,12 +214,14 @@ def _protocols(request: web.BaseRequest) -> tuple[str, ...]:
     return tuple(item.strip() for item in offered.split(",") if item.strip())
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
-    """A filter for aiohttp's log: a request that is no HTTP is its sender's mistake, told in a line."""
+def bad_request_line(record: logging.LogRecord) -> bool:
+    """A filter for aiohttp's log: a request that is no HTTP is its sender's mistake, and worth a line."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
-        record.exc_info = None
-        logs.add_fields(record, reason=error.message.partition("\n")[0])
+        address = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        logs.add_fields(record, address=address, reason=error.message.partition("\n")[0])
+        record.levelno = min(record.levelno, logging.WARNING)
+        record.msg, record.args, record.exc_info = "bad request", (), None
     return True
 
 

@@ -19,7 +19,7 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
-from mhnos_runtime.server.app import App, without_traceback
+from mhnos_runtime.server.app import App, bad_request_line
 from mhnos_runtime.server.auth import Gate
 from mhnos_runtime.server.door import Door
 from mhnos_runtime.server.link import SupervisorLink
@@ -58,7 +58,7 @@ class Server:
         settings = Settings.from_json(hello["settings"])
         handler = logs.setup(settings.log_level, settings.log_format)
         handler.addFilter(LimitForeign(self._limiter))
-        logging.getLogger("aiohttp.server").addFilter(without_traceback)
+        logging.getLogger("aiohttp.server").addFilter(bad_request_line)
         self._listeners = hello["listeners"]
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
