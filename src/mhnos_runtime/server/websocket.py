@@ -203,6 +203,8 @@ class WebSocket(asyncio.Protocol):
             self._write(rfc.CLOSE, b"" if code is None else rfc.pack_close(code))
             self._closing = True
         self._transport.close()
+        # It waits until all that was sent is taken.
+        self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
 
     def _fail(self, code: int) -> None:
         """The client broke the protocol (RFC 6455, 7.1.7). Nothing more is parsed, but what it still sends is
