@@ -69,7 +69,7 @@ class App:
         """log: for what strangers cause."""
         self._runtime = runtime
         self._gate = gate
-        self._limited = log
+        self._stranger_log = log
         self._start = time.monotonic()
         self._numbers = itertools.count(1)
         self._sockets: set[WebSocket] = set()
@@ -88,7 +88,7 @@ class App:
             try:
                 return await self._answer(request, visitor)
             except Exception:
-                self._limited.exception("defect in a request")
+                self._stranger_log.exception("defect in a request")
                 return _problem(500, "internal-error", "The server failed; its log says why.")
 
     async def _answer(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
@@ -214,15 +214,21 @@ def _protocols(request: web.BaseRequest) -> tuple[str, ...]:
     return tuple(item.strip() for item in offered.split(",") if item.strip())
 
 
-def bad_request_line(record: logging.LogRecord) -> bool:
-    """A filter for aiohttp's log: a request that is no HTTP is its sender's mistake, and worth a line."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
+class BadRequests(logging.Filter):
+    """For aiohttp's log: a request that is no HTTP is its sender's mistake, and worth a line without a
+    traceback."""
+
+    def __init__(self, log: LimitedLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
         address = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        logs.add_fields(record, address=address, reason=error.message.partition("\n")[0])
-        record.levelno = min(record.levelno, logging.WARNING)
-        record.msg, record.args, record.exc_info = "bad request", (), None
-    return True
+        self._log.warning("bad request", address=address, reason=error.message.partition("\n")[0])
+        return False
 
 
 def _facts(request: web.BaseRequest) -> RequestFacts:

@@ -19,7 +19,7 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
-from mhnos_runtime.server.app import App, bad_request_line
+from mhnos_runtime.server.app import App, BadRequests
 from mhnos_runtime.server.auth import Gate
 from mhnos_runtime.server.door import Door
 from mhnos_runtime.server.link import SupervisorLink
@@ -49,6 +49,7 @@ class Server:
         self._ready = self._loop.create_future()
         self._stop = asyncio.Event()
         self._limiter = Limiter(time.monotonic)
+        self._log = LimitedLog(logs.get("server"), self._limiter)
         self._turns = Turns(self._loop)
         self._link = SupervisorLink(channel, self._loop, self._turns, self)
 
@@ -58,7 +59,7 @@ class Server:
         settings = Settings.from_json(hello["settings"])
         handler = logs.setup(settings.log_level, settings.log_format)
         handler.addFilter(LimitForeign(self._limiter))
-        logging.getLogger("aiohttp.server").addFilter(bad_request_line)
+        logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
@@ -86,10 +87,9 @@ class Server:
             self._loop.add_signal_handler(number, self._stop.set)
         await self._ready
         sockets = [socket.socket(fileno=fd) for fd in self._listeners]
-        log = LimitedLog(logs.get("server"), self._limiter)
-        app = App(self._runtime, self._gate(sockets), log)
+        app = App(self._runtime, self._gate(sockets), self._log)
         http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
-        door = Door(http, _tls(self._runtime.settings), log)
+        door = Door(http, _tls(self._runtime.settings), self._log)
         for sock in sockets:
             door.open(sock)
         self._show_life()
