@@ -1,11 +1,13 @@
 """Strangers who hold connections open, each in a way of its own, and what the server has open for them. Knows
-sockets, not what the server does about it."""
+sockets, not what the server does about it. As a program: URL SOURCES NUMBER, until it is ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import resource
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -89,9 +91,9 @@ WAYS: tuple[Way, ...] = (
 class Crowd:
     """Any number of them at once. dropped: how many connections the server has ended."""
 
-    def __init__(self, server: TestServer, source: str = "127.0.0.1", again: bool = False) -> None:
+    def __init__(self, url: str, source: str = "127.0.0.1", again: bool = False) -> None:
         """again: who was dropped comes back after a second, for as long as the crowd is there."""
-        self.host = server.url.partition("://")[2]
+        self.host = url.partition("://")[2]
         self._source = source
         self._again = again
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,7 +124,7 @@ class Crowd:
             self.dropped += 1
             if not self._again:
                 return
-            # This process has to have time for more than them.
+            # As a client that is no flood.
             await asyncio.sleep(1)
 
     async def _once(self, way: Way) -> None:
@@ -156,3 +158,24 @@ def memory_bytes(server: TestServer) -> int:
     """Of the server process's own (RssAnon)."""
     lines = Path(f"/proc/{server.server_pid()}/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)["RssAnon"].split()[0]) << 10
+
+
+def allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+
+
+async def _main(url: str, sources: list[str], number: int) -> None:
+    crowds = [Crowd(url, source, again=True) for source in sources]
+    for crowd in crowds:
+        for way in WAYS:
+            crowd.add(way, number // len(WAYS) // len(crowds))
+    while sum(crowd.connected for crowd in crowds) < number:  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0.05)
+    print("here", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    allow_descriptors()
+    asyncio.run(_main(sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])))

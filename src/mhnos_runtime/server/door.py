@@ -33,14 +33,16 @@ _FULL_SECONDS = 0.1
 
 
 class Visitor(asyncio.Protocol):
-    """One connection until it is a WebSocket: stands between the transport and the protocol of HTTP, which it
-    passes everything on to, and ends both when a request takes too long or too many bytes."""
+    """One connection until it is a WebSocket: stands between the transport and the protocol of HTTP. It makes
+    that when there is something for it, passes everything on, and ends both when a request takes too long or
+    too many bytes."""
 
-    def __init__(self, door: Door, inner: asyncio.Protocol, connection: socket.socket, key: str) -> None:
+    def __init__(self, door: Door, connection: socket.socket, key: str) -> None:
         """key: what its address is counted by."""
         self.key = key
         self._door = door
-        self._inner = inner
+        # Who says nothing costs no protocol.
+        self._inner: asyncio.Protocol | None = None
         self._connection = connection
         self._transport: asyncio.Transport | None = None
         self._idle = False
@@ -109,7 +111,6 @@ class Visitor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._idle:
@@ -118,21 +119,27 @@ class Visitor(asyncio.Protocol):
         self._bytes += len(data)
         if self._bytes > MAX_REQUEST_BYTES and self._deadline is not None:
             self.close()
-        else:
-            self._inner.data_received(data)
+            return
+        if self._inner is None:
+            self._inner = self._door.protocol()
+            self._inner.connection_made(cast(asyncio.Transport, self._transport))
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        return None if self._inner is None else self._inner.eof_received()
 
     def pause_writing(self) -> None:
-        self._inner.pause_writing()
+        if self._inner is not None:
+            self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._inner.resume_writing()
+        if self._inner is not None:
+            self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._left()
-        self._inner.connection_lost(exc)
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
 
 
 class Strangers:
@@ -182,7 +189,7 @@ class Door:
         self, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, log: LimitedLog
     ) -> None:
         self.tls = tls
-        self._protocol = protocol
+        self.protocol = protocol
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._strangers = Strangers()
@@ -227,7 +234,7 @@ class Door:
 
     def _let_in(self, connection: socket.socket, key: str) -> None:
         self._send_away(self._strangers.in_the_way(key))
-        self._strangers.add(Visitor(self, self._protocol(), connection, key))
+        self._strangers.add(Visitor(self, connection, key))
 
     def _full(self, listener: socket.socket, error: OSError) -> None:
         """accept(2): no descriptors or no memory. The connection stays in the backlog."""
