@@ -89,7 +89,7 @@ class App:
                 return await self._answer(request, visitor)
             except Exception:
                 self._stranger_log.exception("defect in a request")
-                return _problem(500, "internal-error", "The server failed; its log says why.")
+                return _problem(500, "internal", "The server failed; its log says why.")
 
     async def _answer(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
         facts = _facts(request)
@@ -160,6 +160,10 @@ class App:
             # What the client has sent behind its handshake already is with the protocol of HTTP until here.
             request.protocol.set_parser(cast(Any, connection))
             await serving.run(self._hello())
+        except Exception:
+            # An answer of HTTP would come in the middle of a WebSocket.
+            log.exception("defect in a request")
+            connection.abort()
         finally:
             self._sockets.discard(connection)
             log.info("client left", code=connection.close_code)
