@@ -18,7 +18,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.server.door import MAX_STRANGERS, MAX_STRANGERS_OF_AN_ADDRESS, REQUEST_SECONDS
+from mhnos_runtime.server.door import (
+    MAX_NEWCOMERS,
+    MAX_STRANGERS,
+    MAX_STRANGERS_OF_AN_ADDRESS,
+    REQUEST_SECONDS,
+)
 from mhnos_runtime.testing import TestServer
 from tests.hostile.crowd import WAYS, Crowd, half_a_handshake, memory_bytes, silent, sockets
 from tests.project.checkout import ROOT
@@ -143,7 +148,7 @@ async def test_a_thousand_connections_of_strangers_leave_health_starts_and_echoe
     async with connect(server) as there, thousand(server, sources):
         print(f"beside a thousand: {await tried(server)} ms")
         await there.quiet()
-        assert sockets(server) <= MAX_STRANGERS + FEW
+        assert sockets(server) <= MAX_NEWCOMERS + FEW
         assert memory_bytes(server) - before < 64 << 20
     await eventually(lambda: sockets(server) <= FEW)
     assert await healthy(server, 1) == 1

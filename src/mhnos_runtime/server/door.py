@@ -17,6 +17,10 @@ from mhnos_runtime.server.auth import rate_key
 #: oldest of the address that has the most.
 MAX_STRANGERS = 64
 MAX_STRANGERS_OF_AN_ADDRESS = 32
+#: For so long a newcomer is counted by MAX_NEWCOMERS only: a hundred clients of one address that come back
+#: together each need a moment to show their token.
+NEW_SECONDS = 1.0
+MAX_NEWCOMERS = 256
 #: From the connection, or the first byte of a later request, to its answer, a TLS handshake included.
 REQUEST_SECONDS = 10.0
 #: How long a connection may wait for its next request.
@@ -146,14 +150,15 @@ class Strangers:
     """Who has not shown a right token, by address, the one that has done nothing for longest first."""
 
     def __init__(self) -> None:
-        self._addresses: dict[str, dict[Visitor, None]] = {}
+        # Since when it has done nothing
+        self._addresses: dict[str, dict[Visitor, float]] = {}
         self._number = 0
 
     def __len__(self) -> int:
         return self._number
 
-    def add(self, visitor: Visitor) -> None:
-        self._addresses.setdefault(visitor.key, {})[visitor] = None
+    def add(self, visitor: Visitor, now: float) -> None:
+        self._addresses.setdefault(visitor.key, {})[visitor] = now
         self._number += 1
 
     def remove(self, visitor: Visitor) -> bool:
@@ -167,12 +172,17 @@ class Strangers:
         self._number -= 1
         return True
 
-    def in_the_way(self, key: str) -> Visitor | None:
-        """Who has to go before somebody of this address comes."""
-        here = self._addresses.get(key, {})
-        if len(here) >= MAX_STRANGERS_OF_AN_ADDRESS:
-            return next(iter(here))
-        return self.oldest() if self._number >= MAX_STRANGERS else None
+    def in_the_way(self, key: str, now: float, coming: int = 1) -> Visitor | None:
+        """Who has to go before so many of this address come."""
+        if self._number + coming > MAX_NEWCOMERS:
+            return self.oldest()
+        here, found = self._addresses.get(key, {}), None
+        if len(here) + coming > MAX_STRANGERS_OF_AN_ADDRESS:
+            found = next(iter(here))
+        elif self._number + coming > MAX_STRANGERS:
+            found = self.oldest()
+        is_new = found is not None and now - self._addresses[found.key][found] < NEW_SECONDS
+        return None if is_new else found
 
     def oldest(self) -> Visitor | None:
         """Of the address that has the most, so that one address cannot drive out those of another."""
@@ -211,7 +221,7 @@ class Door:
     def renew(self, visitor: Visitor) -> None:
         """It has done something: it is now the last that has to give way."""
         if self._strangers.remove(visitor):
-            self._strangers.add(visitor)
+            self._strangers.add(visitor, self._loop.time())
 
     def forget(self, visitor: Visitor) -> None:
         self._strangers.remove(visitor)
@@ -233,8 +243,15 @@ class Door:
             self._let_in(connection, rate_key(address[0]))
 
     def _let_in(self, connection: socket.socket, key: str) -> None:
-        self._send_away(self._strangers.in_the_way(key))
-        self._strangers.add(Visitor(self, connection, key))
+        now = self._loop.time()
+        self._send_away(self._strangers.in_the_way(key, now))
+        self._strangers.add(Visitor(self, connection, key), now)
+        self._loop.call_later(NEW_SECONDS, self._trim, key)
+
+    def _trim(self, key: str) -> None:
+        """Somebody of this address is no newcomer any more."""
+        while visitor := self._strangers.in_the_way(key, self._loop.time(), coming=0):
+            self._send_away(visitor)
 
     def _full(self, listener: socket.socket, error: OSError) -> None:
         """accept(2): no descriptors or no memory. The connection stays in the backlog."""
