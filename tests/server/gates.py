@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from mhnos_runtime.observe.limit import Limiter
 from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
 
 TOKEN = "t" * 43
@@ -43,8 +44,14 @@ class Clock:
         return self.now_s
 
 
-def gate(setting: Setting | None = None, tokens: OneToken | None = None, clock: Clock | None = None) -> Gate:
-    return Gate(setting or Setting(), PORT, tokens or OneToken(), clock or Clock())
+def gate(
+    setting: Setting | None = None,
+    tokens: OneToken | None = None,
+    clock: Clock | None = None,
+    port: int = PORT,
+) -> Gate:
+    now = clock or Clock()
+    return Gate(setting or Setting(), port, tokens or OneToken(), now, Limiter(now))
 
 
 def facts(**changes: object) -> RequestFacts:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.server.auth import Gate, RequestFacts, shown_tokens
+from mhnos_runtime.server.auth import RequestFacts, shown_tokens
 from tests.server.gates import (
     BAD_HOST,
     HOST,
@@ -16,7 +16,6 @@ from tests.server.gates import (
     NO_TOKEN,
     PORT,
     TOKEN,
-    Clock,
     OneToken,
     Setting,
     facts,
@@ -73,7 +72,7 @@ def test_exactly_one_host(hosts: tuple[str, ...]) -> None:
     ],
 )
 def test_default_port_need_not_be_said(scheme: str, port: int, expected: tuple[int, str]) -> None:
-    asked = Gate(Setting(), port, OneToken(), Clock()).check(facts(hosts=("localhost",), scheme=scheme))
+    asked = gate(port=port).check(facts(hosts=("localhost",), scheme=scheme))
     assert outcome(asked) == expected
 
 

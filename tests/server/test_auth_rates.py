@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from mhnos_runtime.observe.limit import LINES_A_MINUTE
 from mhnos_runtime.server import auth
 from mhnos_runtime.server.auth import rate_key
 from tests.server.gates import (
@@ -125,7 +126,7 @@ def test_lines_are_bounded_over_all_addresses_too() -> None:
     subject = gate(clock=clock)
     addresses = [f"10.0.{high}.{low}" for high, low in itertools.product(range(4), range(250))]
     reports = [subject.check(facts(query_tokens=(), remote_address=address)).report for address in addresses]
-    assert sum(reports) == auth.REPORTS_A_MINUTE
+    assert sum(reports) == LINES_A_MINUTE
     clock.now_s += 60
     again = subject.check(facts(query_tokens=(), remote_address=addresses[-1]))
     assert (again.report, again.unreported) == (True, 1)

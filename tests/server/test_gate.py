@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest_asyncio
 
 from mhnos_runtime.server.app import App
 from mhnos_runtime.testing import TestServer
+from tests.server.certificate import make_certificate
 from tests.server.client import NEWER, Client, connect
 from tests.server.conftest import server_in
 
@@ -64,7 +64,7 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 
 async def test_the_routes_that_are_known_here() -> None:
     """A new route is added to this list, and so to the tests below."""
-    assert sorted(App(None, None).routes) == ROUTES  # type: ignore[arg-type]
+    assert sorted(App(None, None, None).routes) == ROUTES  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -212,13 +212,7 @@ async def test_nothing_that_is_typed_or_written_is_logged(server: TestServer, cl
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command = ["openssl", "req", "-x509", *curve, "-keyout", key, "-out", cert, *name]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:

@@ -194,7 +194,7 @@ async def test_fragments_that_add_up_to_too_much_are_refused_as_well(
             transport.write(bytes(1 << 20))
             await client.ask("ping")
         transport.write(bytes(size & ((1 << 20) - 1)))
-        transport.write(struct.pack(">BBQ4s", 0x80, 0x80 | 127, 100, b"\0\0\0\0") + bytes(100))
+        transport.write(struct.pack(">BB4s", 0x80, 0x80 | 100, b"\0\0\0\0") + bytes(100))
         assert await bad.expect_close() == 1009
     await client.quiet()
 

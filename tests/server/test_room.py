@@ -102,7 +102,12 @@ async def test_what_the_server_cannot_take_is_ended(tmp_path: Path, free: int) -
             await client.ask("kill", pid=answer["pid"], signal="SIGKILL")
         else:
             assert (answer["code"], answer["retry"]) == ("start-failed", True)
-            assert "no descriptors for a process" in server.log.read_text()
+
+            async def told() -> bool:
+                """By the supervisor, which nobody waits for."""
+                return "no descriptors for a process" in server.log.read_text()
+
+            await eventually(told)
 
         async def gone() -> bool:
             return await asyncio.to_thread(sleepers, server) == 0

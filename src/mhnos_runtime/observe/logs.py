@@ -24,6 +24,8 @@ ROOT = "mhnos"
 
 # characters of one text in a line; a log is for what happened, not for data
 MAX_TEXT = 2000
+# of a traceback: its end, which says what happened, and the calls before it
+MAX_TRACEBACK = 8000
 
 _COLOURS = {"debug": "2", "info": "", "warning": "33", "error": "31"}
 _FIELDS = "mhnos_fields"
@@ -92,6 +94,11 @@ def setup(level: Level = "info", form: Form = "auto", stream: TextIO | None = No
     root.addHandler(handler)
     root.setLevel(level.upper())
     return handler
+
+
+def add_fields(record: logging.LogRecord, **fields: object) -> None:
+    """Fields for the line of somebody else's record."""
+    setattr(record, _FIELDS, {**getattr(record, _FIELDS, {}), **fields})
 
 
 def _is_text(form: Form, terminal: bool) -> bool:
@@ -196,4 +203,5 @@ def _quoted(value: object) -> str:
 def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if not record.exc_info or record.exc_info[0] is None:
         return ""
-    return redact(formatter.formatException(record.exc_info))
+    text = redact(formatter.formatException(record.exc_info))
+    return text if len(text) <= MAX_TRACEBACK else f"({len(text)} characters) ...{text[-MAX_TRACEBACK:]}"

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from aiohttp import WSCloseCode, hdrs, web
+from aiohttp.http import HttpProcessingError
 
 from mhnos_runtime import __version__
 from mhnos_runtime.observe import logs
-from mhnos_runtime.server import requests, room
+from mhnos_runtime.observe.limit import LimitedLog
+from mhnos_runtime.server import handshake, requests, room
 from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
 from mhnos_runtime.server.connection import Connection
+from mhnos_runtime.server.door import Visitor
+from mhnos_runtime.server.handshake import NoHandshake
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.websocket import WebSocket
 from mhnos_runtime.wire import frames
@@ -53,15 +59,17 @@ FEATURES = [
 
 _log = logs.get("server")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class App:
     """Routes of one server. `routes` is the whole list; everything else is 404, behind the gate too."""
 
-    def __init__(self, runtime: Runtime, gate: Gate) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate, log: LimitedLog) -> None:
+        """log: for what strangers cause."""
         self._runtime = runtime
         self._gate = gate
+        self._stranger_log = log
         self._start = time.monotonic()
         self._numbers = itertools.count(1)
         self._sockets: set[WebSocket] = set()
@@ -70,18 +78,28 @@ class App:
             ("HEAD", "/health"): self._health,
             ("GET", "/"): self._welcome,
         }
-        # Not as a route: there are requests that match none, such as OPTIONS *.
-        self.web = web.Application(middlewares=[self._handle])
 
-    @web.middleware
-    async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        del handler
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request whose head is complete."""
+        visitor = _visitor(request)
+        if visitor is None:
+            return _GONE
+        with visitor.answering():
+            try:
+                return await self._answer(request, visitor)
+            except Exception:
+                self._stranger_log.exception("defect in a request")
+                return _problem(500, "internal", "The server failed; its log says why.")
+
+    async def _answer(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
         facts = _facts(request)
         verdict = self._gate.check(facts)
         if not verdict.allowed:
             return _refused(verdict, facts)
+        if verdict.known:
+            visitor.welcome()
         if facts.upgrade:
-            return await self._connect(request)
+            return await self._connect(request, visitor)
         route = self.routes.get((request.method, request.path))
         return (
             await route(request)
@@ -89,7 +107,7 @@ class App:
             else _problem(404, "not-found", "There is nothing here.")
         )
 
-    async def _health(self, _request: web.Request) -> web.Response:
+    async def _health(self, _request: web.BaseRequest) -> web.Response:
         stats = self._runtime.stats()
         return web.json_response(
             {
@@ -103,7 +121,7 @@ class App:
             }
         )
 
-    async def _welcome(self, _request: web.Request) -> web.Response:
+    async def _welcome(self, _request: web.BaseRequest) -> web.Response:
         return _problem(
             426,
             "upgrade-required",
@@ -111,10 +129,11 @@ class App:
             {"Upgrade": "websocket"},
         )
 
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        response = _Handshake(protocols=(m.SUBPROTOCOL,), compress=False)
-        if not response.can_prepare(request):
-            return _problem(400, "invalid-message", "This is not a WebSocket handshake.")
+    async def _connect(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
+        try:
+            handshake.check(request.method, request.version, lambda name: request.headers.getall(name, ()))
+        except NoHandshake as error:
+            return _problem(error.status, "invalid-message", error.text, error.headers)
         if not room.for_client():
             return _problem(
                 503,
@@ -123,21 +142,32 @@ class App:
                 {"Retry-After": str(RETRY_SECONDS), hdrs.CONNECTION: "close"},
                 "close some connections, or raise the limit of open files (LimitNOFILE)",
             )
-        await response.prepare(request)
-        if request.transport is None:
-            return response
-        _keep_queue_short(request.transport)
-        newer = response.ws_protocol is not None
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return _GONE
+        newer = m.SUBPROTOCOL in _protocols(request)
+        _keep_queue_short(transport)
+        connection = WebSocket(transport, m.MAX_MESSAGE_BYTES, HEARTBEAT_SECONDS)
+        transport.write(
+            handshake.response(request.headers[hdrs.SEC_WEBSOCKET_KEY], m.SUBPROTOCOL if newer else None)
+        )
+        visitor.stay()
         log = _log.bind(connection=next(self._numbers))
         log.info("client connected", address=request.remote, newer=newer)
-        connection = WebSocket(request.transport, m.MAX_MESSAGE_BYTES, HEARTBEAT_SECONDS)
         self._sockets.add(connection)
         try:
-            await Connection(self._runtime, connection, newer, requests.handle, log).run(self._hello())
+            serving = Connection(self._runtime, connection, newer, requests.handle, log)
+            # What the client has sent behind its handshake already is with the protocol of HTTP until here.
+            request.protocol.set_parser(cast(Any, connection))
+            await serving.run(self._hello())
+        except Exception:
+            # An answer of HTTP would come in the middle of a WebSocket.
+            log.exception("defect in a request")
+            connection.abort()
         finally:
             self._sockets.discard(connection)
             log.info("client left", code=connection.close_code)
-        return response
+        return _GONE
 
     def _hello(self) -> m.Connected:
         settings = self._runtime.settings
@@ -166,30 +196,60 @@ class App:
             each.abort()
 
 
-class _Handshake(web.WebSocketResponse[bool]):
-    """The handshake of a WebSocket; what follows it is not sent by the HTTP side."""
+class _Gone(web.Response):
+    """The answer of a connection that is not, or not any more, one of HTTP."""
 
-    async def write_eof(self) -> None:  # type: ignore[override]
+    async def prepare(self, _request: web.BaseRequest, /) -> None:
         """Say that the connection is gone; any other error would be logged as a defect."""
         raise ConnectionResetError
 
 
-def _facts(request: web.Request) -> RequestFacts:
+_GONE = _Gone()
+
+
+def _visitor(request: web.BaseRequest) -> Visitor | None:
+    """None: it has left."""
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    return protocol if isinstance(protocol, Visitor) else None
+
+
+def _protocols(request: web.BaseRequest) -> tuple[str, ...]:
+    offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
+    return tuple(item.strip() for item in offered.split(",") if item.strip())
+
+
+class BadRequests(logging.Filter):
+    """For aiohttp's log: a request that is no HTTP is its sender's mistake, and worth a line without a
+    traceback."""
+
+    def __init__(self, log: LimitedLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        address = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        self._log.warning("bad request", address=address, reason=error.message.partition("\n")[0])
+        return False
+
+
+def _facts(request: web.BaseRequest) -> RequestFacts:
     transport = request.transport
     local = transport.get_extra_info("sockname") if transport is not None else None
-    protocols = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
     return RequestFacts(
         remote_address=request.remote or "",
         hosts=tuple(request.headers.getall(hdrs.HOST, ())),
         origins=tuple(request.headers.getall(hdrs.ORIGIN, ())),
         authorizations=tuple(request.headers.getall(hdrs.AUTHORIZATION, ())),
         query_tokens=tuple(request.query.getall("token", ())),
-        subprotocols=tuple(item.strip() for item in protocols.split(",") if item.strip()),
+        subprotocols=_protocols(request),
         local_address=local[0] if isinstance(local, tuple) else "",
         scheme="https" if transport is not None and transport.get_extra_info("sslcontext") else "http",
         method=request.method,
         path=request.path,
-        upgrade=request.headers.get(hdrs.UPGRADE, "").lower() == "websocket",
+        upgrade="websocket" in (value.lower() for value in request.headers.getall(hdrs.UPGRADE, ())),
     )
 
 

@@ -38,6 +38,7 @@ from mhnos_runtime.config.address import (
     parse_host,
     parse_origin,
 )
+from mhnos_runtime.observe.limit import Limiter
 from mhnos_runtime.observe.redact import redact
 from mhnos_runtime.wire.messages import TOKEN_SUBPROTOCOL_PREFIX
 
@@ -50,8 +51,6 @@ REFUSALS = 10
 WINDOW_SECONDS = 60.0
 # Some 300 bytes each. Beyond, the address that was quiet for longest is forgotten.
 MAX_ADDRESSES = 1024
-# Over all addresses, so that a scan from many cannot fill the log.
-REPORTS_A_MINUTE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +80,12 @@ class RequestFacts:
 class Verdict:
     """allowed, or a refusal: HTTP status, code and text of the error, seconds for Retry-After (0: none).
 
+    known: whether a right token was shown, or none is needed; else what was asked for is open to strangers.
     report: whether to log it, with `unreported`, the number of refusals to this address that were not logged.
     """
 
     allowed: bool
+    known: bool = False
     status: int = 200
     code: str = ""
     text: str = ""
@@ -121,28 +122,39 @@ class _Refusal:
     hint: str = ""
 
 
-_ALLOWED = Verdict(allowed=True)
+_ALLOWED = Verdict(allowed=True, known=True)
+_OPEN = Verdict(allowed=True)
 
 
 class Gate:
     """Decides for each request. port: the one that is listened on (a setting of 0 is not it).
 
-    clock: monotonic seconds.
+    clock: monotonic seconds. limiter: of the lines of all that strangers cause.
     """
 
-    def __init__(self, settings: GateSettings, port: int, tokens: Tokens, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: GateSettings,
+        port: int,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        limiter: Limiter,
+    ) -> None:
         self._bound = settings.host
         self._port = port
         self._open = settings.auth == "none"
         self._origins = frozenset(settings.allow_origin)
         self._hosts = frozenset(entry for text in settings.allow_host if (entry := parse_host(text)))
         self._tokens = tokens
-        self._refusals = _Refusals(clock)
+        self._refusals = _Refusals(clock, limiter)
 
     def check(self, facts: RequestFacts) -> Verdict:
-        refusal = self._host_refusal(facts) or self._origin_refusal(facts) or self._token_refusal(facts)
+        is_open = facts.path == OPEN_PATH and facts.method in ("GET", "HEAD") and not facts.upgrade
+        refusal = self._host_refusal(facts) or self._origin_refusal(facts)
+        if refusal is None and not is_open:
+            refusal = self._token_refusal(facts)
         if refusal is None:
-            return _ALLOWED
+            return _OPEN if is_open else _ALLOWED
         return self._refusals.answer(rate_key(facts.remote_address), refusal)
 
     def _host_refusal(self, facts: RequestFacts) -> _Refusal | None:
@@ -178,8 +190,6 @@ class Gate:
         return _Refusal(403, "forbidden-origin", "Pages of this origin may not connect", hint)
 
     def _token_refusal(self, facts: RequestFacts) -> _Refusal | None:
-        if facts.path == OPEN_PATH and facts.method in ("GET", "HEAD") and not facts.upgrade:
-            return None
         if self._open:
             return (
                 None
@@ -242,10 +252,10 @@ class _Address:
 class _Refusals:
     """Counts refusals by address, and says how each is to be answered and whether it is to be logged."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], limiter: Limiter) -> None:
         self._clock = clock
+        self._limiter = limiter
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
-        self._reports: deque[float] = deque(maxlen=REPORTS_A_MINUTE)
 
     def answer(self, key: str, refusal: _Refusal) -> Verdict:
         now = self._clock()
@@ -255,9 +265,11 @@ class _Refusals:
         wait = _wait(address.times, now)
         if wait > 0:
             text = "Too many refused requests"
-            return Verdict(False, 429, "rate-limited", text, "", ceil(wait), report, unreported)
+            return Verdict(False, False, 429, "rate-limited", text, "", ceil(wait), report, unreported)
         address.times.append(now)
-        return Verdict(False, refusal.status, refusal.code, refusal.text, refusal.hint, 0, report, unreported)
+        return Verdict(
+            False, False, refusal.status, refusal.code, refusal.text, refusal.hint, 0, report, unreported
+        )
 
     def _remembered(self, key: str) -> _Address:
         address = self._addresses.setdefault(key, _Address())
@@ -267,11 +279,8 @@ class _Refusals:
         return address
 
     def _may_report(self, address: _Address, now: float) -> bool:
-        if now - address.reported_at < WINDOW_SECONDS:
+        if now - address.reported_at < WINDOW_SECONDS or not self._limiter.allow():
             return False
-        if len(self._reports) == REPORTS_A_MINUTE and now - self._reports[0] < WINDOW_SECONDS:
-            return False
-        self._reports.append(now)
         address.reported_at = now
         return True
 

@@ -24,6 +24,7 @@ from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
+from mhnos_runtime.wire.websocket import Payload
 
 Handler = Callable[["Connection", m.Request], Awaitable[None] | None]
 
@@ -56,10 +57,11 @@ class Connection:
         self._sender = Sender(socket, runtime.turns, self._finished, self._work)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._inbox: deque[tuple[bytes, bool]] = deque()
+        self._inbox: deque[tuple[Payload, bool]] = deque()
         self._busy = False
         self._paused = False
         socket.on_message = self._receive
+        socket.limit = lambda _binary, _head: m.MAX_MESSAGE_BYTES
 
     async def run(self, hello: m.Connected) -> None:
         """Serve the client. Returns when the connection is closed, however that happened."""
@@ -75,7 +77,7 @@ class Connection:
 
     # Requests
 
-    def _receive(self, data: bytes, binary: bool) -> None:
+    def _receive(self, data: Payload, binary: bool) -> None:
         self._inbox.append((data, binary))
         self._work()
 
@@ -111,7 +113,7 @@ class Connection:
         self._busy = False
         self._work()
 
-    def _take(self, data: bytes, binary: bool) -> Awaitable[None] | None:
+    def _take(self, data: Payload, binary: bool) -> Awaitable[None] | None:
         if binary:
             self._take_input(data)
             return None
@@ -206,7 +208,7 @@ class Connection:
 
     # Input
 
-    def _take_input(self, data: bytes) -> None:
+    def _take_input(self, data: Payload) -> None:
         try:
             if not self.newer:
                 raise InvalidRequest(

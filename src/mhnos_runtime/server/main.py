@@ -18,8 +18,10 @@ from mhnos_runtime.channel import Channel
 from mhnos_runtime.config import Settings
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
-from mhnos_runtime.server.app import App
+from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
+from mhnos_runtime.server.app import App, BadRequests
 from mhnos_runtime.server.auth import Gate
+from mhnos_runtime.server.door import Door
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.token import token_path
@@ -33,6 +35,11 @@ _SWITCH_SECONDS = 0.0005
 #: How often the supervisor is told that the event loop turns; it gives up a server that is silent for 10 s.
 _ALIVE_SECONDS = 1.0
 
+#: How long the body of a request that has been answered is still read, and thrown away.
+_LINGERING_SECONDS = 1.0
+#: How long requests may take to end when the server does.
+_SHUTDOWN_SECONDS = 1.0
+
 
 class Server:
     """One life of the server. Is the listener of the supervisor link, and passes on to the runtime."""
@@ -45,6 +52,8 @@ class Server:
         self._listeners: list[int] = []
         self._ready = self._loop.create_future()
         self._stop = asyncio.Event()
+        self._limiter = Limiter(time.monotonic)
+        self._log = LimitedLog(logs.get("server"), self._limiter)
         self._turns = Turns(self._loop)
         self._link = SupervisorLink(channel, self._loop, self._turns, self)
 
@@ -52,9 +61,9 @@ class Server:
 
     def on_hello(self, hello: dict[str, Any]) -> None:
         settings = Settings.from_json(hello["settings"])
-        logs.setup(settings.log_level, settings.log_format)
-        # It logs the subprotocols that a client offers, of which one may be the token.
-        logging.getLogger("aiohttp.websocket").disabled = True
+        handler = logs.setup(settings.log_level, settings.log_format)
+        handler.addFilter(LimitForeign(self._limiter))
+        logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
         known = hello.get("token")
         self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(known) if known else None)
@@ -85,16 +94,18 @@ class Server:
             self._loop.add_signal_handler(number, self._stop.set)
         await self._ready
         sockets = [socket.socket(fileno=fd) for fd in self._listeners]
-        app = App(self._runtime, self._gate(sockets))
-        runner = web.AppRunner(app.web, access_log=None, handle_signals=False, shutdown_timeout=1)
-        await runner.setup()
+        app = App(self._runtime, self._gate(sockets), self._log)
+        http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
+        door = Door(http, _tls(self._runtime.settings), self._log)
         for sock in sockets:
-            await web.SockSite(runner, sock, ssl_context=_tls(self._runtime.settings)).start()
+            door.open(sock)
         self._show_life()
         logs.get("server").info("serving", processes=self._runtime.table.active)
         await self._stop.wait()
+        door.close()
         await app.close()
-        await runner.cleanup()
+        http.pre_shutdown()
+        await http.shutdown(_SHUTDOWN_SECONDS)
         self._runtime.close()
 
     def _show_life(self) -> None:
@@ -105,7 +116,7 @@ class Server:
     def _gate(self, sockets: list[socket.socket]) -> Gate:
         settings = self._runtime.settings
         port = sockets[0].getsockname()[1]
-        return Gate(settings, port, self._tokens, time.monotonic)
+        return Gate(settings, port, self._tokens, time.monotonic, self._limiter)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

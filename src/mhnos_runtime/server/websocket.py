@@ -1,43 +1,57 @@
 """One WebSocket after its handshake: messages in and frames out without a task between socket and handler.
 
-The HTTP library does the handshake and its reader parses (RFC 6455); its receiving coroutines are left out,
-since they cost more than everything else in an echo. Knows transports and frames, not what messages mean.
+Knows transports and frames (wire/websocket.py), not what messages mean.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http_websocket import WebSocketError, WebSocketReader, WSCloseCode, WSMessage, WSMsgType
+# Private, and without a substitute: Python alone takes 100 times as long. tests/server/test_websocket.py
+# says what is expected of it.
+from aiohttp._websocket.helpers import websocket_mask
+
+from mhnos_runtime.wire import websocket as rfc
+from mhnos_runtime.wire.websocket import Event, Parser, Payload, Violation
 
 #: Bytes that the transport may hold for a slow client; above, nothing more is taken from the logs.
 HIGH_WATER_BYTES = 64 * 1024
 #: How long a client may take to answer a ping, or a closing handshake.
 CLOSE_SECONDS = 5.0
+#: How long the messages of one connection keep the event loop from the others: one read of the socket may
+#: hold forty thousand.
+TURN_SECONDS = 0.002
 
 #: Below this, to copy costs less than to hand over two buffers.
 _COPIED_BYTES = 4096
 
 _FINAL = 0x80
 _SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
-_CODE = struct.Struct("!H")
+
+
+def _small_only(_binary: bool, _head: bytes) -> int:
+    return rfc.SMALL_MESSAGE_BYTES
 
 
 class WebSocket(asyncio.Protocol):
     """The server's side of one connection.
 
     on_message(data, binary) is called for each message as it arrives, on_writable when the client has taken
-    what was sent. `writable` is False while it has not. `closed` is done when the connection is gone;
-    close_code is then the one that the client sent, or None when the connection just broke; `left` says
+    what was sent. limit(binary, first 4096 bytes) says how many bytes a message may have that has more than
+    1 MiB; it is asked once, while that message arrives. None of the three raises.
+
+    `writable` is False while the client has not taken what was sent. `closed` is done when the connection is
+    gone; close_code is then the one that the client sent, or None when the connection just broke; `left` says
     whether it was the client that wanted to go.
     """
 
-    on_message: Callable[[bytes, bool], None]
+    on_message: Callable[[Payload, bool], None]
     on_writable: Callable[[], None]
+    limit: Callable[[bool, bytes], int]
 
     def __init__(
         self, transport: asyncio.Transport, max_message_bytes: int, heartbeat_seconds: float
@@ -46,10 +60,18 @@ class WebSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._former = transport.get_protocol()
-        self._reader = WebSocketReader(_Queue(self), max_message_bytes, compress=False, decode_text=False)
+        self.limit = _small_only
+        self._parser = Parser(websocket_mask, self._most, max_message_bytes)
         self._heartbeat_seconds = heartbeat_seconds
         self._heard = self._loop.time()
         self._closing = False
+        # Whether nothing more is parsed, since the client broke the protocol
+        self._failed = False
+        # Why messages wait: the handler has enough, or the other connections have their turn
+        self._held = False
+        self._yielded = False
+        self._working = False
+        self._reading = True
         self.writable = True
         self.close_code: int | None = None
         self.left = False
@@ -67,14 +89,16 @@ class WebSocket(asyncio.Protocol):
         What the kernel does not take waits in the transport: look at `writable`.
         """
         if not self._closing:
-            self._write(WSMsgType.BINARY if binary else WSMsgType.TEXT, head, body)
+            self._write(rfc.BINARY if binary else rfc.TEXT, head, body)
 
     def close(self, code: int) -> None:
         """Say goodbye and end the connection, at the latest after CLOSE_SECONDS."""
         if self._closing:
             return
-        self._write(WSMsgType.CLOSE, _CODE.pack(code))
+        self._write(rfc.CLOSE, rfc.pack_close(code))
         self._closing = True
+        # The client's close frame is waited for behind what it has sent before.
+        self.resume_reading()
         self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
 
     def abort(self) -> None:
@@ -82,14 +106,22 @@ class WebSocket(asyncio.Protocol):
         self._transport.abort()
 
     def pause_reading(self) -> None:
-        """Let the client wait: it has asked for more than can be done at once."""
-        self._transport.pause_reading()
+        """Let the client wait: it has asked for more than can be done at once. No message comes until
+        resume_reading; what has been received waits here, one read of the socket at most."""
+        if not self._closing:
+            self._held = True
+            self._pace()
 
     def resume_reading(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._held:
+            self._held = False
+            if not self._working:
+                self._yield()
 
-    def _write(self, opcode: int, head: bytes, body: bytes = b"") -> None:
+    def _most(self, binary: bool, head: bytes) -> int:
+        return self.limit(binary, head)
+
+    def _write(self, opcode: int, head: Payload, body: bytes = b"") -> None:
         size = len(head) + len(body)
         if size < 126:
             header = _SHORT.pack(_FINAL | opcode, size)
@@ -98,43 +130,91 @@ class WebSocket(asyncio.Protocol):
         else:
             header = _LONG.pack(_FINAL | opcode, 127, size)
         if len(body) < _COPIED_BYTES:
-            self._transport.write(header + head + body)
+            self._transport.write(b"".join((header, head, body)))
         else:
             self._transport.writelines((header + head, body))
 
-    # What the reader found
-
-    def take(self, message: WSMessage) -> None:
-        """Called by the reader, which would swallow an exception: nothing that is called here raises one."""
-        kind = message.type
-        if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
-            if not self._closing:
-                self.on_message(message.data, kind is WSMsgType.BINARY)
-        elif kind is WSMsgType.PING:
-            # Who takes nothing gets no answers to keep for it; RFC 6455, 5.5.3 has the latest ping answered.
-            if self.writable:
-                self._write(WSMsgType.PONG, message.data)
-        elif kind is WSMsgType.CLOSE:
-            self._said_goodbye(message.data)
-
-    def _said_goodbye(self, code: int) -> None:
-        """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""
-        self.close_code = code or WSCloseCode.OK
-        if not self._closing:
-            self.left = True
-            self._write(WSMsgType.CLOSE, _CODE.pack(self.close_code))
-            self._closing = True
-        self._transport.close()
-
-    def fail(self, error: BaseException) -> None:
-        """The client broke the protocol."""
-        self.close(error.code if isinstance(error, WebSocketError) else WSCloseCode.PROTOCOL_ERROR)
-
-    # What the transport says
+    # What was received
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        self._reader.feed_data(data)
+        if self._failed:
+            return
+        self._parser.feed(data)
+        if not self._yielded:
+            self._work()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """What aiohttp received before start(), as it asks a parser of its own to take it."""
+        self._parser.feed(data)
+        self._yield()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The end of the connection, which connection_lost tells."""
+
+    def _work(self) -> None:
+        """Take what has been received, for one turn."""
+        self._yielded, self._working = False, True
+        until = time.monotonic() + TURN_SECONDS
+        try:
+            while not (self._held or self._failed) and (event := self._parser.next()) is not None:
+                self._take(event)
+                if time.monotonic() >= until:
+                    self._yield()
+                    break
+        except Violation as violation:
+            self._fail(violation.code)
+        finally:
+            self._working = False
+        self._pace()
+
+    def _yield(self) -> None:
+        """Go on in the next turn of the event loop."""
+        if not self._yielded:
+            self._yielded = True
+            self._loop.call_soon(self._work)
+
+    def _pace(self) -> None:
+        """While messages wait here, the next ones wait in the network."""
+        reading = not (self._held or self._yielded)
+        if reading != self._reading and not self._transport.is_closing():
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _take(self, event: Event) -> None:
+        if event.opcode == rfc.PING:
+            # Who takes nothing gets no answers to keep for it; RFC 6455, 5.5.3 has the latest ping answered.
+            if self.writable and not self._closing:
+                self._write(rfc.PONG, event.payload)
+        elif event.opcode == rfc.CLOSE:
+            self._said_goodbye(rfc.close_code(event.payload))
+        elif event.opcode != rfc.PONG and not self._closing:
+            self.on_message(event.payload, event.opcode == rfc.BINARY)
+
+    def _said_goodbye(self, code: int | None) -> None:
+        """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""
+        self.close_code = rfc.NORMAL if code is None else code
+        if not self._closing:
+            self.left = True
+            self._write(rfc.CLOSE, b"" if code is None else rfc.pack_close(code))
+            self._closing = True
+        self._transport.close()
+        # It waits until all that was sent is taken.
+        self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def _fail(self, code: int) -> None:
+        """The client broke the protocol (RFC 6455, 7.1.7). Nothing more is parsed, but what it still sends is
+        read, since a connection that is closed with unread bytes is reset, and the client is not told why."""
+        self._failed = True
+        self.close(code)
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    # What the transport says
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -144,7 +224,7 @@ class WebSocket(asyncio.Protocol):
         self.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
+        self._closing = self._failed = True
         self._heartbeat.cancel()
         cast(asyncio.Protocol, self._former).connection_lost(exc)
         if not self.closed.done():
@@ -152,7 +232,7 @@ class WebSocket(asyncio.Protocol):
 
     def _beat(self) -> None:
         """Ask a silent client whether it is there; end the connection when it does not answer in time."""
-        if not self._transport.is_reading():
+        if not self._reading:
             # It is this side that does not listen.
             self._heard = self._loop.time()
         silent = self._loop.time() - self._heard
@@ -160,22 +240,5 @@ class WebSocket(asyncio.Protocol):
             self._transport.abort()
             return
         if silent >= self._heartbeat_seconds and not self._closing:
-            self._write(WSMsgType.PING, b"")
+            self._write(rfc.PING, b"")
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds / 2, self._beat)
-
-
-class _Queue(WebSocketDataQueue):
-    """Where the reader puts messages: straight into the hands of the connection."""
-
-    def __init__(self, socket: WebSocket) -> None:
-        # What the base class would do with them, pausing and waking, is done by the connection.
-        super().__init__(cast(Any, socket), HIGH_WATER_BYTES, loop=asyncio.get_running_loop())
-        self._socket = socket
-
-    def feed_data(self, data: Any, size: int) -> None:
-        del size
-        self._socket.take(data)
-
-    def set_exception(self, exc: BaseException, exc_cause: object = None) -> None:
-        del exc_cause
-        self._socket.fail(exc)

@@ -1,0 +1,270 @@
+"""Frames of RFC 6455 as a server receives them: bytes in, whole messages and control frames out.
+
+Pure: knows no socket, no event loop, and not what messages mean.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mhnos_runtime.wire.frames import HEADER_BYTES, MAX_INPUT_PAYLOAD_BYTES
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+#: What any message may have: the largest frame of input. What is to have more has to be worth it by its first
+#: HEAD_BYTES.
+SMALL_MESSAGE_BYTES = MAX_INPUT_PAYLOAD_BYTES + HEADER_BYTES
+#: What is kept of a message that declares more than that, until `limit` has seen it.
+HEAD_BYTES = 4096
+
+# Close codes, RFC 6455, 7.4.1
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_TEXT, TOO_BIG, INTERNAL_ERROR = 1000, 1001, 1002, 1007, 1009, 1011
+
+_FINAL, _RESERVED, _OPCODE, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
+_CONTROL = 0x8
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_MAX_CONTROL_BYTES = 125
+_MASK_BYTES = 4
+_CODE = struct.Struct("!H")
+_MEDIUM, _LONG = struct.Struct("!H"), struct.Struct("!Q")
+
+#: bytes up to SMALL_MESSAGE_BYTES; above, the buffer in which it was gathered: a copy would hold the loop up.
+Payload = bytes | bytearray
+
+
+class Event(NamedTuple):
+    """A whole message (opcode TEXT, valid UTF-8, or BINARY), or a control frame (CLOSE, PING, PONG)."""
+
+    opcode: int
+    payload: Payload
+
+
+class Violation(Exception):
+    """The peer broke the protocol. `code` is what the connection is to be closed with."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Parser:
+    """feed() what was received, then take next() until it is None.
+
+    unmask(mask, data) applies a mask of four bytes in place. No message has more than max_bytes; above
+    SMALL_MESSAGE_BYTES, limit(binary, first HEAD_BYTES) is asked once for each message how many it may have.
+    Between two calls it holds of what is not in a message yet at most one feed and one header.
+    """
+
+    def __init__(
+        self,
+        unmask: Callable[[bytes, bytearray], object],
+        limit: Callable[[bool, bytes], int],
+        max_bytes: int,
+    ) -> None:
+        self._unmask = unmask
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._data = b""
+        self._at = 0
+        self._closed = False
+        # The frame whose payload is being received
+        self._in_frame = False
+        self._final = False
+        self._opcode = CONTINUATION
+        self._mask = b""
+        self._left = 0
+        # The message that it belongs to; CONTINUATION: there is none
+        self._kind = CONTINUATION
+        self._message = bytearray()
+        self._bound = 0
+        self._asked = False
+        self._text: codecs.IncrementalDecoder | None = None
+
+    def feed(self, data: bytes) -> None:
+        """What follows a close frame is not looked at (RFC 6455, 5.5.1)."""
+        if self._closed:
+            return
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
+
+    def next(self) -> Event | None:
+        """The next event; None: more has to be fed. Raises Violation, after which nothing may be called."""
+        while not self._closed:
+            if not self._in_frame and not self._header():
+                return None
+            if self._opcode & _CONTROL:
+                return self._control()
+            if not self._take():
+                return None
+            if self._left == 0:
+                self._in_frame = False
+                if self._final:
+                    return self._whole()
+        return None
+
+    # Headers: RFC 6455, 5.2
+
+    def _header(self) -> bool:
+        """Begin a frame, if its header is there. What is wrong with it shows in its first two bytes."""
+        data, at = self._data, self._at
+        if len(data) - at < 2:
+            return False
+        first, second = data[at], data[at + 1]
+        self._check_header(first, second)
+        length, end = second & _LENGTH, at + 2
+        if length > _MAX_CONTROL_BYTES:
+            form = _MEDIUM if length == _MAX_CONTROL_BYTES + 1 else _LONG
+            end += form.size
+            if len(data) < end:
+                return False
+            (length,) = form.unpack_from(data, at + 2)
+            _check_length(length, form)
+        if len(data) < end + _MASK_BYTES:
+            return False
+        self._mask = data[end : end + _MASK_BYTES]
+        self._at = end + _MASK_BYTES
+        self._left = length
+        self._final = bool(first & _FINAL)
+        self._opcode = first & _OPCODE
+        self._in_frame = True
+        if not self._opcode & _CONTROL:
+            self._begin()
+        return True
+
+    def _check_header(self, first: int, second: int) -> None:
+        opcode = first & _OPCODE
+        if first & _RESERVED:
+            raise Violation(PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode not in _OPCODES:
+            raise Violation(PROTOCOL_ERROR, "an opcode that is reserved")
+        if not second & _MASKED:
+            raise Violation(PROTOCOL_ERROR, "a client's frame without a mask")
+        if opcode & _CONTROL:
+            if not first & _FINAL:
+                raise Violation(PROTOCOL_ERROR, "a control frame in fragments")
+            if second & _LENGTH > _MAX_CONTROL_BYTES:
+                raise Violation(PROTOCOL_ERROR, "a control frame of more than 125 bytes")
+        elif (opcode == CONTINUATION) == (self._kind == CONTINUATION):
+            raise Violation(PROTOCOL_ERROR, "a fragment of no message, or a message inside of another")
+
+    # Messages: RFC 6455, 5.4
+
+    def _begin(self) -> None:
+        """A frame of a message begins."""
+        if self._opcode != CONTINUATION:
+            self._kind = self._opcode
+            self._bound = min(SMALL_MESSAGE_BYTES, self._max_bytes)
+            self._asked = False
+        if len(self._message) + self._left > self._max_bytes:
+            raise Violation(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
+
+    def _take(self) -> bool:
+        """Take what is there of the frame's payload; False: there is nothing."""
+        most = min(self._left, len(self._data) - self._at)
+        if len(self._message) + self._left > self._bound:
+            most = self._ask(most)
+        if most == 0:
+            return self._left == 0
+        piece = bytearray(memoryview(self._data)[self._at : self._at + most])
+        self._at += most
+        self._left -= most
+        self._unmask(self._mask, piece)
+        if self._left:
+            turned = most % _MASK_BYTES
+            self._mask = self._mask[turned:] + self._mask[:turned]
+        if self._kind == TEXT:
+            self._check_text(piece)
+        if self._message:
+            self._message += piece
+        else:
+            self._message = piece
+        return True
+
+    def _ask(self, most: int) -> int:
+        """How much may be taken of a message that is to have more than its bound."""
+        missing = HEAD_BYTES - len(self._message)
+        if not self._asked and missing > 0:
+            return min(most, missing)
+        if not self._asked:
+            self._asked = True
+            answer = self._limit(self._kind == BINARY, bytes(self._message[:HEAD_BYTES]))
+            self._bound = min(answer, self._max_bytes)
+        if len(self._message) + self._left > self._bound:
+            raise Violation(TOO_BIG, f"a message of more than {self._bound} bytes")
+        return most
+
+    def _check_text(self, piece: bytearray) -> None:
+        """As it arrives, so that a message that is no UTF-8 is not received for nothing (RFC 6455, 8.1)."""
+        last = self._final and self._left == 0
+        if self._text is None and last and piece.isascii():
+            return
+        if self._text is None:
+            self._text = codecs.getincrementaldecoder("utf-8")()
+        _decode(self._text, piece, last)
+
+    def _whole(self) -> Event:
+        opcode, message = self._kind, self._message
+        if self._text is not None:
+            # A last frame that is empty ends a character as well.
+            _decode(self._text, b"", True)
+        self._kind, self._message, self._text = CONTINUATION, bytearray(), None
+        return Event(opcode, message if len(message) > SMALL_MESSAGE_BYTES else bytes(message))
+
+    # Control frames: RFC 6455, 5.5
+
+    def _control(self) -> Event | None:
+        end = self._at + self._left
+        if len(self._data) < end:
+            return None
+        payload = bytearray(memoryview(self._data)[self._at : end])
+        self._unmask(self._mask, payload)
+        self._at, self._left, self._in_frame = end, 0, False
+        if self._opcode == CLOSE:
+            _check_close(payload)
+            self._closed = True
+            self._data, self._at, self._message = b"", 0, bytearray()
+        return Event(self._opcode, bytes(payload))
+
+
+def close_code(payload: Payload) -> int | None:
+    """The code of a close frame; None: it has none."""
+    return _CODE.unpack_from(payload)[0] if payload else None
+
+
+def pack_close(code: int) -> bytes:
+    return _CODE.pack(code)
+
+
+def _check_length(length: int, form: struct.Struct) -> None:
+    if length >> 63:
+        raise Violation(PROTOCOL_ERROR, "a length of 2^63 or more")
+    if length <= (_MAX_CONTROL_BYTES if form is _MEDIUM else 0xFFFF):
+        raise Violation(PROTOCOL_ERROR, "a length that is not in its shortest form")
+
+
+def _check_close(payload: bytearray) -> None:
+    if len(payload) == 1:
+        raise Violation(PROTOCOL_ERROR, "a close frame of one byte")
+    code = close_code(payload)
+    if code is not None and not _may_be_sent(code):
+        raise Violation(PROTOCOL_ERROR, "a close code that must not be sent")
+    _decode(codecs.getincrementaldecoder("utf-8")(), payload[_CODE.size :], True)
+
+
+def _may_be_sent(code: int) -> bool:
+    """RFC 6455, 7.4, and what IANA's registry of close codes has added to it (1012 to 1014)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def _decode(decoder: codecs.IncrementalDecoder, data: bytes | bytearray, final: bool) -> None:
+    try:
+        decoder.decode(data, final)
+    except UnicodeDecodeError as error:
+        raise Violation(INVALID_TEXT, "text that is not UTF-8") from error
+    begun, _ = decoder.getstate()
+    if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":
+        # Half of a pair of surrogates: Python waits for its third byte before it says so.
+        raise Violation(INVALID_TEXT, "text that is not UTF-8")

@@ -1,0 +1,82 @@
+"""Who has to give way, without sockets. What the door does with real ones is tried in tests/hostile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mhnos_runtime.server.door import (
+    MAX_NEWCOMERS,
+    MAX_STRANGERS,
+    MAX_STRANGERS_OF_AN_ADDRESS,
+    NEW_SECONDS,
+    Strangers,
+)
+
+LATER = NEW_SECONDS
+
+
+@dataclass(frozen=True)
+class Guest:
+    key: str
+    number: int
+
+
+@pytest.fixture
+def strangers() -> Any:
+    return Strangers()
+
+
+def fill(strangers: Any, key: str, number: int) -> list[Guest]:
+    guests = [Guest(key, index) for index in range(number)]
+    for guest in guests:
+        strangers.add(guest, 0.0)
+    return guests
+
+
+def test_nobody_is_in_the_way_while_there_is_room(strangers: Any) -> None:
+    fill(strangers, "a", MAX_STRANGERS_OF_AN_ADDRESS - 1)
+    assert strangers.in_the_way("a", LATER) is None
+    assert strangers.in_the_way("b", LATER) is None
+
+
+def test_the_oldest_of_an_address_makes_room_for_it(strangers: Any) -> None:
+    guests = fill(strangers, "a", MAX_STRANGERS_OF_AN_ADDRESS)
+    assert strangers.in_the_way("a", LATER) is guests[0]
+    assert strangers.in_the_way("b", LATER) is None
+
+
+def test_who_has_done_something_is_the_last_to_go(strangers: Any) -> None:
+    guests = fill(strangers, "a", MAX_STRANGERS_OF_AN_ADDRESS)
+    assert strangers.remove(guests[0])
+    strangers.add(guests[0], 0.0)
+    assert strangers.in_the_way("a", LATER) is guests[1]
+
+
+def test_the_address_with_the_most_makes_room_for_another(strangers: Any) -> None:
+    alone = fill(strangers, "alone", 1)
+    many = fill(strangers, "many", MAX_STRANGERS_OF_AN_ADDRESS)
+    fill(strangers, "some", MAX_STRANGERS - len(strangers))
+    assert strangers.in_the_way("new", LATER) is many[0]
+    assert strangers.in_the_way("alone", LATER) is many[0]
+    assert strangers.remove(alone[0])
+    assert strangers.in_the_way("new", LATER) is None
+
+
+def test_who_is_not_there_cannot_be_removed_twice(strangers: Any) -> None:
+    (guest,) = fill(strangers, "a", 1)
+    assert strangers.remove(guest)
+    assert not strangers.remove(guest)
+    assert len(strangers) == 0
+    assert strangers.oldest() is None
+
+
+def test_newcomers_have_a_moment_until_there_are_very_many(strangers: Any) -> None:
+    """A hundred clients of one address that came back together displaced each other."""
+    guests = fill(strangers, "a", MAX_NEWCOMERS - 1)
+    assert strangers.in_the_way("a", NEW_SECONDS / 2) is None
+    assert strangers.in_the_way("a", LATER, coming=0) is guests[0]
+    strangers.add(Guest("a", -1), 0.0)
+    assert strangers.in_the_way("a", NEW_SECONDS / 2) is guests[0]

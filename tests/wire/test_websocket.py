@@ -1,0 +1,118 @@
+"""The parser of frames as a pure machine: whatever is cut where, the same events; and what it asks about a
+large message. What RFC 6455 forbids is tried through a real server in tests/server/test_rfc6455.py."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mhnos_runtime.wire import websocket as rfc
+from mhnos_runtime.wire.websocket import HEAD_BYTES, SMALL_MESSAGE_BYTES, Event, Parser, Violation
+from tests.server.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, masked
+
+MOST = 1 << 23
+
+
+def unmask(mask: bytes, data: bytearray) -> None:
+    data[:] = masked(mask, bytes(data))
+
+
+def nothing_large(_binary: bool, _head: bytes) -> int:
+    return SMALL_MESSAGE_BYTES
+
+
+def events(data: bytes, cuts: list[int]) -> tuple[list[Event], int | None]:
+    """What comes of it, and the code with which it ends."""
+    parser, found = Parser(unmask, nothing_large, MOST), []
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    try:
+        for start, end in itertools.pairwise(places):
+            parser.feed(data[start:end])
+            while (event := parser.next()) is not None:
+                found.append(event)
+    except Violation as violation:
+        return found, violation.code
+    return found, None
+
+
+payloads = st.one_of(st.binary(max_size=130), st.text(max_size=40).map(str.encode))
+frames = st.builds(
+    frame,
+    st.sampled_from((CONTINUATION, TEXT, TEXT, BINARY, CLOSE, PING, PONG)),
+    payloads,
+    final=st.booleans(),
+    mask=st.binary(min_size=4, max_size=4),
+)
+
+
+@given(st.lists(frames, max_size=6).map(b"".join), st.lists(st.integers(0, 2000), max_size=8))
+def test_where_it_is_cut_changes_nothing(data: bytes, cuts: list[int]) -> None:
+    assert events(data, cuts) == events(data, [])
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 400), max_size=4))
+def test_any_bytes_are_events_or_a_violation(data: bytes, cuts: list[int]) -> None:
+    assert events(data, cuts)[1] in (None, rfc.PROTOCOL_ERROR, rfc.INVALID_TEXT, rfc.TOO_BIG)
+
+
+class Asked:
+    """Notes what it is asked, and answers the same each time."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
+        self.heads: list[tuple[bool, bytes]] = []
+
+    def __call__(self, binary: bool, head: bytes) -> int:
+        self.heads.append((binary, head))
+        return self.answer
+
+
+def test_a_small_message_is_not_asked_about() -> None:
+    asked = Asked(MOST)
+    parser = Parser(unmask, asked, MOST)
+    parser.feed(frame(BINARY, bytes(SMALL_MESSAGE_BYTES)))
+    assert parser.next() == Event(BINARY, bytes(SMALL_MESSAGE_BYTES))
+    assert asked.heads == []
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_large_one_is_asked_about_once_by_its_beginning(opcode: int) -> None:
+    asked = Asked(0)
+    payload = b"0123456789abcdef" * (SMALL_MESSAGE_BYTES // 16 + 1)
+    data = frame(opcode, payload)
+    parser = Parser(unmask, asked, MOST)
+    parser.feed(data[: 14 + HEAD_BYTES - 1])
+    assert parser.next() is None
+    assert asked.heads == []
+    parser.feed(data[14 + HEAD_BYTES - 1 : 14 + HEAD_BYTES])
+    with pytest.raises(Violation) as caught:
+        parser.next()
+    assert caught.value.code == rfc.TOO_BIG
+    assert asked.heads == [(opcode == BINARY, payload[:HEAD_BYTES])]
+
+
+def test_fragments_that_add_up_are_asked_about_as_well() -> None:
+    asked = Asked(SMALL_MESSAGE_BYTES + 10)
+    parser = Parser(unmask, asked, MOST)
+    half = bytes(SMALL_MESSAGE_BYTES // 2 + 1)
+    parser.feed(frame(BINARY, half, final=False) + frame(CONTINUATION, half, final=False))
+    assert parser.next() is None
+    assert len(asked.heads) == 1
+    parser.feed(frame(CONTINUATION, bytes(30)))
+    with pytest.raises(Violation) as caught:
+        parser.next()
+    assert caught.value.code == rfc.TOO_BIG
+    assert len(asked.heads) == 1
+
+
+def test_no_answer_allows_more_than_the_most() -> None:
+    asked = Asked(1 << 60)
+    parser = Parser(unmask, asked, MOST)
+    parser.feed(frame(BINARY, length=MOST + 1))
+    with pytest.raises(Violation) as caught:
+        parser.next()
+    assert caught.value.code == rfc.TOO_BIG
+    assert asked.heads == []
