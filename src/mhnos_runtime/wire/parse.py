@@ -15,8 +15,8 @@ from mhnos_runtime.wire import surrogates
 from mhnos_runtime.wire.messages import MAX_ID_BYTES, Request, RequestId, ServerMessage, Write
 
 _SHOWN_TYPE_CHARACTERS = 200  # of an unknown type in an error: enough to recognise it
-# Of a `type` that is looked at as a value. A known one has 75 bytes at most, with every letter escaped; what is
-# longer is shown from its start, since a list of half a million numbers takes seconds to be shown as a text.
+# Of a `type` that is looked at as a value. A known one has 75 bytes at most, with every letter escaped; a
+# longer list is shown by its beginning: half a million numbers take seconds to become a text.
 _MAX_TYPE_BYTES = 4096
 
 

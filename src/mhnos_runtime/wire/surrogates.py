@@ -23,8 +23,8 @@ def mark(document: bytes) -> bytes:
     r"""A JSON document with each lone `\uD8xx` made harmless, of the same length. Undone by `unmark`.
     Raises ValueError for more than MAX_HALVES.
 
-    Backslashes occur only inside JSON strings, and a run of them begins with an escape, so that pairs from its
-    start are the escaped ones.
+    Backslashes occur only inside JSON strings, and a run of them begins with an escape, so that pairs from
+    its start are the escaped ones.
     """
     hidden = document.replace(b"\\\\", _HIDDEN)
     marked, halves = _LONE.subn(_MARK, hidden, MAX_HALVES + 1)
