@@ -35,8 +35,9 @@ MAX_NAME_BYTES = 255
 MAX_LINKS = 40
 """Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
 
-MAX_STEPS = 8192
-"""Components opened in one resolution. Links full of `..` start a walk over; this ends it in some 10 ms."""
+MAX_STEPS = 4096
+"""Components opened in one resolution: twice what a path may name. Links full of `..` start a walk over; this
+ends it in some 5 ms."""
 
 MAX_CREATE_RACES = 64
 """Times that a name may appear or vanish between looking and creating before the caller is told."""

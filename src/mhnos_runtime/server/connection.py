@@ -220,8 +220,9 @@ class Connection:
     def unwatch(self, pid: int, vanished: bool = False) -> None:
         viewer = self.viewers.pop(pid, None)
         if viewer is not None:
-            self.runtime.leave(viewer.process, viewer.place, vanished)
+            # In this order: an ended process may be forgotten with the last one who reads its log.
             viewer.drop()
+            self.runtime.leave(viewer.process, viewer.place, vanished)
 
     def follow(self, viewer: Viewer) -> None:
         self._sender.ready(viewer)

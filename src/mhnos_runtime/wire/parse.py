@@ -99,7 +99,7 @@ def _utf_8(text: str) -> bytes:
 def _parse_slowly(data: bytes) -> Request:
     """For frames that failed: find out why, and accept lone surrogates, which msgspec does not."""
     try:
-        marked = surrogates.mark(data) if b"\\u" in data else data
+        marked = surrogates.mark(data) if b"\\ud" in data or b"\\uD" in data else data
         document = surrogates.replace(marked) if marked != data else data
         envelope = _envelope(marked)
         if not _is_known(envelope.type):
