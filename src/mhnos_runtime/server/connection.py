@@ -100,7 +100,7 @@ class Connection:
 
     def _receive_part(self, data: Payload, last: bool) -> None:
         if self._upload is not None:
-            self._upload.feed(bytes(data), last)
+            self._upload.feed(data, last)
         if last:
             self._upload = None
         self._pace()

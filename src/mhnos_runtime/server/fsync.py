@@ -6,7 +6,6 @@ Knows one connection and the files of the workspace; must not know processes.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.parse import WireError
 from mhnos_runtime.wire.push import Event, FileBegin, FileEnd, PushParser
+from mhnos_runtime.wire.websocket import Payload
 
 if TYPE_CHECKING:
     from mhnos_runtime.server.connection import Connection
@@ -46,37 +46,32 @@ class Upload:
 
     def __init__(self, moved: Callable[[], None]) -> None:
         self._moved = moved
-        self._parts: deque[bytes] = deque()
-        self._bytes = 0
+        self._data = bytearray()
         self._ended = self._dropped = False
         self._enough = asyncio.Event()
 
     @property
     def full(self) -> bool:
-        return self._bytes > MAX_WAITING_BYTES
+        return len(self._data) > MAX_WAITING_BYTES
 
-    def feed(self, data: bytes, last: bool) -> None:
+    def feed(self, data: Payload, last: bool) -> None:
         self._ended = last
         if not self._dropped:
-            self._parts.append(data)
-            self._bytes += len(data)
-            if last or self._bytes >= PIECE_BYTES:
+            self._data += data
+            if last or len(self._data) >= PIECE_BYTES:
                 self._enough.set()
 
     async def take(self) -> tuple[bytes, bool]:
         """The next piece, and whether it is the last one."""
         await self._enough.wait()
         self._enough.clear()
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._bytes = 0
+        data, self._data = bytes(self._data), bytearray()
         self._moved()
         return data, self._ended
 
     def drop(self) -> None:
         """Throw away what still comes."""
-        self._dropped, self._bytes = True, 0
-        self._parts.clear()
+        self._dropped, self._data = True, bytearray()
         self._moved()
 
 
