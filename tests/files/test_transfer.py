@@ -376,22 +376,6 @@ class TestPull:
         assert [item.path for item in found] == ["/b"]
         assert left_out == [("/a", f"{1 << 40} bytes, and one pull carries {PLENTY}: /a")]
 
-    def test_a_file_that_is_too_large_fails_alone(self, workspace: Workspace, root: Path) -> None:
-        (root / "a").write_bytes(b"123456")
-        (root / "b").write_bytes(b"12345")
-        assert [item.path for item in pull(workspace, max_bytes=5)] == ["/b"]
-
-    def test_long_paths_are_bounded_as_well(
-        self, workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """All paths of a directory are held at a time: 100,000 of 4 KiB each would be 400 MB."""
-        monkeypatch.setattr(transfer, "MAX_PULL_PATH_BYTES", 1000)
-        for number in range(20):
-            (root / f"{number:0100}").touch()
-        with pytest.raises(LimitReached) as caught:
-            list(pull(workspace, max_bytes=PLENTY))
-        assert caught.value.code == "too-large"
-
     def test_too_many_entries(self, workspace: Workspace, root: Path) -> None:
         for number in range(11):
             (root / str(number)).touch()
