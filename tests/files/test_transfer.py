@@ -370,8 +370,11 @@ class TestPull:
     def test_a_sparse_giant_costs_nothing(self, workspace: Workspace, root: Path) -> None:
         (root / "a").touch()
         os.truncate(root / "a", 1 << 40)
-        with pytest.raises(LimitReached):
-            list(pull(workspace, max_bytes=PLENTY))
+        (root / "b").write_bytes(b"12345")
+        left_out: list[tuple[str, str]] = []
+        found = list(pull(workspace, max_bytes=PLENTY, on_skip=lambda *one: left_out.append(one)))
+        assert [item.path for item in found] == ["/b"]
+        assert left_out == [("/a", f"{1 << 40} bytes, and one pull carries {PLENTY}: /a")]
 
     def test_too_many_entries(self, workspace: Workspace, root: Path) -> None:
         for number in range(11):

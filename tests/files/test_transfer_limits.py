@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import mhnos_runtime
+from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.files.transfer import PushEntry, pull, push
 
@@ -157,3 +159,20 @@ def test_a_read_only_disk(small_disk: Path) -> None:
         result = push(workspace, [PushEntry(path, "file", [b"x"]) for path in paths])
     assert result.errors == [(path, f"Read-only file system: {path}") for path in paths]
     assert (small_disk / "old").read_bytes() == b"kept"
+
+
+def test_a_file_that_is_too_large_fails_alone(root: Path) -> None:
+    (root / "a").write_bytes(b"123456")
+    (root / "b").write_bytes(b"12345")
+    with Workspace(root) as workspace:
+        assert [item.path for item in pull(workspace, max_bytes=5)] == ["/b"]
+
+
+def test_long_paths_are_bounded_as_well(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All paths of a directory are held at a time: 100,000 of 4 KiB each would be 400 MB."""
+    monkeypatch.setattr(transfer, "MAX_PULL_PATH_BYTES", 1000)
+    for number in range(20):
+        (root / f"{number:0100}").touch()
+    with Workspace(root) as workspace, pytest.raises(LimitReached) as caught:
+        list(pull(workspace, max_bytes=1 << 30))
+    assert caught.value.code == "too-large"

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from mhnos_runtime.testing import TestServer
-from tests.server.client import Client, Message, connect
+from tests.server.client import Client, Message, connect, eventually
 from tests.server.conftest import server_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1 << 20
-#: Of the server, for a push of 5 files of 5 MB as arrays of numbers: the message as it arrives in pieces and
-#: joined (90 MB each), and one file's content at a time.
-MOST_PUSH_BYTES = 300 * MIB
+#: Of the server, for a push of 5 files of 5 MB as arrays of numbers, which are 90 MB, and their pull: what is
+#: on its way, in pieces.
+MOST_BYTES = 40 * MIB
 
 
 async def push(client: Client, *files: Message) -> Message:
@@ -115,15 +117,158 @@ async def test_links_lead_nowhere(server: TestServer, client: Client) -> None:
     )
 
 
-async def test_a_pull_of_more_than_a_message_can_carry_is_refused(tmp_path: Path) -> None:
+async def test_a_pull_of_more_than_a_message_can_carry_is_an_error(tmp_path: Path) -> None:
     """Half of a workspace would look like deletions of the other half."""
     async with server_in(tmp_path) as server, connect(server, newer=True) as client:
-        with (server.workspace / "large").open("wb") as file:
-            file.truncate(33 * MIB)
+        for name in ("a", "b", "c"):
+            with (server.workspace / name).open("wb") as file:
+                file.truncate(12 * MIB)
         answer = await client.ask("fsync", operation="pull")
         assert (answer["type"], answer["status"]) == ("fsyncResult", "error")
         assert str(32 * MIB) in answer["error"]
-        assert "files" not in answer
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_file_that_cannot_be_pulled_fails_alone(tmp_path: Path, newer: bool) -> None:
+    """A sparse file of 1 TB once failed the whole pull, with all that was worth something."""
+    async with server_in(tmp_path) as server, connect(server, newer=newer) as client:
+        with (server.workspace / "sparse").open("wb") as file:
+            file.truncate(1 << 40)
+        (server.workspace / "kept").write_text("x")
+        await client.send("fsync", id=1, operation="pull")
+        answers = [await client.until("fsyncResult")] + ([] if newer else [await client.until("status")])
+        for answer in answers:
+            assert [(file["path"], file["content"]) for file in answer["files"]] == [("/kept", [120])]
+            [failure] = answer["errors"]
+            assert failure["path"] == "/sparse"
+            assert "one pull carries" in failure["error"]
+            assert (answer["status"], answer["id"]) == ("success", 1)
+
+
+async def test_a_large_pull_comes_whole_and_twice_to_a_client_of_1_0(tmp_path: Path) -> None:
+    """It goes out in fragments, between which nothing else may come, though a process floods."""
+    content = os.urandom(3 * MIB)
+    async with server_in(tmp_path) as server, connect(server) as client:
+        (server.workspace / "large").write_bytes(content)
+        await client.run("exec yes")
+        await client.send("fsync", id=1, operation="pull")
+        await client.send("ping", id=2)
+        for kind in ("fsyncResult", "status"):
+            answer = await client.until(kind)
+            assert (answer["id"], answer["status"]) == (1, "success")
+            assert bytes(answer["files"][0]["content"]) == content
+        assert (await client.until("pong"))["id"] == 2
+
+
+async def test_a_client_that_leaves_during_a_pull_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server, connect(server) as other:
+        for number in range(3000):
+            (server.workspace / str(number)).write_bytes(bytes(10_000))
+        for _ in range(20):
+            async with connect(server, newer=True) as leaving:
+                await leaving.send("fsync", id=1, operation="pull")
+                leaving.vanish()
+        await push(other, {"path": "/after", "content": "x"})
+
+        async def nothing_is_open() -> bool:
+            links = [os.readlink(link) for link in Path(f"/proc/{server.server_pid()}/fd").iterdir()]
+            return not any(link.startswith(f"{server.workspace}/") for link in links)
+
+        await eventually(nothing_is_open)
+
+
+async def test_pulls_of_others_keep_nobody_waiting(tmp_path: Path) -> None:
+    """Deep trees of some clients once occupied all threads; now they take turns with a push."""
+    async with server_in(tmp_path) as server, AsyncExitStack() as stack:
+        folder = server.workspace
+        for _ in range(60):
+            folder = folder / "d"
+            folder.mkdir()
+            for number in range(50):
+                (folder / str(number)).touch()
+        greedy = [await stack.enter_async_context(connect(server, newer=True)) for _ in range(6)]
+        modest = await stack.enter_async_context(connect(server))
+        for client in greedy:
+            for number in range(50):
+                await client.send("fsync", id=number, operation="pull")
+        await greedy[-1].until("fsyncResult")
+        results = await push(modest, {"path": "/x", "content": "x"})
+        assert results["synced"] == 1
+        assert not any(client.socket.closed for client in greedy)
+        # The others are far from done: what was asked for after them did not wait for them.
+        assert sum(len(client.seen) for client in greedy) < 150
+        for client in greedy:
+            client.vanish()
+
+
+MESSAGE = '{{"type":"fsync","id":5,"operation":"push","files":[{files}]}}'
+
+
+async def test_a_large_push_goes_on_after_a_file_that_is_wrong(server: TestServer, client: Client) -> None:
+    inside = "h\\u00e9\\ud83d\\ude00\\n" * 100_000
+    text = f'{{"path":"/slices/text","content":"{inside}","mtime":1600000000000}}'
+    numbers = '{"path":"/slices/numbers","content":[' + ",".join(["7", "255"] * 500_000) + "]}"
+    wrong = '{"path":"/slices/wrong","content":[' + ",".join(["7"] * 300_000 + ["256"] * 100_000) + "]}"
+    broken = '{"path":"/slices/broken","content":"' + "x" * 300_000 + '\\x","mtime":1}'
+    folder = '{"path":"/slices/folder","kind":"directory"}'
+    last = '{"path":"/slices/last","content":"x"}'
+    files = f"{text},{wrong},{numbers},{broken},{folder},{last}"
+    await client.socket.send_str(MESSAGE.format(files=files))
+    answer = await client.until("fsyncResult")
+    assert answer["id"] == 5
+    assert (answer["results"]["synced"], answer["results"]["failed"]) == (4, 2)
+    assert [error["path"] for error in answer["results"]["errors"]] == ["/slices/wrong", "/slices/broken"]
+    assert (await client.until("status"))["id"] == 5
+    there = server.workspace / "slices"
+    assert (there / "text").read_text() == "hé😀\n" * 100_000
+    assert (there / "numbers").read_bytes() == bytes([7, 255]) * 500_000
+    assert sorted(path.name for path in there.iterdir()) == ["folder", "last", "numbers", "text"]
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [
+        ('{"files":[', "too-large"),
+        ('{"x":"' + "y" * 5000 + '","type":"fsync","operation":"push","files":[', "too-large"),
+        ('{"x":{"type":"fsync"},"operation":"push","files":[', "too-large"),
+        ('{"type":"write","id":9,"operation":"push","files":[', "too-large"),
+        ('{"type":"fsync","id":9,"operation":"pull","files":[', "invalid-argument"),
+        ('{"type":"fsync","id":9,"files":[', "invalid-argument"),
+        ('{"type":"fsync","id":9,"operation":"push","files":[[', "invalid-message"),
+    ],
+)
+async def test_what_is_no_push_may_not_be_large(client: Client, before: str, code: str) -> None:
+    """It is refused by its beginning, not received and then refused; the connection stays good."""
+    content = ",".join(["1"] * MIB)
+    await client.socket.send_str(f'{before}{{"path":"/no","content":[{content}]}}]}}')
+    answer = await client.until("error")
+    assert answer["code"] == code
+    assert ("id" in answer) == ('"id"' in before and code != "invalid-message")
+    await client.quiet()
+
+
+async def test_a_large_push_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server, connect(server) as other:
+        async with connect(server) as leaving:
+            transport = leaving.socket._response.connection.transport  # type: ignore[union-attr]
+            assert transport is not None
+            whole = '{"path":"/whole","content":"' + "x" * MIB + '"},'
+            data = MESSAGE.format(files=whole + '{"path":"/half","content":"' + "x" * (2 * MIB))
+            head = struct.pack(">BBQ4s", 0x81, 0xFF, len(data) + MIB, b"\0\0\0\0")
+            transport.write(head + data.encode())
+
+            async def half_is_there() -> bool:
+                names = {path.name for path in server.workspace.iterdir()}
+                return "whole" in names and any(name.startswith(".mhnos-push-") for name in names)
+
+            await eventually(half_is_there)
+            leaving.vanish()
+
+        async def is_gone() -> bool:
+            return {path.name for path in server.workspace.iterdir()} == {"whole"}
+
+        await eventually(is_gone)
+        await other.quiet()
 
 
 async def test_an_unknown_operation(client: Client) -> None:
@@ -149,7 +294,6 @@ async def test_the_largest_push_of_a_client_of_1_0_takes_bounded_memory(tmp_path
         await client.socket.send_str(f'{{"type":"fsync","id":1,"operation":"push","files":[{files}]}}')
         answer = await client.until("fsyncResult")
         assert answer["results"] == {"synced": 5, "failed": 0, "errors": []}
-        assert _peak(server) - before < MOST_PUSH_BYTES
         for number, content in enumerate(contents):
             stored = (server.workspace / "big" / str(number)).read_bytes()
             assert hashlib.sha256(stored).digest() == hashlib.sha256(content).digest()
@@ -158,6 +302,7 @@ async def test_the_largest_push_of_a_client_of_1_0_takes_bounded_memory(tmp_path
         pulled = await other.until("fsyncResult")
         found = {file["path"]: file for file in pulled["files"]}
         assert all(bytes(found[f"/big/{n}"]["content"]) == content for n, content in enumerate(contents))
+        assert _peak(server) - before < MOST_BYTES
 
 
 def _peak(server: TestServer) -> int:

@@ -296,8 +296,10 @@ async def test_input_to_a_process_that_does_not_read_is_bounded(client: Client, 
     assert (message["code"], message["retry"], message["pid"]) == ("input-full", True, pid)
     assert accepted >= 1 << 20
     await newer.until_id(accepted)
-    await client.send("write", pid=pid, data="x" * (2 << 20))
+    await client.send("write", pid=pid, data="x" * (1 << 19))
     assert (await client.until("error"))["code"] == "input-full"
+    await client.send("write", pid=pid, data="x" * (2 << 20))
+    assert (await client.until("error"))["code"] == "too-large"
     assert (await client.ask("list"))["type"] == "processList"
     await newer.send("kill", pid=pid, signal="SIGUSR1")
     await newer.send("closeStdin", pid=pid)

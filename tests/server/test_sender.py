@@ -21,8 +21,8 @@ class Socket:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def send(self, head: bytes, body: bytes, _binary: bool) -> None:
-        self.sent.append((head + body).decode().strip("."))
+    def send(self, head: bytes, body: bytes, _binary: bool, *, first: bool = True, last: bool = True) -> None:
+        self.sent.append((head + body).decode().strip(".") + ("" if first and last else f" {first} {last}"))
 
 
 class Source:
@@ -137,3 +137,22 @@ async def test_one_who_fails_in_its_turn_does_not_stop_the_others() -> None:
         await called.wait()
     assert len(failed) == 1
     assert not turns
+
+
+async def test_nothing_stands_between_the_parts_of_a_message() -> None:
+    """Behind the answers that were there before it; RFC 6455, 5.4 allows no other message in between."""
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.writable = False
+    made.answer(b"before")
+    sending = asyncio.create_task(made.part(b"one", last=False))
+    await asyncio.sleep(0)
+    socket.writable = True
+    made.flush()
+    await sending
+    assert socket.sent == ["before", "one True False"]
+    made.answer(b"after")
+    made.ready(small("small"))
+    assert socket.sent == ["before", "one True False"]
+    await made.part(b"two", last=False)
+    await made.part(b"three", last=True)
+    assert socket.sent[2:] == ["two False False", "three False True", "after", "small"]

@@ -99,6 +99,8 @@ def test_fragments_that_add_up_are_asked_about_as_well() -> None:
     parser = Parser(unmask, asked, MOST)
     half = bytes(SMALL_MESSAGE_BYTES // 2 + 1)
     parser.feed(frame(BINARY, half, final=False) + frame(CONTINUATION, half, final=False))
+    assert parser.next() == Event(CONTINUATION, b"", last=False)
+    assert parser.next() == Event(BINARY, half + half, part=True, last=False)
     assert parser.next() is None
     assert len(asked.heads) == 1
     parser.feed(frame(CONTINUATION, bytes(30)))
@@ -106,6 +108,40 @@ def test_fragments_that_add_up_are_asked_about_as_well() -> None:
         parser.next()
     assert caught.value.code == rfc.TOO_BIG
     assert len(asked.heads) == 1
+
+
+@pytest.mark.parametrize("fragment", [1 << 30, 100_000, 5000])
+def test_a_large_one_comes_in_parts_of_which_nothing_is_kept(fragment: int) -> None:
+    payload = "0123456789é".encode() * (SMALL_MESSAGE_BYTES // 6)
+    pieces = [payload[at : at + fragment] for at in range(0, len(payload), fragment)]
+    data = b"".join(
+        frame(CONTINUATION if number else TEXT, piece, final=number == len(pieces) - 1)
+        for number, piece in enumerate(pieces)
+    )
+    parser, parts, last = Parser(unmask, Asked(MOST), MOST), list[bytes](), False
+    for start in range(0, len(data), 65_536):
+        parser.feed(data[start : start + 65_536])
+        while (event := parser.next()) is not None:
+            if event.opcode == TEXT:
+                assert event.part
+                assert not last
+                parts.append(bytes(event.payload))
+                last = event.last
+    assert last
+    assert b"".join(parts) == payload
+    # Up to SMALL_MESSAGE_BYTES nobody knows that fragments add up to more.
+    assert max(map(len, parts[1:])) <= 65_536
+
+
+def test_fragments_are_taken_one_at_a_time() -> None:
+    """A read of 37,000 fragments of one byte was one turn of the event loop, of 200 ms."""
+    parser = Parser(unmask, nothing_large, MOST)
+    parser.feed(frame(TEXT, b"a", final=False) + frame(CONTINUATION, b"b", final=False) * 3)
+    for _ in range(4):
+        assert parser.next() == Event(CONTINUATION, b"", last=False)
+    assert parser.next() is None
+    parser.feed(frame(CONTINUATION, b"c"))
+    assert parser.next() == Event(TEXT, b"abbbc")
 
 
 def test_no_answer_allows_more_than_the_most() -> None:

@@ -35,8 +35,9 @@ MAX_NAME_BYTES = 255
 MAX_LINKS = 40
 """Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
 
-MAX_STEPS = 16384
-"""Components opened in one resolution. Links full of `..` start a walk over; this ends it in some 20 ms."""
+MAX_STEPS = 4096
+"""Components opened in one resolution: twice what a path may name. Links full of `..` start a walk over; this
+ends it in some 5 ms."""
 
 MAX_CREATE_RACES = 64
 """Times that a name may appear or vanish between looking and creating before the caller is told."""
@@ -90,6 +91,13 @@ _EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
 }
 
 
+@dataclass(slots=True)
+class Steps:
+    """What is left of MAX_STEPS for several resolutions that are asked for at once."""
+
+    left: int = MAX_STEPS
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields the place.
@@ -136,13 +144,19 @@ class Workspace:
 
     @contextmanager
     def resolve(
-        self, path: str, base: str = "/", *, make_parents: bool = False, follow: bool = True
+        self,
+        path: str,
+        base: str = "/",
+        *,
+        make_parents: bool = False,
+        follow: bool = True,
+        steps: Steps | None = None,
     ) -> Iterator[Place]:
         """Where `path` leads, which need not exist but for its parents. `follow`: whether any link in it is.
 
         The place is held only inside the `with`. An OSError out of the block becomes what `explain` says.
         """
-        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow)
+        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or Steps())
         try:
             yield walk.run()
         except OSError as error:
@@ -186,13 +200,13 @@ class Workspace:
                 _make_dir(place.name, place.parent_fd)
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
 
-    def real_path(self, path: str, base: str = "/") -> str:
+    def real_path(self, path: str, base: str = "/", steps: Steps | None = None) -> str:
         """The host's path of an existing file or directory, for programs that take only paths.
 
         It was inside the workspace when asked. A program that opens it later resolves it anew, so what must
         hold then is the sandbox's to enforce; use a descriptor where one will do.
         """
-        with self.resolve(path, base) as place:
+        with self.resolve(path, base, steps=steps) as place:
             if place.fd < 0:
                 raise OSError(errno.ENOENT, "")
             real, top = os.readlink(by_fd(place.fd)), os.readlink(by_fd(self._fd))
@@ -218,11 +232,14 @@ class _Walk:
     descriptors open.
     """
 
-    def __init__(self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool) -> None:
+    def __init__(
+        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: Steps
+    ) -> None:
         self._root_fd, self._path, self._make, self._follow = root_fd, path, make, follow
+        self._steps = steps
         self._done: list[bytes] = []
         self._todo = parts[::-1]
-        self._links = self._steps = 0
+        self._links = 0
         self._here = self._leaf = -1
 
     def close(self) -> None:
@@ -268,8 +285,8 @@ class _Walk:
         return None
 
     def _count_step(self) -> None:
-        self._steps += 1
-        if self._steps > MAX_STEPS:
+        self._steps.left -= 1
+        if self._steps.left < 0:
             raise InvalidRequest(f"Takes too many steps to resolve: {shown(self._path)}")
 
     def _up(self) -> None:

@@ -37,6 +37,7 @@ _MODULES = {
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _FLAG = re.compile(r"[a-z0-9_]{1,100}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 0x20 <= byte < 0x7F or byte in b'"\\'}
 #: V8 counts in MiB; below this it cannot load a worker.
 LEAST_HEAP_MB = 16
 
@@ -121,7 +122,7 @@ def _bindings(options: Options) -> list[str]:
     rows = [
         f"(name = {_text(name)}, text = {_text(value)})"
         if isinstance(value, str)
-        else f"(name = {_text(name)}, json = {_text(json.dumps(value))})"
+        else f"(name = {_text(name)}, json = {_text(_json(value))})"
         for name, value in options.bindings.items()
     ]
     return rows + [f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in options.environment]
@@ -131,11 +132,17 @@ def _list(field_name: str, rows: list[str]) -> list[str]:
     return [f"  {field_name} = [", *(f"    {row}," for row in rows), "  ],"] if rows else []
 
 
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        raise InvalidRequest("worker.bindings: nested too deeply") from None
+
+
 def _text(value: str) -> str:
     """A Cap'n Proto text literal. All but plain ASCII as bytes of its UTF-8."""
     try:
         data = value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{value!r} is not Unicode text") from None
-    shown = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in data)
-    return f'"{"".join(shown)}"'
+    return f'"{data.decode("latin-1").translate(_ESCAPES)}"'

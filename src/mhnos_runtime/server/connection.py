@@ -15,6 +15,7 @@ from mhnos_runtime.observe.logs import Log
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
 from mhnos_runtime.process.table import Process
+from mhnos_runtime.server.fsync import Upload, receive
 from mhnos_runtime.server.replies import Replies, Reply
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.sender import Sender
@@ -24,6 +25,7 @@ from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
+from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
 
 Handler = Callable[["Connection", m.Request], Awaitable[None] | None]
@@ -57,11 +59,13 @@ class Connection:
         self._sender = Sender(socket, runtime.turns, self._finished, self._work)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._inbox: deque[tuple[Payload, bool]] = deque()
+        self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
+        self._upload: Upload | None = None
         self._busy = False
         self._paused = False
         socket.on_message = self._receive
-        socket.limit = lambda _binary, _head: m.MAX_MESSAGE_BYTES
+        socket.on_part = self._receive_part
+        socket.limit = self._limit
 
     async def run(self, hello: m.Connected) -> None:
         """Serve the client. Returns when the connection is closed, however that happened."""
@@ -81,12 +85,31 @@ class Connection:
         self._inbox.append((data, binary))
         self._work()
 
+    def _limit(self, binary: bool, head: bytes) -> int:
+        """How much a message may have of which this is the beginning. One that may be large is not gathered:
+        it is taken as it arrives."""
+        try:
+            check_head(b"" if binary else head)
+            self._upload = Upload(self._pace)
+            self._inbox.append(self._upload)
+        except WireError as error:
+            # Answered in its turn; what still comes of it is thrown away.
+            self._inbox.append(error)
+        self._work()
+        return m.MAX_MESSAGE_BYTES
+
+    def _receive_part(self, data: Payload, last: bool) -> None:
+        if self._upload is not None:
+            self._upload.feed(data, last)
+        if last:
+            self._upload = None
+        self._pace()
+
     def _work(self) -> None:
         """Do what has arrived, in order, until something takes time or the client has to be waited for."""
         while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
-            data, binary = self._inbox.popleft()
             try:
-                work = self._take(data, binary)
+                work = self._take(self._inbox.popleft())
             except Exception:
                 self._defect()
                 return
@@ -96,8 +119,10 @@ class Connection:
         self._pace()
 
     def _pace(self) -> None:
-        """While messages wait here, the next ones wait in the network."""
-        waiting = bool(self._inbox)
+        """While messages wait here, the next ones wait in the network. Of one that arrives in parts the
+        beginning waits, and a bounded part of the rest."""
+        upload = self._upload
+        waiting = bool(self._inbox) if upload is None else upload.full
         if waiting != self._paused:
             self._paused = waiting
             if waiting:
@@ -113,11 +138,16 @@ class Connection:
         self._busy = False
         self._work()
 
-    def _take(self, data: Payload, binary: bool) -> Awaitable[None] | None:
-        if binary:
-            self._take_input(data)
-            return None
+    def _take(self, message: tuple[Payload, bool] | Upload | WireError) -> Awaitable[None] | None:
+        if isinstance(message, Upload):
+            return receive(self, message)
         try:
+            if isinstance(message, WireError):
+                raise message
+            data, binary = message
+            if binary:
+                self._take_input(data)
+                return None
             request = parse_request(data)
         except NotUtf8:
             # RFC 6455, 8.1. The reader is told not to decode, so it cannot see this.
@@ -146,10 +176,16 @@ class Connection:
     def answer(self, message: m.Message, reply: Reply | None = None) -> None:
         """Answer a request; clients of 1.0 get some answers twice, see wire.encode."""
         data = encode.encode(message)
-        twice = (
-            not self.newer and isinstance(message, encode.ANSWERED_TWICE) and message.id is not msgspec.UNSET
-        )
+        twice = isinstance(message, encode.ANSWERED_TWICE) and self.answers_twice(message.id)
         (reply or self.begin()).set(*((data, encode.as_status(data)) if twice else (data,)))
+
+    def answers_twice(self, request_id: m.RequestId) -> bool:
+        """Whether this client waits for some answers under another type, see wire.encode."""
+        return not self.newer and request_id is not msgspec.UNSET
+
+    async def part(self, data: bytes, last: bool) -> None:
+        """Send a piece of an answer that is not kept as a whole; return when there is room for the next."""
+        await self._sender.part(data, last)
 
     def tell(self, message: m.Message) -> None:
         """Send something that is no answer to a request."""
@@ -184,8 +220,9 @@ class Connection:
     def unwatch(self, pid: int, vanished: bool = False) -> None:
         viewer = self.viewers.pop(pid, None)
         if viewer is not None:
-            self.runtime.leave(viewer.process, viewer.place, vanished)
+            # In this order: an ended process may be forgotten with the last one who reads its log.
             viewer.drop()
+            self.runtime.leave(viewer.process, viewer.place, vanished)
 
     def follow(self, viewer: Viewer) -> None:
         self._sender.ready(viewer)

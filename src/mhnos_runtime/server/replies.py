@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -10,12 +11,13 @@ MAX_WAITING = 256
 
 
 class Reply:
-    """The place of one answer; empty frames mean that there is none."""
+    """The place of one answer; empty frames mean that there is none. first: all earlier answers are out."""
 
-    __slots__ = ("_replies", "frames")
+    __slots__ = ("_replies", "first", "frames")
 
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
+        self.first = asyncio.Event()
         self.frames: tuple[bytes, ...] | None = None
 
     def set(self, *frames: bytes) -> None:
@@ -41,6 +43,7 @@ class Replies:
     def begin(self) -> Reply:
         reply = Reply(self)
         self._waiting.append(reply)
+        self._waiting[0].first.set()
         return reply
 
     def flush(self) -> None:
@@ -49,5 +52,7 @@ class Replies:
             self._waiting.popleft()
             for frame in frames:
                 self._send(frame)
+        if self._waiting:
+            self._waiting[0].first.set()
         if was_full and not self.full:
             self._on_room()

@@ -26,6 +26,7 @@ from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
 from mhnos_runtime.server import room
+from mhnos_runtime.server.filework import FileWork
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.server.starting import Starter, digest
@@ -50,6 +51,7 @@ class Runtime:
         self.settings = settings
         self.server_id: str = hello["server_id"]
         self.workspace = Workspace(settings.workspace)
+        self.files = FileWork()
         self.table = ProcessTable(
             settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000)
         )
@@ -68,6 +70,7 @@ class Runtime:
         self._watchers.close()
         for process in self.table:
             process.close()
+        self.files.close()
         self.workspace.close()
 
     # What the supervisor says

@@ -3,6 +3,7 @@ requests."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -39,6 +40,9 @@ class Sender:
         self._finished = finished
         self._on_room = on_room
         self._answers: deque[bytes] = deque()
+        self._parts: deque[tuple[bytes, bool]] = deque()
+        self._open = False
+        self._parts_taken = asyncio.Event()
         self._answer_bytes = 0
         self._small: deque[Viewer] = deque()
         self._large: deque[Viewer] = deque()
@@ -56,6 +60,14 @@ class Sender:
         self._answers.append(data)
         self._answer_bytes += len(data)
         self.flush()
+
+    async def part(self, data: bytes, last: bool) -> None:
+        """Send a piece of a text message behind all answers; return when the client has taken it, or most of
+        it. Up to the last piece nothing else is sent (RFC 6455, 5.4: fragments)."""
+        self._parts_taken.clear()
+        self._parts.append((data, last))
+        self.flush()
+        await self._parts_taken.wait()
 
     def ready(self, viewer: Viewer) -> None:
         """There is something to take from the viewer."""
@@ -77,16 +89,28 @@ class Sender:
         sent, self._sending = 0, True
         try:
             while self._socket.writable and sent < TURN_BYTES:
-                frame = self._next(large)
+                if self._parts and (self._open or not self._answers):
+                    sent += self._send_part()
+                    continue
+                frame = None if self._open else self._next(large)
                 if frame is None:
                     break
                 self._socket.send(frame.head, frame.body, frame.binary)
                 sent += len(frame.head) + len(frame.body)
         finally:
             self._sending = False
-        if self._socket.writable and not self._waiting and (self._answers or self._small or self._large):
+        more = self._parts or (not self._open and (self._answers or self._small or self._large))
+        if self._socket.writable and not self._waiting and more:
             self._waiting = True
             self._turns.later(self._turn)
+
+    def _send_part(self) -> int:
+        data, last = self._parts.popleft()
+        self._socket.send(data, b"", False, first=not self._open, last=last)
+        self._open = not last
+        if not self._parts:
+            self._parts_taken.set()
+        return len(data)
 
     def _queue(self, viewer: Viewer) -> None:
         (self._large if viewer.lag >= LARGE_BYTES else self._small).append(viewer)

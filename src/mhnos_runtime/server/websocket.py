@@ -42,7 +42,8 @@ class WebSocket(asyncio.Protocol):
 
     on_message(data, binary) is called for each message as it arrives, on_writable when the client has taken
     what was sent. limit(binary, first 4096 bytes) says how many bytes a message may have that has more than
-    1 MiB; it is asked once, while that message arrives. None of the three raises.
+    1 MiB; it is asked once, while that message arrives, which then comes to on_part(data, last), in parts of
+    one read of the socket at most. None of the four raises.
 
     `writable` is False while the client has not taken what was sent. `closed` is done when the connection is
     gone; close_code is then the one that the client sent, or None when the connection just broke; `left` says
@@ -50,6 +51,7 @@ class WebSocket(asyncio.Protocol):
     """
 
     on_message: Callable[[Payload, bool], None]
+    on_part: Callable[[Payload, bool], None]
     on_writable: Callable[[], None]
     limit: Callable[[bool, bytes], int]
 
@@ -83,13 +85,15 @@ class WebSocket(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
 
-    def send(self, head: bytes, body: bytes, binary: bool) -> None:
-        """Send one message, in two parts so that a large one is not copied together.
+    def send(self, head: bytes, body: bytes, binary: bool, *, first: bool = True, last: bool = True) -> None:
+        """Send one message, or one fragment of it (RFC 6455, 5.4): no other message may come in between.
 
-        What the kernel does not take waits in the transport: look at `writable`.
+        In two pieces, so that a large one is not copied together. What the kernel does not take waits in the
+        transport: look at `writable`.
         """
         if not self._closing:
-            self._write(rfc.BINARY if binary else rfc.TEXT, head, body)
+            opcode = rfc.BINARY if binary else rfc.TEXT
+            self._write(opcode if first else rfc.CONTINUATION, head, body, final=last)
 
     def close(self, code: int) -> None:
         """Say goodbye and end the connection, at the latest after CLOSE_SECONDS."""
@@ -121,14 +125,14 @@ class WebSocket(asyncio.Protocol):
     def _most(self, binary: bool, head: bytes) -> int:
         return self.limit(binary, head)
 
-    def _write(self, opcode: int, head: Payload, body: bytes = b"") -> None:
-        size = len(head) + len(body)
+    def _write(self, opcode: int, head: Payload, body: bytes = b"", *, final: bool = True) -> None:
+        size, first = len(head) + len(body), opcode | (_FINAL if final else 0)
         if size < 126:
-            header = _SHORT.pack(_FINAL | opcode, size)
+            header = _SHORT.pack(first, size)
         elif size < 1 << 16:
-            header = _MEDIUM.pack(_FINAL | opcode, 126, size)
+            header = _MEDIUM.pack(first, 126, size)
         else:
-            header = _LONG.pack(_FINAL | opcode, 127, size)
+            header = _LONG.pack(first, 127, size)
         if len(body) < _COPIED_BYTES:
             self._transport.write(b"".join((header, head, body)))
         else:
@@ -192,8 +196,11 @@ class WebSocket(asyncio.Protocol):
                 self._write(rfc.PONG, event.payload)
         elif event.opcode == rfc.CLOSE:
             self._said_goodbye(rfc.close_code(event.payload))
-        elif event.opcode != rfc.PONG and not self._closing:
-            self.on_message(event.payload, event.opcode == rfc.BINARY)
+        elif event.opcode in (rfc.TEXT, rfc.BINARY) and not self._closing:
+            if event.part:
+                self.on_part(event.payload, event.last)
+            else:
+                self.on_message(event.payload, event.opcode == rfc.BINARY)
 
     def _said_goodbye(self, code: int | None) -> None:
         """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""

@@ -12,7 +12,7 @@ import msgspec
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound
 from mhnos_runtime.files import transfer
-from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.confine import Steps, Workspace
 from mhnos_runtime.process import workerd
 from mhnos_runtime.process.workerd import SOCKET, is_script
 from mhnos_runtime.sandbox import Policy
@@ -20,6 +20,11 @@ from mhnos_runtime.server.ports import Handed
 from mhnos_runtime.wire import messages as m
 
 __all__ = ["SOCKET", "Script", "config_path", "generate", "is_script", "place", "write_new"]
+
+
+#: Of a worker's options as JSON: as much as command, arguments and environment may have. Each byte becomes up
+#: to four in the config, and each module a path to be looked up.
+MAX_OPTIONS_BYTES = 160 << 10
 
 
 def config_path(home: str, path: str, cwd: str) -> str:
@@ -50,11 +55,11 @@ def generate(script: Script, kept_in: str | None = None) -> str:
     """
     if not is_script(script.command):
         raise InvalidRequest(f"{script.command!r} is no worker script; expected a .js or .mjs file")
-    options = _options(script.asked or m.WorkerOptions(), script.policy)
-    path = _in_workspace(script.workspace, script.command, script.cwd)
+    options, steps = _options(script.asked or m.WorkerOptions(), script.policy), Steps()
+    path = _in_workspace(script.workspace, script.command, script.cwd, steps)
     folder = posixpath.dirname(path)
     for name in options.modules:
-        _in_workspace(script.workspace, name, folder)
+        _in_workspace(script.workspace, name, folder, steps)
     if kept_in is None:
         seen = posixpath.join(script.home + folder, "")
     else:
@@ -88,15 +93,27 @@ def write_new(workspace: Workspace, path: str, text: str) -> bool:
     return False
 
 
-def _in_workspace(workspace: Workspace, path: str, base: str) -> str:
+def _in_workspace(workspace: Workspace, path: str, base: str, steps: Steps) -> str:
     """The real path of a file as a path in the workspace. Raises NotFound, Refused."""
-    return workspace.real_path(path, base).removeprefix(os.path.realpath(workspace.root))
+    return workspace.real_path(path, base, steps).removeprefix(os.path.realpath(workspace.root))
 
 
 def _options(asked: m.WorkerOptions, policy: Policy) -> workerd.Options:
-    """What the client wants, as far as the policy lets it out."""
+    """What the client wants, as far as the policy lets it out. Raises InvalidRequest."""
+    size = len(msgspec.json.encode(asked))
+    if size > MAX_OPTIONS_BYTES:
+        raise InvalidRequest(
+            f"worker: {size} bytes; at most {MAX_OPTIONS_BYTES}",
+            code="too-large",
+            hint="write a config, and name it as the command",
+        )
     inside = policy.network != "host"
-    bindings: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in asked.bindings.items()}
+    try:
+        bindings: dict[str, Any] = {
+            name: msgspec.json.decode(value) for name, value in asked.bindings.items()
+        }
+    except (ValueError, RecursionError):
+        raise InvalidRequest("worker.bindings: nested too deeply, or not JSON") from None
     return workerd.Options(
         bindings=bindings,
         environment=tuple(asked.environment),

@@ -6,7 +6,8 @@ import msgspec
 from msgspec import UNSET
 
 from mhnos_runtime.wire import surrogates
-from mhnos_runtime.wire.messages import Detached, FsyncResult, Message, Pong, Stderr, Stdout, Stream
+from mhnos_runtime.wire.messages import Detached, FsyncResult, Pong, Stderr, Stdout, Stream
+from mhnos_runtime.wire.parts import Part
 
 # Clients of 1.0 have no handler for these: the same answer follows once more with the type "status".
 ANSWERED_TWICE = (Pong, FsyncResult, Detached)
@@ -14,8 +15,9 @@ ANSWERED_TWICE = (Pong, FsyncResult, Detached)
 _encoder = msgspec.json.Encoder()
 
 
-def encode(message: Message) -> bytes:
-    """One message as UTF-8 JSON, with U+FFFD for what is no Unicode (in file names, for example)."""
+def encode(message: Part) -> bytes:
+    """A message, or a part of one, as UTF-8 JSON, with U+FFFD for what is no Unicode (in file names, for
+    example)."""
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError:

@@ -306,12 +306,14 @@ class ProcessStats(Message, tag="processStats"):
 
 
 class FsyncResult(Message, tag="fsyncResult"):
-    """`results` after a push, `files` after a pull, `error` when `status` is "error"."""
+    """`results` after a push, `files` after a pull, `error` when `status` is "error". `errors`: what a pull
+    left out, and why."""
 
     operation: str
     status: Literal["success", "error"]
     results: PushResults | UnsetType = UNSET
     files: list[FileEntry] | UnsetType = UNSET
+    errors: list[FileFailure] | UnsetType = UNSET
     error: str | UnsetType = UNSET
 
 

@@ -15,6 +15,9 @@ from mhnos_runtime.wire import surrogates
 from mhnos_runtime.wire.messages import MAX_ID_BYTES, Request, RequestId, ServerMessage, Write
 
 _SHOWN_TYPE_CHARACTERS = 200  # of an unknown type in an error: enough to recognise it
+# Of a `type` that is looked at as a value. A known one has 75 bytes at most, with every letter escaped; a
+# longer list is shown by its beginning: half a million numbers take seconds to become a text.
+_MAX_TYPE_BYTES = 4096
 
 
 class WireError(MhnosError):
@@ -96,7 +99,7 @@ def _utf_8(text: str) -> bytes:
 def _parse_slowly(data: bytes) -> Request:
     """For frames that failed: find out why, and accept lone surrogates, which msgspec does not."""
     try:
-        marked = surrogates.mark(data) if b"\\u" in data else data
+        marked = surrogates.mark(data) if b"\\ud" in data or b"\\uD" in data else data
         document = surrogates.replace(marked) if marked != data else data
         envelope = _envelope(marked)
         if not _is_known(envelope.type):
@@ -133,12 +136,14 @@ def _decode(document: bytes, envelope: _Envelope) -> Request:
 
 
 def _is_known(raw_type: Raw | UnsetType) -> bool:
-    value = None if raw_type is UNSET else _loads(raw_type)
+    if raw_type is UNSET or len(memoryview(raw_type)) > _MAX_TYPE_BYTES:
+        return False
+    value = _loads(raw_type)
     return isinstance(value, str) and value in _KNOWN_TYPES
 
 
 def _unknown_type(envelope: _Envelope) -> WireError:
-    shown = "undefined" if envelope.type is UNSET else _javascript_string(_loads(envelope.type))
+    shown = "undefined" if envelope.type is UNSET else _shown_type(bytes(envelope.type))
     if len(shown) > _SHOWN_TYPE_CHARACTERS:
         shown = shown[:_SHOWN_TYPE_CHARACTERS] + "…"
     return WireError(
@@ -146,6 +151,13 @@ def _unknown_type(envelope: _Envelope) -> WireError:
         code="unknown-type",
         request_id=_echoable(envelope.id),
     )
+
+
+def _shown_type(raw_type: bytes) -> str:
+    """As JavaScript shows it; a list or an object of more than _MAX_TYPE_BYTES as its JSON."""
+    if len(raw_type) > _MAX_TYPE_BYTES and raw_type[:1] in (b"[", b"{"):
+        return surrogates.unmark(raw_type[: 4 * _SHOWN_TYPE_CHARACTERS]).decode(errors="ignore")
+    return _javascript_string(_loads(Raw(raw_type)))
 
 
 def _wrong_field(error: msgspec.ValidationError, envelope: _Envelope) -> WireError:

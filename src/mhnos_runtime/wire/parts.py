@@ -26,6 +26,7 @@ RequestId: TypeAlias = Raw | UnsetType
 Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Count: TypeAlias = Offset
+Mtime: TypeAlias = Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 FileContent: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"anyOf": _CONTENT_SCHEMAS})]
 Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
@@ -117,7 +118,7 @@ class FileEntry(Part):
     path: str
     kind: str = msgspec.field(default_factory=lambda: "file")  # a factory: always sent
     content: FileContent | UnsetType = UNSET
-    mtime: Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
+    mtime: Mtime | None = None
 
 
 class ServerStats(Part):

@@ -1,4 +1,4 @@
-"""Frames of RFC 6455 as a server receives them: bytes in, whole messages and control frames out.
+"""Frames of RFC 6455 as a server receives them: bytes in; messages, parts of large ones, control frames out.
 
 Pure: knows no socket, no event loop, and not what messages mean.
 """
@@ -31,15 +31,21 @@ _MASK_BYTES = 4
 _CODE = struct.Struct("!H")
 _MEDIUM, _LONG = struct.Struct("!H"), struct.Struct("!Q")
 
-#: bytes up to SMALL_MESSAGE_BYTES; above, the buffer in which it was gathered: a copy would hold the loop up.
 Payload = bytes | bytearray
 
 
 class Event(NamedTuple):
-    """A whole message (opcode TEXT, valid UTF-8, or BINARY), or a control frame (CLOSE, PING, PONG)."""
+    """A whole message (opcode TEXT, valid UTF-8, or BINARY), or a control frame (CLOSE, PING, PONG).
+
+    A message that may have more than SMALL_MESSAGE_BYTES comes in parts, as they arrive: joined, the payloads
+    with opcode TEXT and BINARY up to one that is `last` are the message; a character may be cut between two.
+    CONTINUATION, with no payload: a fragment of a message was taken that is not whole yet.
+    """
 
     opcode: int
     payload: Payload
+    part: bool = False
+    last: bool = True
 
 
 class Violation(Exception):
@@ -54,7 +60,8 @@ class Parser:
     """feed() what was received, then take next() until it is None.
 
     unmask(mask, data) applies a mask of four bytes in place. No message has more than max_bytes; above
-    SMALL_MESSAGE_BYTES, limit(binary, first HEAD_BYTES) is asked once for each message how many it may have.
+    SMALL_MESSAGE_BYTES, limit(binary, first HEAD_BYTES) is asked once for each message how many it may have;
+    then it is handed out in parts, of which none is kept here.
     Between two calls it holds of what is not in a message yet at most one feed and one header.
     """
 
@@ -79,6 +86,7 @@ class Parser:
         # The message that it belongs to; CONTINUATION: there is none
         self._kind = CONTINUATION
         self._message = bytearray()
+        self._size = 0  # bytes of it so far, of which the last are in _message
         self._bound = 0
         self._asked = False
         self._text: codecs.IncrementalDecoder | None = None
@@ -91,7 +99,10 @@ class Parser:
         self._at = 0
 
     def next(self) -> Event | None:
-        """The next event; None: more has to be fed. Raises Violation, after which nothing may be called."""
+        """The next event; None: more has to be fed. Raises Violation, after which nothing may be called.
+
+        Each call takes one frame at most, or one part of it.
+        """
         while not self._closed:
             if not self._in_frame and not self._header():
                 return None
@@ -99,10 +110,13 @@ class Parser:
                 return self._control()
             if not self._take():
                 return None
-            if self._left == 0:
-                self._in_frame = False
-                if self._final:
-                    return self._whole()
+            self._in_frame = self._left > 0
+            if self._final and not self._in_frame:
+                return self._whole()
+            if self._bound > SMALL_MESSAGE_BYTES:
+                return self._part()
+            if not self._in_frame:
+                return Event(CONTINUATION, b"", last=False)
         return None
 
     # Headers: RFC 6455, 5.2
@@ -156,21 +170,23 @@ class Parser:
         """A frame of a message begins."""
         if self._opcode != CONTINUATION:
             self._kind = self._opcode
+            self._size = 0
             self._bound = min(SMALL_MESSAGE_BYTES, self._max_bytes)
             self._asked = False
-        if len(self._message) + self._left > self._max_bytes:
+        if self._size + self._left > self._max_bytes:
             raise Violation(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
 
     def _take(self) -> bool:
         """Take what is there of the frame's payload; False: there is nothing."""
         most = min(self._left, len(self._data) - self._at)
-        if len(self._message) + self._left > self._bound:
+        if self._size + self._left > self._bound:
             most = self._ask(most)
         if most == 0:
             return self._left == 0
         piece = bytearray(memoryview(self._data)[self._at : self._at + most])
         self._at += most
         self._left -= most
+        self._size += most
         self._unmask(self._mask, piece)
         if self._left:
             turned = most % _MASK_BYTES
@@ -185,14 +201,14 @@ class Parser:
 
     def _ask(self, most: int) -> int:
         """How much may be taken of a message that is to have more than its bound."""
-        missing = HEAD_BYTES - len(self._message)
+        missing = HEAD_BYTES - self._size
         if not self._asked and missing > 0:
             return min(most, missing)
         if not self._asked:
             self._asked = True
             answer = self._limit(self._kind == BINARY, bytes(self._message[:HEAD_BYTES]))
             self._bound = min(answer, self._max_bytes)
-        if len(self._message) + self._left > self._bound:
+        if self._size + self._left > self._bound:
             raise Violation(TOO_BIG, f"a message of more than {self._bound} bytes")
         return most
 
@@ -211,7 +227,12 @@ class Parser:
             # A last frame that is empty ends a character as well.
             _decode(self._text, b"", True)
         self._kind, self._message, self._text = CONTINUATION, bytearray(), None
-        return Event(opcode, message if len(message) > SMALL_MESSAGE_BYTES else bytes(message))
+        return Event(opcode, bytes(message), part=self._bound > SMALL_MESSAGE_BYTES)
+
+    def _part(self) -> Event:
+        """What there is of a message that is handed out as it arrives."""
+        message, self._message = self._message, bytearray()
+        return Event(self._kind, bytes(message), part=True, last=False)
 
     # Control frames: RFC 6455, 5.5
 
