@@ -35,6 +35,8 @@ def start(flags: dict[str, Any]) -> None:
     config.prepare_workspace(settings)
     user = host.choose_user(settings)
     facts, node, no_node = host.check(settings, user)
+    for warning in host.warnings(settings, facts):
+        click.echo(f"mhnos-runtime: {warning}", err=True)
     token_file = ensure_token(settings.state_dir)
     lock_fd = _lock(settings.state_dir)
     listeners = _listen(settings)

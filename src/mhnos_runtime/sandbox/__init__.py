@@ -1,7 +1,7 @@
 """What the host can enforce, what policy asks for, and what follows. Pure but for probe and cgroups."""
 
 from mhnos_runtime.sandbox.facts import Fact, Facts
-from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, view
+from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, reaches_abstract_sockets, view
 from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, Wish, narrow
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "confine",
     "describe",
     "narrow",
+    "reaches_abstract_sockets",
     "view",
 ]

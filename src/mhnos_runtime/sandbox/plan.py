@@ -181,6 +181,15 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
 
 
+def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:
+    """Whether a process reaches the machine's abstract Unix sockets (unix(7)), X11's among them. They have no
+    path, so no mount hides them: they belong to the network namespace, and only Landlock can scope them."""
+    if policy.level == "none":
+        return True
+    own_network = policy.level == "strict" and policy.network != "host"
+    return not own_network and not landlock.scopes(facts.landlock)
+
+
 def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
     """What a process with this policy really gets, for its record."""
 
@@ -203,5 +212,6 @@ def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
         "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
         "landlock": facts.landlock if policy.level != "none" else 0,
         "seccomp": policy.level != "none",
+        "host_abstract_sockets": reaches_abstract_sockets(facts, policy),
         "limits": limits,
     }

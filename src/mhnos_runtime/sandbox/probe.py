@@ -15,6 +15,7 @@ from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, holds
 from mhnos_runtime.sandbox import cgroups, seccomp
 from mhnos_runtime.sandbox.facts import Fact, Facts
 from mhnos_runtime.sandbox.landlock import describe as describe_landlock
+from mhnos_runtime.sandbox.landlock import scopes
 
 _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
@@ -83,6 +84,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),
             _landlock(abi),
+            _scope(abi),
             _seccomp(),
             _libseccomp(library),
             _groups(places, no_places),
@@ -198,6 +200,18 @@ def _landlock(abi: int) -> Fact:
     detail = describe_landlock(abi) if abi else "the kernel has none, or it is switched off"
     how = "a kernel of 5.13 or newer with landlock among its security modules (lsm=landlock,...)"
     return Fact("landlock", bool(abi), detail, "relaxed", how)
+
+
+def _scope(abi: int) -> Fact:
+    if scopes(abi):
+        detail = "Landlock keeps processes from the machine's abstract Unix sockets, also with its network"
+    else:
+        detail = (
+            "Landlock cannot yet keep processes from the machine's abstract Unix sockets, X11's among them: "
+            "strict with network host and relaxed leave them open"
+        )
+    how = "Linux 6.12 or newer; until then MHNOS_NETWORK=loopback or none, in strict"
+    return Fact("abstract socket scope", scopes(abi), detail, "network host, relaxed", how)
 
 
 def _seccomp() -> Fact:
