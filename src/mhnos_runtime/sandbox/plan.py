@@ -153,7 +153,10 @@ def _network(policy: Policy) -> tuple[str, ...]:
 def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
     facts = sandbox.facts
     size = ["--size", str(policy.memory_bytes)] if facts.sized_tmpfs and policy.memory_bytes else []
-    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/tmp"]  # noqa: S108
+    private = ["--perms", "1777", *size, "--tmpfs"]
+    # What is in memory has a size, and nothing else of /dev can be written.
+    options = ["--proc", "/proc", "--dev", "/dev", *private, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    options += [*private, "/tmp"]  # noqa: S108
     options += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108
     for path, target in facts.system:
         options += ["--symlink", target, path] if target else ["--ro-bind", path, path]

@@ -252,7 +252,8 @@ def _groups(places: list[cgroups.Place], reason: str) -> Fact:
     user = "--user " if os.geteuid() else ""
     how = (
         f"run as a systemd service with Delegate=yes, or systemd-run {user}--scope -p Delegate=yes "
-        "mhnos-runtime serve; without, a watchdog looks at memory and tasks"
+        "mhnos-runtime serve; without, a watchdog looks at memory and tasks, from which a process that wants "
+        "to can hide memory"
     )
     return Fact("cgroups", False, reason, "exact limits of memory, tasks and CPU", how)
 
