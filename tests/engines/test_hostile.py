@@ -37,6 +37,7 @@ try lock write PLACE/engines/lock
 try tools write PLACE/engines/.staging/tools/made
 try system write /usr/bin/made
 try signal kill -0 PID
+try privileges sh -c 'grep -q "NoNewPrivs:.0" /proc/self/status'
 """
 #: What the sandbox alone holds: every user of the machine can do it.
 OF_EVERY_USER = {"readable", "open_folder"}
@@ -82,7 +83,7 @@ def check_report(report: str, whom: Confined, *, of_npm: bool = False) -> None:
     rows = dict(line.split() for line in report.splitlines())
     assert rows.pop("uid") == str(whom.user[0])
     out = {name for name, outcome in rows.items() if outcome == "out"}
-    assert len(rows) == 13
+    assert len(rows) == 14
     # npm needs the settings.
     assert out == (set() if whom.bubblewrap else OF_EVERY_USER) | ({"copied_settings"} if of_npm else set())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -43,6 +44,12 @@ _CAFILE = re.compile(r"^\s*cafile\s*=\s*\"?([^\"\n]+?)\"?\s*$", re.MULTILINE)
 _GLOBAL = "--globalconfig="
 #: seconds for what was killed to be gone, on a busy machine
 _GONE_SECONDS = 30.0
+_LOOK_SECONDS = 0.02
+# linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class Confined:
             "env": {"PATH": _PATH, **environment},
         }
         if not self.bubblewrap:
-            return Start([*argv], options)
+            return Start([*argv], {**options, "preexec_fn": _without_new_privileges})
         shown = [*self._shown(), "--ro-bind", str(store), str(store)]
         for folder in writable:
             shown += ["--bind", str(folder), str(folder)]
@@ -131,18 +138,20 @@ class Confined:
         os.chown(folder, *self.user)
 
     def end(self) -> None:
-        """End whatever of the user's runs still. Raises InstallFailed where something does not end."""
+        """End whatever of the user's runs still, which no fork escapes: this is one signal to all (kill(2)).
+        Raises InstallFailed where something does not end."""
+        subprocess.run(
+            ["/bin/sh", "-c", "kill -9 -1"],
+            user=self.user[0],
+            group=self.user[1],
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
         until = time.monotonic() + _GONE_SECONDS
         while running(self.user[0]):
-            subprocess.run(
-                ["/bin/sh", "-c", "kill -9 -1"],
-                user=self.user[0],
-                group=self.user[1],
-                extra_groups=[],
-                cwd="/",
-                capture_output=True,
-                check=False,
-            )
+            time.sleep(_LOOK_SECONDS)
             if time.monotonic() > until:
                 raise InstallFailed(
                     f"what npm started as uid {self.user[0]} does not end",
@@ -201,6 +210,11 @@ def running(uid: int) -> list[int]:
     return found
 
 
+def _without_new_privileges() -> None:
+    """As bubblewrap does: no set-user-ID program gives the user more than it has."""
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def _filter(program: str) -> int:
     fd = os.memfd_create("filter", os.MFD_CLOEXEC)
     os.write(fd, base64.b64decode(program))
@@ -233,7 +247,7 @@ def _settings(variables: Mapping[str, str], home: Path, own_global: str) -> tupl
             kept[name] = str(copy)
     for name, text in texts.items():
         if text:
-            (home / name).write_text(text)
+            (home / name).write_text(text, errors="surrogateescape")
     return {**kept, "HOME": str(home), "TMPDIR": str(home)}, str(home / "npmrc") if texts["npmrc"] else ""
 
 
