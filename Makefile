@@ -69,7 +69,7 @@ $(STAMPS)/sandbox: $(STAMPS)/venv
 
 # Node.js comes with the environment, and as an engine where processes cannot enter that. Without these the rest works, so
 # a failure stops nothing; a Ctrl-C does. Once: what is removed does not come back; where it failed the next start tries again.
-$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime
+$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime $(STAMPS)/sandbox
 	@$(BIN)/mhnos-runtime engines install --needed node workerd && touch $@ || { [ $$? = 1 ] && \
 		echo "Going on without it. Later: $(BIN)/mhnos-runtime engines install --needed node workerd" >&2; }
 

@@ -28,7 +28,8 @@ cp "$here"/{install.sh,mhnos-runtime,mhnos-runtime.service,environment,config.to
 bundled=$("$python" -c 'import ensurepip, os; print(os.path.dirname(ensurepip.__file__) + "/_bundled")')
 find /usr/share/python-wheels "$bundled" -name 'pip-*.whl' -exec cp {} "$bundle/wheels/" \; -quit 2>/dev/null || true
 
-# The engines, as they are installed: their packages come from a registry.
+# The engines, as they are installed: their packages come from a registry. Root's npm is another user, who has to get there.
+chmod 711 "$work"
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install --no-index --no-deps \
     --find-links "$bundle/wheels" --require-hashes -r "$root/requirements/runtime.txt"

@@ -65,6 +65,12 @@ def usage(os_pid: int) -> Usage | None:
     )
 
 
+def rss_bytes(os_pid: int) -> int:
+    """What one process has mapped and is in memory; 0 when it is gone."""
+    row = _stat(os_pid)
+    return 0 if row is None else row.rss_bytes
+
+
 def _stat(os_pid: int) -> Usage | None:
     try:
         with open(f"/proc/{os_pid}/stat", "rb") as file:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.cli.confined import confined as as_whom
 from mhnos_runtime.cli.node import find_npm
 from mhnos_runtime.engines import Engine, EngineStore, Spec
 from mhnos_runtime.engines.change import Change
+from mhnos_runtime.engines.confined import Confined
+from mhnos_runtime.sandbox.probe import probe
 from tests.engines.registry import Registry
 
 
@@ -41,12 +44,24 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def can_sandbox() -> bool:
+    return probe(None).namespaces
+
+
 @pytest.fixture
-def install(npm: tuple[str, ...]) -> Callable[..., Engine]:
+def confined(can_sandbox: bool) -> Iterator[Confined | None]:
+    """As whom npm runs here: where root cannot be given a sandbox, as the user of its own alone."""
+    with as_whom(can_sandbox) as whom:
+        yield whom
+
+
+@pytest.fixture
+def install(npm: tuple[str, ...], confined: Confined | None) -> Callable[..., Engine]:
     """Install an engine in a folder by the catalogue that has it alone."""
 
     def do(spec: Spec, folder: Path, stall_seconds: float = 30, machine: str = "") -> Engine:
-        with Change(EngineStore(folder, machine=machine, catalogue={spec.name: spec})) as change:
+        with Change(EngineStore(folder, machine=machine, catalogue={spec.name: spec}), confined) as change:
             return change.install(spec.name, npm, stall_seconds=stall_seconds)
 
     return do

@@ -73,6 +73,7 @@ class Registry:
         self.altered: set[str] = set()
         self.absent: set[str] = set()
         self.deaf = False
+        self.authorizations: set[str | None] = set()
         self._tarballs: dict[str, dict[str, bytes]] = {}
         self._manifests: dict[str, dict[str, Any]] = {}
         registry = self
@@ -123,6 +124,7 @@ class Registry:
         }
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.authorizations.add(request.headers["Authorization"])
         name, _, file = request.path.strip("/").partition("/-/")
         if self.deaf or (file and name not in self.open_anyway and not self.gate.is_set()):
             self.waiting.set()

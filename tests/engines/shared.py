@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mhnos_runtime.engines import EngineStore
+from mhnos_runtime.sandbox.probe import probe
 
 
 def shared_folder() -> Path:
@@ -28,6 +29,8 @@ def shared_store(*names: str) -> EngineStore:
         # One of the tests that run side by side installs, the others wait.
         fcntl.flock(turn, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "mhnos_runtime", "engines", "install"]
+        if not probe(None).namespaces:
+            command.append("--no-sandbox")
         done = subprocess.run(
             [*command, "--engines-dir", str(store.folder), *names], capture_output=True, text=True
         )

@@ -117,12 +117,27 @@ def test_an_npm_that_is_too_old_is_passed_over(place: Path, monkeypatch: pytest.
 
 
 def test_an_engine_that_says_nothing_is_passed_over(
-    store: EngineStore, install: Install, node_spec: Spec
+    store: EngineStore, install: Install, node_spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = install(node_spec, store.folder)
     engine.program.write_bytes(engine.program.read_bytes().replace(b"echo v", b"exit 1"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert store.find("node") is not None
     assert find_node(None, store)[0] != str(engine.program)
+
+
+def test_root_does_not_start_an_engine_to_ask_for_its_version(
+    store: EngineStore, install: Install, node_spec: Spec, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start of root's runtime ran the program that npm had brought, as root."""
+    engine = install(node_spec, store.folder)
+    program = engine.program.read_bytes()
+    harm = b"#!/bin/sh\n: > ran\n"
+    engine.program.write_bytes(harm + b"#" * (len(program) - len(harm)))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert find_node(None, store) == (str(engine.program), "")
+    assert not (place / "ran").exists()
 
 
 def test_engines_that_processes_could_write_stop_the_start(place: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import select
 import termios
+import tracemalloc
 import tty
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from mhnos_runtime.errors import LimitReached
-from mhnos_runtime.process.input import MAX_QUEUED_BYTES, InputQueue
+from mhnos_runtime.errors import InvalidRequest, LimitReached
+from mhnos_runtime.process.input import MAX_PARTS, MAX_QUEUED_BYTES, InputQueue
+from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 
@@ -126,11 +128,71 @@ def test_the_queue_is_bounded_and_takes_all_or_nothing(pipe: Pair) -> None:
     with pytest.raises(LimitReached) as refused:
         fill()
     assert (refused.value.code, refused.value.retry) == ("input-full", True)
-    assert MAX_QUEUED_BYTES - 100_000 <= accepted <= MAX_QUEUED_BYTES + 100_000 + 65536
+    assert MAX_QUEUED_BYTES - 100_000 <= accepted <= MAX_QUEUED_BYTES + 65536
     pipe.queue.write(b"y")  # what fits still does
     assert pipe.read_all() == b"x" * accepted + b"y"
     pipe.queue.write(b"again")
     assert pipe.read() == b"again"
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_the_first_write_is_bounded_too(pipe: Pair, waiting: bool, numbered: bool) -> None:
+    """Whatever found an empty queue was kept, however large: five writes into five processes took 300 MB."""
+    slot = [0] * 4
+    client = ClientInput(slot) if numbered else None
+    if waiting:
+        pipe.queue.write(b"x" * 70_000, client)
+    with pytest.raises(InvalidRequest) as refused:
+        pipe.queue.write(bytes(MAX_QUEUED_BYTES + 1), client)
+    assert (refused.value.code, refused.value.retry) == ("too-large", False)
+    assert refused.value.hint
+    assert pipe.read_all() == b"x" * (70_000 if waiting else 0)
+    pipe.queue.write(bytes(MAX_QUEUED_BYTES), client)
+    assert pipe.read_all() == bytes(MAX_QUEUED_BYTES)
+    assert slot[1:3] == ([MAX_QUEUED_BYTES + 70_000 * waiting, 0] if numbered else [0, 0])
+
+
+def test_what_would_exceed_the_bound_is_refused_whole(pipe: Pair) -> None:
+    """Not even the part of it that the pipe has room for is written."""
+    client = ClientInput(slot := [0] * 4)
+    pipe.queue.write(b"x" * 65536, client)
+    pipe.queue.write(b"x" * 10, client)
+    pipe.read(4096)  # there is room in the pipe, and the event loop has not turned yet
+    with pytest.raises(LimitReached):
+        pipe.queue.write(bytes(MAX_QUEUED_BYTES), client)
+    assert slot[1] == 65536
+    assert pipe.read_all() == b"x" * (65536 + 10 - 4096)
+
+
+def test_single_bytes_take_no_more_than_they_are(pipe: Pair) -> None:
+    """Each waited for itself, with some 300 bytes of its own: 1 MiB of keys took 300 MB."""
+    pipe.queue.write(b"x" * 65536)
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            pipe.queue.write(b"y")
+        assert tracemalloc.get_traced_memory()[0] < 300_000
+    finally:
+        tracemalloc.stop()
+    assert pipe.read_all() == b"x" * 65536 + b"y" * 100_000
+
+
+def test_clients_that_take_turns_are_bounded(pipe: Pair) -> None:
+    """What different clients typed cannot be joined, since each is told of its own bytes."""
+    clients = [ClientInput([0] * 4), ClientInput([0] * 4)]
+    pipe.queue.write(b"x" * 65536)
+
+    def take_turns() -> None:
+        for number in range(2 * MAX_PARTS):
+            pipe.queue.write(b"y", clients[number % 2])
+
+    with pytest.raises(LimitReached) as refused:
+        take_turns()
+    assert refused.value.code == "input-full"
+    typed = pipe.read_all()
+    assert len(typed) == 65536 + MAX_PARTS
+    assert sum(client.typed for client in clients) == MAX_PARTS
 
 
 @pytest.mark.parametrize("waiting", [False, True])

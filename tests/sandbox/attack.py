@@ -9,6 +9,7 @@ import sys
 
 import attack_files
 import attack_kernel
+import attack_memory
 from attack_tools import F
 
 
@@ -16,8 +17,8 @@ def main():
     F.update(json.loads(sys.argv[2]))
     try:
         name = sys.argv[1]
-        found = getattr(attack_files, name, None) or getattr(attack_kernel, name)
-        found = found()
+        module = next(each for each in (attack_files, attack_kernel, attack_memory) if hasattr(each, name))
+        found = getattr(module, name)()
     except (OSError, StopIteration, ValueError, MemoryError) as error:
         print("HELD %s: %s" % (type(error).__name__, error))
     else:

@@ -146,7 +146,30 @@ ATTEMPTS = (
     Attempt("raise_priority", HELD, HELD, HELD),
     Attempt("real_time", HELD, HELD, HELD),
     Attempt("lock_memory", HELD, HELD, HELD),
+    Attempt("exhaust_terminals", HELD, OUT, OUT),
+    # Memory that is not mapped, where a control group counts it; see WATCHED for where none does
+    Attempt("fill_shared_memory", HELD, HELD, HELD),
+    Attempt("fill_temporary_folder", HELD, ANY, ANY),
+    Attempt("fill_both_halfway", HELD, ANY, ANY),
+    Attempt("fill_device_folder", HELD, HELD, HELD),
+    Attempt("fill_memory_file", HELD, HELD, HELD),
+    Attempt("fill_memory_files_of_child", HELD, HELD, HELD),
+    Attempt("hide_shared_mapping", HELD, HELD, HELD),
+    Attempt("leave_shared_memory", HELD, OUT, OUT),
 )
+
+#: The same where the supervisor looks itself, since no control group can be used.
+WATCHED = (
+    Attempt("fill_shared_memory", HELD, OUT, OUT),
+    Attempt("fill_temporary_folder", HELD, ANY, ANY),
+    Attempt("fill_both_halfway", HELD, ANY, ANY),
+    Attempt("fill_device_folder", HELD, HELD, HELD),
+    Attempt("fill_memory_file", HELD, HELD, HELD),
+    Attempt("fill_memory_files_of_child", HELD, HELD, HELD),
+    Attempt("hide_shared_mapping", OUT, OUT, OUT),
+)
+#: Those whose outcome it decides who counts memory.
+OF_MEMORY = frozenset(attempt.name for attempt in WATCHED)
 
 #: What only the host's network leads to: held with any narrower one.
 NETWORK = frozenset(

@@ -34,6 +34,8 @@ FLAGS = (
     *("--kill-grace-seconds", "0.5", "--max-tasks", str(TASKS), "--max-memory", str(MEMORY)),
     *("--max-file-size", str(FILE_BYTES), "--max-processes", "200", "--allow-host", "127.0.0.1"),
 )
+#: Makes the runtime believe that the kernel has no control group that it may use: it looks itself then.
+BLIND = {"PYTHONPATH": str(SOURCES / "no_cgroups")}
 #: What processes must never see.
 SERVER_SECRET = "secret-of-the-server-" + secrets.token_hex(8)
 
@@ -70,6 +72,13 @@ class Arena:
     clients: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     client: Client | None = None
     landlock: int = 0
+    counted_by: str = ""
+
+    @property
+    def small_shared_memory(self) -> bool:
+        """Whether the machine's own /dev/shm holds less than what an attempt puts there, as in containers."""
+        found = os.statvfs("/dev/shm")
+        return found.f_bavail * found.f_frsize < 2 * MEMORY
 
     async def run(self, kind: str, command: str, *args: str, **options: Any) -> tuple[str, dict[str, Any]]:
         """(all output, exit message) of a process on pipes."""
@@ -120,8 +129,8 @@ class Targets:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arena(request: pytest.FixtureRequest, facts: Facts) -> AsyncIterator[Arena]:
-    """One server for all attempts at one level with one network."""
-    level, network = request.param
+    """One server for all attempts at one level with one network; "blind": without control groups."""
+    level, network, *blind = request.param
     require(facts, level)
     folder = place()
     outside = folder / "outside"
@@ -129,7 +138,9 @@ async def arena(request: pytest.FixtureRequest, facts: Facts) -> AsyncIterator[A
     outside.chmod(0o777)
     targets = Targets(outside)
     flags = ("--sandbox", level, "--network", network, *FLAGS)
-    server = TestServer(folder / "server", *flags, environment={"A_SECRET": SERVER_SECRET})
+    server = TestServer(
+        folder / "server", *flags, environment={"A_SECRET": SERVER_SECRET, **(BLIND if blind else {})}
+    )
     try:
         async with server, opened(server, level, network, outside, targets) as arena:
             yield arena
@@ -154,6 +165,7 @@ async def opened(
         await client.text(victim, "up")
         (row,) = (await client.ask("list"))["processes"]
         uid = row["isolation"]["uid"]
+        arena.counted_by = row["isolation"]["limits"]["memory"]
         for name, mode in (("secret", 0o644), ("other", 0o666), ("owned", 0o644)):
             (outside / name).write_text("what lies outside")
             (outside / name).chmod(mode)
@@ -176,6 +188,8 @@ async def opened(
             "udp_port": targets.udp.getsockname()[1],
             "abstract": targets.abstract,
             "tasks": TASKS,
+            "memory": MEMORY,
+            "shm_dev": os.stat("/dev/shm").st_dev,
             "file_bytes": FILE_BYTES,
         }
         yield arena

@@ -71,6 +71,17 @@ def test_doctor_tells_what_the_probe_found(facts: Facts) -> None:
     assert "bubblewrap" in run("doctor").stdout
 
 
+def test_doctor_says_what_an_older_landlock_leaves_open() -> None:
+    """Before Linux 6.12 a process with the machine's network reaches its abstract sockets."""
+    old = str(Path(__file__).parent / "old_landlock")
+    told = json.loads(run("doctor", "--json", PYTHONPATH=old).stdout)
+    (row,) = [row for row in told["facts"] if row["name"] == "abstract socket scope"]
+    assert row["found"] is False
+    assert "X11" in row["detail"]
+    assert "MHNOS_NETWORK=loopback" in row["how"]
+    assert "abstract socket scope is missing" in run("doctor", PYTHONPATH=old).stdout
+
+
 def test_without_bubblewrap(folder: Path) -> None:
     done = run("doctor", "--json", PATH=folder_with(folder, "true"), MHNOS_SANDBOX="strict")
     told = json.loads(done.stdout)

@@ -12,7 +12,7 @@ import pytest
 
 from mhnos_runtime.sandbox.facts import Facts
 from mhnos_runtime.testing import TestServer
-from tests.sandbox.conftest import require
+from tests.sandbox.conftest import BLIND, require
 from tests.server.client import Client, Message, connect, eventually
 
 MEMORY = 128 << 20
@@ -25,8 +25,6 @@ kept = []
 while True:
     kept.append(bytearray(os.urandom(1)) * (4 << 20))
 """
-#: Where the kernel has no control group that the runtime may use, the supervisor looks itself.
-BLIND = {"PYTHONPATH": str(Path(__file__).parent / "no_cgroups")}
 
 
 @asynccontextmanager

@@ -292,7 +292,7 @@ async def test_input_to_a_process_that_does_not_read_is_bounded(client: Client, 
         if message["type"] == "error":
             break
         accepted += len(block)
-        assert accepted <= 4 << 20
+        assert accepted <= 2 << 20
     assert (message["code"], message["retry"], message["pid"]) == ("input-full", True, pid)
     assert accepted >= 1 << 20
     await newer.until_id(accepted)
@@ -305,6 +305,21 @@ async def test_input_to_a_process_that_does_not_read_is_bounded(client: Client, 
     await newer.send("closeStdin", pid=pid)
     await newer.exit(pid)
     assert newer.output(pid).split()[-1] == str(accepted)
+
+
+async def test_input_that_finds_nothing_waiting_is_bounded_too(client: Client, newer: Client) -> None:
+    """The first write was always kept: five of 60 MB took 300 MB of the server's memory."""
+    pid = await newer.run("trap 'exec wc -c' USR1; echo up; while :; do sleep 0.01; done", pty=False)
+    await newer.text(pid, "up\n")
+    await client.send("write", pid=pid, data="x" * ((1 << 20) + 1))
+    error = await client.until("error")
+    assert (error["code"], error["retry"]) == ("too-large", False)
+    await client.send("write", pid=pid, data="x" * (1 << 20))
+    await client.quiet()
+    await newer.send("kill", pid=pid, signal="SIGUSR1")
+    await newer.send("closeStdin", pid=pid)
+    await newer.exit(pid)
+    assert newer.output(pid).split()[-1] == str(1 << 20)
 
 
 async def test_a_write_to_a_process_that_has_ended(client: Client) -> None:

@@ -27,6 +27,11 @@ _NO_NPM = "pip install 'mhnos-runtime[node]' brings one; or install Node.js with
 
 _dir = click.option("--engines-dir", metavar="DIR", type=click.Path(), help="The folder of engines.")
 _names = click.Choice(list(CATALOGUE))
+_no_sandbox = click.option(
+    "--no-sandbox",
+    is_flag=True,
+    help="As root: run npm as a user of its own outside of a sandbox, where none can be made.",
+)
 
 
 @click.group(short_help="Install, update and remove Node.js, workerd and OpenClaw.")
@@ -92,25 +97,28 @@ def _row(store: EngineStore, name: str) -> dict[str, Any]:
 @engines.command(short_help="Install engines.")
 @click.argument("names", metavar="NAME...", type=_names, nargs=-1, required=True)
 @click.option("--needed", is_flag=True, help="Leave node out where processes can use one that is there.")
+@_no_sandbox
 @_dir
-def install(names: Sequence[str], needed: bool, engines_dir: str | None) -> None:
+def install(names: Sequence[str], needed: bool, no_sandbox: bool, engines_dir: str | None) -> None:
     """Install engines: node, workerd, openclaw. What is installed already is left as it is. With openclaw
     comes node, unless this machine has a Node.js that is new enough for it.
 
-    Ctrl-C is safe at any time; what was downloaded is kept for the next attempt.
+    Ctrl-C is safe at any time; what was downloaded is kept for the next attempt. Where root installs, npm
+    runs as a user of its own in a sandbox, and what it brought is checked and becomes root's.
 
     \b
     Examples:
       mhnos-runtime engines install workerd
       mhnos-runtime engines install node workerd openclaw
     """
-    _bring(store_of(engines_dir), names, needed)
+    _bring(store_of(engines_dir), names, needed, not no_sandbox)
 
 
 @engines.command(short_help="Bring installed engines to the versions that this runtime pins.")
 @click.argument("names", metavar="[NAME...]", type=_names, nargs=-1)
+@_no_sandbox
 @_dir
-def update(names: Sequence[str], engines_dir: str | None) -> None:
+def update(names: Sequence[str], no_sandbox: bool, engines_dir: str | None) -> None:
     """Bring engines to the versions that this runtime pins: the named ones, else all that are installed.
     Processes that run go on with the version that they were started with.
 
@@ -126,7 +134,7 @@ def update(names: Sequence[str], engines_dir: str | None) -> None:
             raise _not_installed(name)
     if not chosen:
         print("no engine is installed")
-    _bring(store, chosen)
+    _bring(store, chosen, sandbox=not no_sandbox)
 
 
 @engines.command(short_help="Remove engines.")
@@ -160,8 +168,10 @@ def _not_installed(name: str) -> Exception:
     return missing(name)
 
 
-def _bring(store: EngineStore, names: Sequence[str], needed: bool = False) -> None:
-    """Install what is not current of these, and what they need in turn. needed: as in `install`."""
+def _bring(store: EngineStore, names: Sequence[str], needed: bool = False, sandbox: bool = True) -> None:
+    """Install what is not current of these, and what they need in turn. needed: as in `install`. sandbox:
+    whether root's npm has to be in one."""
+    from mhnos_runtime.cli.confined import confined
     from mhnos_runtime.cli.node import find_node, find_npm
     from mhnos_runtime.engines.change import Change
     from mhnos_runtime.errors import InstallFailed
@@ -173,7 +183,7 @@ def _bring(store: EngineStore, names: Sequence[str], needed: bool = False) -> No
             print(f"{name} {store.catalogue[name].version} is installed")
     if not absent:
         return
-    with _interruptible(), Change(store) as change:
+    with _interruptible(), confined(sandbox) as whom, Change(store, whom) as change:
         for name in sorted(absent, key=list(store.catalogue).index):
             range_ = store.catalogue[name].node_range
             with _Shown(store.catalogue[name], "starting npm") as shown:

@@ -17,7 +17,7 @@ from mhnos_runtime.config import ConfigError, Settings
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.ownfiles import Item, Trust, Whom
 from mhnos_runtime.process.plan import DEFAULT_PATH
-from mhnos_runtime.sandbox import Facts
+from mhnos_runtime.sandbox import Facts, Policy, reaches_abstract_sockets
 from mhnos_runtime.sandbox.plan import writable
 from mhnos_runtime.sandbox.policy import OFFERED
 from mhnos_runtime.sandbox.probe import probe, reachable
@@ -169,6 +169,22 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
     if level != "none":
         _check_entry(settings, user)
     return facts, node, no_node
+
+
+def warnings(settings: Settings, facts: Facts) -> list[str]:
+    """What the level that is set does not keep processes from on this machine, and would on another."""
+    policy = Policy(settings.sandbox, settings.network)
+    if settings.sandbox == "none" or not reaches_abstract_sockets(facts, policy):
+        return []
+    way_out = "--network loopback or none" + (
+        " with --sandbox strict" if settings.sandbox != "strict" else ""
+    )
+    text = (
+        "warning: processes can connect to this machine's abstract Unix sockets, X11's among them: only "
+        f"Landlock ABI 6 (Linux 6.12) keeps them from those, and here is ABI {facts.landlock}; "
+        f"{way_out} does so too"
+    )
+    return [text]
 
 
 def path_for(user: User) -> str:

@@ -31,12 +31,12 @@ def find_node(
     user: who runs it. engines: where installed ones are.
     """
     found: list[str] = []
-    for path in _nodes(engines):
+    for path, known in _nodes(engines):
         closed = reachable(path, user) if user is not None else ""
         if closed:
             found.append(f"{path} is behind {closed}, which the user of processes cannot enter")
             continue
-        version = _version(path)
+        version = parse(known) if known else _version(path)
         if version is not None and allows(wanted, version):
             return path, ""
         if version is not None:
@@ -107,16 +107,18 @@ def _for_people(wanted: str) -> str:
     return f"{simple} or newer" if simple.isdigit() else wanted
 
 
-def _nodes(engines: EngineStore | None) -> Iterator[str]:
+def _nodes(engines: EngineStore | None) -> Iterator[tuple[str, str]]:
+    """(path, version), or "" for a version that is not known. Root starts nothing that npm brought: an engine
+    was started when it was installed."""
     installed = engines.find("node") if engines is not None else None
     if installed is not None:
-        yield str(installed.program)
+        yield str(installed.program), installed.version if os.geteuid() == 0 else ""
     own = shutil.which("node")
     if own is not None:
-        yield own
+        yield own, ""
     wheel = _wheel()
     if wheel is not None and (wheel / "bin" / "node").exists():
-        yield str(wheel / "bin" / "node")
+        yield str(wheel / "bin" / "node"), ""
 
 
 def _npms() -> Iterator[tuple[str, str]]:

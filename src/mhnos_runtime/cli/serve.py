@@ -40,6 +40,8 @@ def start(flags: dict[str, Any]) -> None:
     own = host.trust(settings, user, config.config_files(flags))
     host.check_own_files(own, settings.sandbox)
     facts, node, no_node = host.check(settings, user)
+    for warning in host.warnings(settings, facts):
+        click.echo(f"mhnos-runtime: {warning}", err=True)
     token_file = ensure_token(settings.state_dir)
     known = learn(token_file)
     lock_fd = _lock(settings.state_dir)

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mhnos_runtime.engines import npm
+from mhnos_runtime.engines import custody, npm
 from mhnos_runtime.engines.catalogue import Spec
+from mhnos_runtime.engines.confined import Confined, Start, plain
 from mhnos_runtime.engines.npm import Progress
 from mhnos_runtime.engines.store import MARKER, Engine, EngineStore
 from mhnos_runtime.engines.usage import users
@@ -27,16 +28,20 @@ from mhnos_runtime.errors import InstallFailed
 _FIRST_START_SECONDS = 60
 #: The new one, and the one that processes may still be using.
 _KEPT_VERSIONS = 2
+#: bytes of npm's account of what it installed; OpenClaw's takes a tenth
+_ACCOUNT_BYTES = 16 << 20
 
 
 class Change:
     """The right to change a store: a context manager that one command at a time can enter.
 
-    Raises InstallFailed, also from entering: code "engines-busy" where another command has it.
+    Raises InstallFailed, also from entering: code "engines-busy" where another command has it. confined: as
+    whom npm and what it brings run where root installs; what comes of it is root's all the same.
     """
 
-    def __init__(self, store: EngineStore) -> None:
+    def __init__(self, store: EngineStore, confined: Confined | None = None) -> None:
         self._store = store
+        self._confined = confined
         self._lock_fd = -1
         self._staging = store.folder / ".staging"
         self._trash = store.folder / ".trash"
@@ -85,14 +90,7 @@ class Change:
         with _usable(self._store.folder):
             self._check_space(spec)
             try:
-                fetch = partial(
-                    npm.install,
-                    npm_command,
-                    cache=self._cache,
-                    progress=progress,
-                    keep_open=(self._lock_fd,),
-                    stall_seconds=stall_seconds,
-                )
+                fetch = partial(self._fetch, npm_command, progress, stall_seconds)
                 engine = self._make(spec, fetch, node)
             except InstallFailed as failed:
                 if failed.code == "no-space":
@@ -122,7 +120,8 @@ class Change:
 
     def _lock(self) -> int:
         path = self._store.folder / "lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        # npm inherits it, which is to write nothing there.
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -135,8 +134,8 @@ class Change:
                 hint="wait until it has ended, then run the same again",
                 retry=True,
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()}\n")
         return fd
 
     def _check_space(self, spec: Spec) -> None:
@@ -150,48 +149,106 @@ class Change:
                 hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
             )
 
+    def _fetch(
+        self,
+        command: Sequence[str],
+        progress: Callable[[Progress], None],
+        stall_seconds: float,
+        draft: Path,
+        total: int,
+    ) -> None:
+        start, home = plain, self._staging / "npm"
+        if self._confined is not None:
+            confined = self._confined
+            if self._cache.exists() and self._cache.stat().st_uid != confined.user[0]:
+                self._discard(self._cache)  # another user's, who may not exist any more
+            confined.give(self._cache)
+            home.mkdir()
+            command, environment = confined.npm(command, home, self._staging / "tools")
+            confined.give(home, 0o700)
+            writable = (draft, self._cache, home)
+
+            def start(argv: Sequence[str]) -> Start:
+                return confined.start(argv, environment, self._store.folder, writable, network=True)
+
+        try:
+            npm.install(
+                command,
+                draft,
+                cache=self._cache,
+                total=total,
+                progress=progress,
+                keep_open=(self._lock_fd,),
+                stall_seconds=stall_seconds,
+                start=start,
+            )
+        finally:
+            if self._confined is not None:
+                self._confined.end()
+                self._discard(home)
+
     def _make(self, spec: Spec, fetch: Callable[..., None], node: str) -> Engine:
         draft = self._staging / spec.name
         self._discard(draft)
         _make_public(draft)
+        if self._confined is not None:
+            self._confined.give(draft)
         for each, text in spec.manifests(self._store.machine).items():
             (draft / each).write_text(text)
             (draft / each).chmod(0o644)
         wanted = spec.packages(self._store.machine)
-        fetch(draft, total=len(wanted))
+        fetch(draft=draft, total=len(wanted))
+        custody.check(draft)
         absent = _absent(draft, wanted)
         if absent:
             raise _incomplete(spec, absent)
         program = draft / "node_modules" / spec.package[self._store.machine] / spec.program
-        self._start_once(spec, program, node)
+        self._start_once(spec, draft, program, node)
+        custody.take(draft)
         return self._put_in_place(spec, draft, program)
 
-    def _start_once(self, spec: Spec, program: Path, node: str) -> None:
+    def _start_once(self, spec: Spec, draft: Path, program: Path, node: str) -> None:
         """Whether it runs here at all. OpenClaw also finishes its installation then, which it cannot later,
         when its folder is read-only and it runs as somebody else."""
         home = self._staging / "home"
         _make_public(home)
-        command = [node, str(program)] if spec.script else [str(program)]
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "TMPDIR": str(home)}
         try:
-            done = subprocess.run(
-                [*command, "--version"],
-                cwd=home,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                umask=0o022,
-                timeout=_FIRST_START_SECONDS,
-                check=False,
-            )
+            if not spec.script:
+                _check_format(program)
+            with self._first_start(draft, home, [node] if spec.script else [], program) as how:
+                done = subprocess.run(
+                    how.argv,
+                    cwd=home,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    umask=0o022,
+                    timeout=_FIRST_START_SECONDS,
+                    check=False,
+                    pass_fds=how.passed,
+                    **how.options,
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _no_build(spec, f"cannot be started on this machine: {error}") from None
+        finally:
+            if self._confined is not None:
+                self._confined.end()
         if done.returncode:
             told = (done.stderr or done.stdout).strip().splitlines()
             detail = told[-1] if told else f"it ended with {done.returncode}"
             raise _no_build(spec, f"cannot be started on this machine: {detail}")
+
+    def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Start:
+        environment = {"HOME": str(home), "TMPDIR": str(home)}
+        command = [*interpreter, str(program), "--version"]
+        confined = self._confined
+        if confined is None:
+            path = os.environ.get("PATH", os.defpath)
+            return Start(command, {"env": {"PATH": path, **environment}})
+        confined.give(home)
+        command = [*(confined.readable(node, self._staging / "tools") for node in interpreter), *command[-2:]]
+        return confined.start(command, environment, self._store.folder, (home, draft), network=False)
 
     def _put_in_place(self, spec: Spec, draft: Path, program: Path) -> Engine:
         size = _size(draft)
@@ -267,10 +324,22 @@ def _size(folder: Path) -> int:
 def _absent(draft: Path, wanted: Mapping[str, str]) -> list[str]:
     """What the lock has and npm did not install: it skips optional packages that it cannot get."""
     try:
-        installed = json.loads((draft / "node_modules" / ".package-lock.json").read_text())["packages"]
-    except (OSError, ValueError, KeyError):
-        installed = {}
-    return [path for path, version in wanted.items() if installed.get(path, {}).get("version") != version]
+        with (draft / "node_modules" / ".package-lock.json").open("rb") as file:
+            installed = json.loads(file.read(_ACCOUNT_BYTES))["packages"]
+        return [path for path, version in wanted.items() if installed.get(path, {}).get("version") != version]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return list(wanted)
+
+
+def _check_format(program: Path) -> None:
+    """Raises OSError for what is no program of this machine: an interpreter of commands, which bubblewrap
+    would give it to (execvp(3)), may take it for an empty script, and succeed."""
+    with program.open("rb") as file, open("/proc/self/exe", "rb") as own:
+        theirs, ours = file.read(20), own.read(20)
+    # Class, byte order and machine (elf(5)).
+    same = theirs[:6] == ours[:6] and theirs[18:20] == ours[18:20]
+    if not theirs.startswith(b"#!") and not same:
+        raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC), str(program))
 
 
 def _incomplete(spec: Spec, absent: Sequence[str]) -> InstallFailed:

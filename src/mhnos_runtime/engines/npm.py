@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mhnos_runtime.engines.confined import Start, plain
 from mhnos_runtime.errors import InstallFailed
 
 _OPTIONS = (
@@ -36,7 +37,7 @@ _TICK_SECONDS = 0.2
 _KEPT_LINES = 40
 
 _FETCHED = re.compile(r"npm http (?:fetch GET 200|cache) \S+\.tgz\b")
-_ERROR = re.compile(r"npm (?:error|ERR!) ?(.*)")
+_ERROR = re.compile(r"(?:npm (?:error|ERR!)|bwrap:) ?(.*)")
 
 _UNREACHABLE = frozenset(
     (
@@ -84,31 +85,34 @@ def install(
     progress: Callable[[Progress], None],
     keep_open: Sequence[int] = (),
     stall_seconds: float = STALL_SECONDS,
+    start: Callable[[Sequence[str]], Start] = plain,
 ) -> None:
     """Fill folder/node_modules as folder/package-lock.json says. Raises InstallFailed.
 
     progress is called five times a second. keep_open: descriptors that live as long as npm does, also when
-    this process is killed.
+    this process is killed. start: as whom, and in what sandbox.
     """
     try:
-        process = subprocess.Popen(
-            [*npm, "ci", *_OPTIONS, f"--cache={cache}"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=tuple(keep_open),
-            # Ctrl-C comes here, and is passed on below.
-            process_group=0,
-            # Whoever processes run as has to be able to read it.
-            umask=0o022,
-        )
+        with start([*npm, "ci", *_OPTIONS, f"--cache={cache}"]) as how:
+            process = subprocess.Popen(
+                how.argv,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(*keep_open, *how.passed),
+                # Ctrl-C comes here, and is passed on below.
+                process_group=0,
+                # Whoever processes run as has to be able to read it.
+                umask=0o022,
+                **how.options,
+            )
     except OSError as error:
         raise InstallFailed(f"npm cannot be started: {error}", code="npm-missing") from None
     seen = _Seen()
     with process:
         try:
-            _follow(process, seen, total, progress, stall_seconds)
+            _follow(process, folder, seen, total, progress, stall_seconds)
             process.wait()
         finally:
             _end(process)
@@ -118,6 +122,7 @@ def install(
 
 def _follow(
     process: subprocess.Popen[bytes],
+    folder: Path,
     seen: _Seen,
     total: int,
     progress: Callable[[Progress], None],
@@ -126,11 +131,13 @@ def _follow(
     """Read npm's lines until their end."""
     began = moved_at = time.monotonic()
     packages = written = 0
+    free = _free(folder)
     for line in _lines(process):
         if line is not None:
             seen.take(line)
             continue
-        now, bytes_now = time.monotonic(), _written(process.pid)
+        # Root in a container may not ask what another user's process has written.
+        now, bytes_now = time.monotonic(), _written(process.pid) or max(0, free - _free(folder))
         if seen.packages > packages or bytes_now >= written + _MOVED_BYTES:
             moved_at, packages, written = now, seen.packages, bytes_now
         progress(Progress(seen.packages, total, bytes_now, now - began))
@@ -156,12 +163,22 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
             yield None
 
 
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bfree * found.f_frsize
+
+
 def _written(pid: int) -> int:
-    """Bytes that a process has handed to write(2) (proc_pid_io(5)), or 0 where the kernel does not say."""
+    """Bytes that a process and its descendants have handed to write(2) (proc_pid_io(5)), or 0 where the
+    kernel does not say."""
+    total = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path(f"/proc/{pid}/io").read_text()
-        return int(text.partition("wchar:")[2].split()[0])
-    return 0
+        total = int(text.partition("wchar:")[2].split()[0])
+    with contextlib.suppress(OSError, ValueError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            total += _written(int(child))
+    return total
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

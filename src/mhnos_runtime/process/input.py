@@ -8,14 +8,26 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.errors import InvalidRequest, LimitReached
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 #: Bytes kept for a process that does not read. A large paste fits; what a script would pour in does not.
 MAX_QUEUED_BYTES = 1 << 20
+#: Parts that they may be in: one is what one client typed until another did. Each costs some 300 bytes more
+#: than it holds.
+MAX_PARTS = 1024
+
+
+@dataclass(slots=True)
+class _Part:
+    """Bytes that wait, of one client or of those that do not number theirs."""
+
+    data: bytearray
+    client: ClientInput | None
 
 
 class Watcher(Protocol):
@@ -36,33 +48,48 @@ class InputQueue:
         self.fd = fd
         self.closed = False
         self._watcher = watcher
-        self._waiting: deque[tuple[memoryview, ClientInput | None]] = deque()
+        self._waiting: deque[_Part] = deque()
         self._queued_bytes = 0
         self._close_when_empty: Callable[[], None] | None = None
 
     def write(self, data: bytes | memoryview, client: ClientInput | None = None) -> None:
         """Accept all of `data` or nothing; `client` is told of each byte that is typed.
 
-        Raises LimitReached (input-full) and NotNow (input-closed).
+        Raises InvalidRequest (too-large) for what can never be accepted at once, LimitReached (input-full)
+        and NotNow (input-closed).
         """
         if self.closed or self._close_when_empty is not None:
             raise NotNow("the process's standard input is closed")
+        self._check_room(len(data), client)
         if not self._waiting:
             data = memoryview(data)[self._write_now(data, client) :]
-        if not data:
-            return
-        if self._queued_bytes + len(data) > MAX_QUEUED_BYTES and self._waiting:
+        if data:
+            self._enqueue(data, client)
+
+    def _check_room(self, count: int, client: ClientInput | None) -> None:
+        """Before anything is written, so that what is refused is refused whole."""
+        if count > MAX_QUEUED_BYTES:
+            raise InvalidRequest(
+                f"{count} bytes of input at once; expected at most {MAX_QUEUED_BYTES}",
+                code="too-large",
+                hint="send them in parts, or push a file and have the process read it",
+            )
+        full = self._queued_bytes + count > MAX_QUEUED_BYTES
+        crowded = len(self._waiting) >= MAX_PARTS and self._waiting[-1].client is not client
+        if count and (full or crowded):
             raise LimitReached(
                 f"the process has {self._queued_bytes} bytes of input that it has not read",
                 code="input-full",
                 hint="wait until it reads",
             )
-        self._enqueue(bytes(data), client)
 
-    def _enqueue(self, data: bytes, client: ClientInput | None) -> None:
+    def _enqueue(self, data: bytes | memoryview, client: ClientInput | None) -> None:
         if not self._waiting:
             self._watcher.add_writer(self.fd, self._writable)
-        self._waiting.append((memoryview(data), client))
+        if self._waiting and self._waiting[-1].client is client:
+            self._waiting[-1].data += data
+        else:
+            self._waiting.append(_Part(bytearray(data), client))
         self._queued_bytes += len(data)
 
     def close_after_writing(self, done: Callable[[], None]) -> None:
@@ -80,14 +107,14 @@ class InputQueue:
         self.closed = True
         if self._waiting:
             self._watcher.remove_writer(self.fd)
-        dropped = {client for _, client in self._waiting if client is not None}
+        dropped = {part.client for part in self._waiting if part.client is not None}
         self._waiting.clear()
         self._queued_bytes = 0
         os.close(self.fd)
         for client in dropped:
             client.drop()
 
-    def _write_now(self, data: bytes | memoryview, client: ClientInput | None) -> int:
+    def _write_now(self, data: bytes | bytearray | memoryview, client: ClientInput | None) -> int:
         if client is None:
             return self._write(data)
         client.begin(len(data))
@@ -98,7 +125,7 @@ class InputQueue:
             client.wrote(count)
         return count
 
-    def _write(self, data: bytes | memoryview) -> int:
+    def _write(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return os.write(self.fd, data)
         except BlockingIOError:
@@ -111,11 +138,11 @@ class InputQueue:
     def _writable(self) -> None:
         try:
             while self._waiting:
-                head, client = self._waiting[0]
-                count = self._write_now(head, client)
+                head = self._waiting[0]
+                count = self._write_now(head.data, head.client)
                 self._queued_bytes -= count
-                if count < len(head):
-                    self._waiting[0] = (head[count:], client)
+                if count < len(head.data):
+                    del head.data[:count]
                     return
                 self._waiting.popleft()
         except NotNow:

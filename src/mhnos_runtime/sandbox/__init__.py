@@ -3,7 +3,7 @@
 from mhnos_runtime.launch import Wish
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.sandbox.facts import Fact, Facts
-from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, view
+from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, reaches_abstract_sockets, view
 from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, narrow
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "confine",
     "describe",
     "narrow",
+    "reaches_abstract_sockets",
     "view",
 ]

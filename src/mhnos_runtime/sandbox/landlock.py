@@ -23,6 +23,11 @@ DEVICES = DEVICE | _READ_DIR
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 
+def scopes(abi: int) -> bool:
+    """Whether an ABI keeps a process from signals and abstract sockets outside of its domain (Linux 6.12)."""
+    return abi >= 6
+
+
 def handled(abi: int) -> int:
     """All file accesses that an ABI knows."""
     bits = _FIRST_ABI
@@ -37,7 +42,7 @@ def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) 
     return Landlock(
         handled_fs=mask,
         handled_net=0 if network or abi < 4 else _BIND_TCP | _CONNECT_TCP,
-        scoped=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= 6 else 0,
+        scoped=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if scopes(abi) else 0,
         rules=tuple((path, access & mask & (-1 if folder else _OF_FILES)) for path, access, folder in rules),
     )
 
@@ -50,7 +55,7 @@ def barrier(abi: int) -> Landlock | None:
     """
     if not abi:
         return None
-    return Landlock(_MAKE_BLOCK, 0, _SCOPE_ABSTRACT_SOCKETS if abi >= 6 else 0)
+    return Landlock(_MAKE_BLOCK, 0, _SCOPE_ABSTRACT_SOCKETS if scopes(abi) else 0)
 
 
 def describe(abi: int) -> str:

@@ -160,7 +160,10 @@ def _network(policy: Policy) -> tuple[str, ...]:
 def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
     facts = sandbox.facts
     size = ["--size", str(policy.memory_bytes)] if facts.sized_tmpfs and policy.memory_bytes else []
-    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/tmp"]  # noqa: S108
+    private = ["--perms", "1777", *size, "--tmpfs"]
+    # What is in memory has a size, and nothing else of /dev can be written.
+    options = ["--proc", "/proc", "--dev", "/dev", *private, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    options += [*private, "/tmp"]  # noqa: S108
     options += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108
     for path, target in facts.system:
         options += ["--symlink", target, path] if target else ["--ro-bind", path, path]
@@ -194,6 +197,15 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
 
 
+def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:
+    """Whether a process reaches the machine's abstract Unix sockets (unix(7)), X11's among them. They have no
+    path, so no mount hides them: they belong to the network namespace, and only Landlock can scope them."""
+    if policy.level == "none":
+        return True
+    own_network = policy.level == "strict" and policy.network != "host"
+    return not own_network and not landlock.scopes(facts.landlock)
+
+
 def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
     """What a process with this policy really gets, for its record."""
 
@@ -216,5 +228,6 @@ def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
         "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
         "landlock": facts.landlock if policy.level != "none" else 0,
         "seccomp": policy.level != "none",
+        "host_abstract_sockets": reaches_abstract_sockets(facts, policy),
         "limits": limits,
     }

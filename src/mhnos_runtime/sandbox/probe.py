@@ -15,6 +15,7 @@ from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, holds
 from mhnos_runtime.sandbox import cgroups, seccomp
 from mhnos_runtime.sandbox.facts import Fact, Facts
 from mhnos_runtime.sandbox.landlock import describe as describe_landlock
+from mhnos_runtime.sandbox.landlock import scopes
 
 _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
@@ -83,6 +84,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
             _bubblewrap(bubblewrap),
             _namespaces(bubblewrap, trial),
             _landlock(abi),
+            _scope(abi),
             _seccomp(),
             _libseccomp(library),
             _groups(places, no_places),
@@ -200,6 +202,18 @@ def _landlock(abi: int) -> Fact:
     return Fact("landlock", bool(abi), detail, "relaxed", how)
 
 
+def _scope(abi: int) -> Fact:
+    if scopes(abi):
+        detail = "Landlock keeps processes from the machine's abstract Unix sockets, also with its network"
+    else:
+        detail = (
+            "Landlock cannot yet keep processes from the machine's abstract Unix sockets, X11's among them: "
+            "strict with network host and relaxed leave them open"
+        )
+    how = "Linux 6.12 or newer; until then MHNOS_NETWORK=loopback or none, in strict"
+    return Fact("abstract socket scope", scopes(abi), detail, "network host, relaxed", how)
+
+
 def _seccomp() -> Fact:
     there = "filter" in _output_of("/proc/sys/kernel/seccomp/actions_avail") or "errno" in _output_of(
         "/proc/sys/kernel/seccomp/actions_avail"
@@ -238,7 +252,8 @@ def _groups(places: list[cgroups.Place], reason: str) -> Fact:
     user = "--user " if os.geteuid() else ""
     how = (
         f"run as a systemd service with Delegate=yes, or systemd-run {user}--scope -p Delegate=yes "
-        "mhnos-runtime serve; without, a watchdog looks at memory and tasks"
+        "mhnos-runtime serve; without, a watchdog looks at memory and tasks, from which a process that wants "
+        "to can hide memory"
     )
     return Fact("cgroups", False, reason, "exact limits of memory, tasks and CPU", how)
 

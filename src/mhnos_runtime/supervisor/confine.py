@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import fcntl
 import os
 import struct
 from collections.abc import Iterable
@@ -42,6 +43,13 @@ _SYS_CLONE = {
     "s390x": (120, 1),
 }
 _CLONE_PARENT = 0x8000
+# ioctl_ns(2), linux/sched.h, mount(2)
+_NS_GET_NSTYPE = 0xB703
+_CLONE_NEWNS = 0x00020000
+_MS_NOSUID, _MS_NOEXEC, _MS_REMOUNT = 2, 8, 32
+#: Terminals that may be open at a time in one mount namespace, the program's own included: more than a person
+#: with tmux looks at, and few of the machine's, 4096 by default, of which all namespaces take.
+TERMINALS = 64
 _SIGCHLD = 17
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,9 +79,22 @@ def become(user: tuple[int, int] | None) -> None:
 
 
 def enter(namespaces: Iterable[int]) -> None:
-    """Join the namespaces behind the descriptors, in their order (setns(2))."""
+    """Join the namespaces behind the descriptors, in their order (setns(2)).
+
+    Right behind a mount namespace there are the capabilities over what is mounted in it, which the next user
+    namespace takes away: so that is when the terminals inside are limited.
+    """
     for fd in namespaces:
         _check(_libc.setns(fd, 0))
+        if fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNS:
+            _limit_terminals()
+
+
+def _limit_terminals() -> None:
+    """The kernel's documentation of devpts. The other options are bubblewrap's, and would be lost."""
+    flags = _MS_REMOUNT | _MS_NOSUID | _MS_NOEXEC
+    options = f"ptmxmode=0666,mode=620,max={TERMINALS}".encode()
+    _check(_libc.mount(None, b"/dev/pts", None, ctypes.c_ulong(flags), options))
 
 
 def fork_as_sibling() -> int:

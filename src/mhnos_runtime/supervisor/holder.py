@@ -149,6 +149,12 @@ class Namespaces:
         """The path to the inside's own /dev/ptmx."""
         return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
 
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """Paths to the inside's own file systems that are in memory and can be written."""
+        root = f"/proc/{self.init}/root"
+        return (f"{root}/tmp", f"{root}/dev/shm")  # noqa: S108
+
     def kill(self) -> None:
         """End everything inside at once. os_pid can be reaped after the last of it is gone."""
         with contextlib.suppress(OSError):

@@ -38,6 +38,8 @@ class Surroundings:
         self._limits = limits
         self._group = group
         self._timer: Timer | None = None
+        self._looks = 0
+        self._searched_bytes = 0
         self._when_gone: Callable[[], None] | None = None
         if namespaces is not None:
             namespaces.on_gone = self._namespaces_gone
@@ -85,11 +87,21 @@ class Surroundings:
         end("memory")
 
     def _look(self, os_pid: int, end: Callable[[str], None]) -> None:
-        seen = watchdog.look(os_pid, self._limits)
+        seen = watchdog.look(os_pid, self._limits, self._unmapped_bytes(os_pid))
         self.peak_bytes = max(self.peak_bytes, seen.memory_bytes)
         if seen.reason:
             end(seen.reason)
         self._timer = self._loop.after(watchdog.INTERVAL_SECONDS, lambda: self._look(os_pid, end))
+
+    def _unmapped_bytes(self, os_pid: int) -> int:
+        """Of files in memory, which count as memory where no control group counts them."""
+        if not self._limits.memory_bytes or self._limits.held("memory"):
+            return 0
+        if self._looks % watchdog.LOOKS_A_SEARCH == 0:
+            self._searched_bytes = watchdog.searched(os_pid)
+        self._looks += 1
+        private = () if self.namespaces is None else self.namespaces.in_memory
+        return self._searched_bytes + watchdog.used(private)
 
     def main_ended(self) -> None:
         """The main process has been reaped: no limit is watched any more, what it left behind has to end."""

@@ -101,7 +101,8 @@ class Port(Part):
 
 class Isolation(Part):
     """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: for memory,
-    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none"."""
+    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
+    `host_abstract_sockets`: whether it reaches the machine's abstract Unix sockets."""
 
     level: str
     network: str
@@ -110,6 +111,7 @@ class Isolation(Part):
     landlock: int
     seccomp: bool
     limits: dict[str, str]
+    host_abstract_sockets: bool | UnsetType = UNSET
 
 
 class FileEntry(Part):

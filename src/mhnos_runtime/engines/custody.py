@@ -1,0 +1,67 @@
+"""From whoever made an installation to whoever installs: refuses what no engine has in it, takes the rest.
+
+For folders in which nobody works any more. Knows files; knows no engine and no npm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from mhnos_runtime.errors import InstallFailed
+
+#: What gives rights beyond the mode; the rest of a file's attributes is harmless.
+_RIGHTS = ("system.posix_acl_access", "system.posix_acl_default", "security.capability")
+
+
+def check(folder: Path) -> None:
+    """Raises InstallFailed (engine-unsafe) for a link out of the folder, a file with another name that may
+    lie outside, a set-user-ID or set-group-ID file, a device, a FIFO and a socket; OSError for what cannot be
+    looked at."""
+    root = os.path.realpath(folder)
+    for where, folders, files in os.walk(folder, onerror=_fail):
+        for name in (*folders, *files):
+            path = os.path.join(where, name)
+            if what := _forbidden(path, os.lstat(path), root):
+                raise InstallFailed(
+                    f"what npm installed has {what} in it: {os.path.relpath(path, folder)}",
+                    code="engine-unsafe",
+                    hint="do not use it; look at what npm's registry serves",
+                )
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _forbidden(path: str, status: os.stat_result, root: str) -> str:
+    mode = status.st_mode
+    if stat.S_ISLNK(mode):
+        target = os.path.realpath(path)
+        return "" if target == root or target.startswith(root + "/") else "a link that leads out of it"
+    if stat.S_ISDIR(mode):
+        return ""
+    if not stat.S_ISREG(mode):
+        return "a device, FIFO or socket"
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        return "a set-user-ID or set-group-ID file"
+    return "a file with several names" if status.st_nlink > 1 else ""
+
+
+def take(folder: Path) -> None:
+    """Make the folder and all in it the caller's, readable by everybody and writable by nobody else. Raises
+    as `check`."""
+    check(folder)
+    owner = (os.geteuid(), os.getegid())
+    for where, folders, files in os.walk(folder, onerror=_fail):
+        for path in (where, *(os.path.join(where, name) for name in (*folders, *files))):
+            os.chown(path, *owner, follow_symlinks=False)
+            if os.path.islink(path):
+                continue
+            for name in _RIGHTS:
+                with contextlib.suppress(OSError):
+                    os.removexattr(path, name, follow_symlinks=False)
+            mode = os.lstat(path).st_mode
+            os.chmod(path, 0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)
