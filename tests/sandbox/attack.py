@@ -9,6 +9,7 @@ import sys
 
 import attack_files
 import attack_kernel
+import attack_others
 from attack_tools import F
 
 
@@ -16,8 +17,8 @@ def main():
     F.update(json.loads(sys.argv[2]))
     try:
         name = sys.argv[1]
-        found = getattr(attack_files, name, None) or getattr(attack_kernel, name)
-        found = found()
+        modules = (attack_files, attack_kernel, attack_others)
+        found = next(getattr(module, name) for module in modules if hasattr(module, name))()
     except (OSError, StopIteration, ValueError, MemoryError) as error:
         print("HELD %s: %s" % (type(error).__name__, error))
     else:
