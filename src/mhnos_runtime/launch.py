@@ -42,8 +42,9 @@ class Holder:
 class Landlock:
     """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path.
 
-    own_terminal, private_tmp: the access to what has its name at the start only: the process's terminal, where
-    it has one, and a folder for its temporary files, which is made where this is not 0."""
+    own_terminal, private_tmp: the access to what has a name at the start only: the process's terminal, where
+    it has one, and a folder for its temporary files, which the supervisor makes where this is not 0.
+    """
 
     handled_fs: int
     handled_net: int

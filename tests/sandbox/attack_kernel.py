@@ -260,7 +260,7 @@ def raw_packets():
 
 
 def socket_of_another_family():
-    """Any family but Unix, IPv4, IPv6 and the kernel's own (netlink): each is code of the kernel to attack."""
+    """Any but Unix, IPv4, IPv6 and the kernel's own (netlink): each is code of the kernel to attack."""
     for family in set(range(64)) - {1, 2, 10, 16}:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_RAW):
             try:

@@ -182,8 +182,27 @@ def test_the_filter_names_what_must_be_refused() -> None:
         *("init_module", "kexec_load", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl"),
         *("open_by_handle_at", "add_key", "clock_settime", "reboot", "ioctl"),
     }
-    families = {rule.tests[0][2] for rule in seccomp.rules(network=False) if rule.call == "socket"}
-    assert families >= {2, 10, 16, 17, 40}
+    assert calls >= {"process_madvise", "process_mrelease", "kcmp", "pidfd_getfd", "prctl", "socketcall"}
+
+
+@pytest.mark.parametrize(("network", "allowed"), [(True, {1, 2, 10, 16}), (False, {1})])
+def test_sockets_are_of_the_families_that_are_allowed_and_no_others(network: bool, allowed: set[int]) -> None:
+    for call in ("socket", "socketpair"):
+        named = [rule for rule in seccomp.rules(network=network) if rule.call == call]
+        (above,) = (rule.above for rule in named if rule.above is not None)
+        refused = {rule.tests[0][2] for rule in named if rule.tests}
+        assert above == (0, max(allowed))
+        assert set(range(max(allowed) + 1)) - refused == allowed
+
+
+def test_where_others_can_be_named_only_the_caller_can_be_changed() -> None:
+    rules = list(seccomp.rules(network=True, others=False))
+    numbers = {(rule.call, rule.above) for rule in rules if rule.above is not None}
+    calls = "prlimit64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler migrate_pages move_pages"
+    assert {(call, (0, 0)) for call in calls.split()} <= numbers
+    for call, process in (("setpriority", 0), ("ioprio_set", 1)):
+        assert {(call, (0, process)), (call, (1, 0))} <= numbers
+    assert not {rule.call for rule in seccomp.rules(network=True)} & {"prlimit64", "setpriority"}
 
 
 def test_no_call_is_left_out_because_the_library_is_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,7 @@ REFUSED = {
     "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig "
     "fsmount fspick mount_setattr",
     "namespaces": "setns unshare",
-    "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise "
-    "process_mrelease",
+    "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise process_mrelease",
     "kernel code": "init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
     "userfaultfd lookup_dcookie",
     "keyrings": "add_key request_key keyctl",

@@ -274,9 +274,7 @@ def become(
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(
-    plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary: str
-) -> Iterator[str]:
+def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary: str) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
     cwd_fd, _verdict_fd, *rest = descriptors
     first_handed = len(rest) - plan.handed - plan.control

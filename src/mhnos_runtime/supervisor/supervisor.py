@@ -294,6 +294,8 @@ class Supervisor:
             self._checked(status)
         elif os_pid == self._launcher.os_pid:
             self._launcher.lost()
+        elif os_pid == self._folders.os_pid:
+            self._folders.reaped()
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
@@ -303,7 +305,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid}
+        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
