@@ -65,6 +65,7 @@ ATTEMPTS = (
     Attempt("truncate_by_opening", HELD, HELD, OUT),
     Attempt("change_mode_outside", HELD, OUT, OUT),
     Attempt("look_outside", HELD, OUT, OUT),
+    Attempt("watch_outside", HELD, OUT, OUT),
     Attempt("write_system", HELD, HELD, HELD),
     Attempt("write_top", HELD, HELD, HELD),
     Attempt("replace_own_program", HELD, HELD, HELD),
