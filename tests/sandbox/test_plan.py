@@ -120,6 +120,7 @@ def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> Non
     assert devices == {f"/dev/{name}" for name in names}
     assert rules.own_terminal & write_file
     assert rules.private_tmp & write_file
+    assert rules.own_folders == ()
     assert all(access & ~rules.handled_fs == 0 for _path, access in rules.rules)
     assert bool(rules.scoped) is (facts.landlock >= 6)
     assert bool(rules.handled_net) is (facts.landlock >= 4 and policy.network == "none")
@@ -155,6 +156,18 @@ def test_a_request_never_widens_a_limit(allowed: int, asked: int | None, given: 
     policy = Policy("none", memory_bytes=allowed, tasks=allowed, cpu_percent=allowed, open_files=allowed)
     narrowed = narrow(policy, Wish(memory_bytes=asked, tasks=asked, cpu_percent=asked, open_files=asked))
     assert (narrowed.memory_bytes, narrowed.tasks, narrowed.cpu_percent, narrowed.open_files) == (given,) * 4
+
+
+@pytest.mark.parametrize(("user", "uid"), [((1234, 1235), 1234), (None, os.getuid())])
+def test_openclaw_has_its_locks_where_it_insists_on_them(user: tuple[int, int] | None, uid: int) -> None:
+    policy = Policy("relaxed", user=user)
+    engines = ("/opt/engines/node/22", "/opt/engines/openclaw/1.0/")
+    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines), policy, "/")
+    assert confinement.landlock is not None
+    (row,) = confinement.landlock.own_folders
+    assert row == (f"/tmp/openclaw-state-locks-{uid}", confinement.landlock.private_tmp)
+    plan = LaunchPlan(("/bin/true",), {}, confine=confinement)
+    assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
 def test_limits_keep_what_programs_expect() -> None:

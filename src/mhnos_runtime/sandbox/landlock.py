@@ -32,9 +32,11 @@ def handled(abi: int) -> int:
     return bits
 
 
-def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) -> Landlock:
+def ruleset(
+    abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool, own_folders: Iterable[str] = ()
+) -> Landlock:
     """rules: (path, access, whether it is a folder). network: whether TCP stays allowed. The process's own
-    terminal and temporary files are added at its start."""
+    terminal and temporary files are added at its start. own_folders: writable, see `Landlock`."""
     mask = handled(abi)
     return Landlock(
         handled_fs=mask,
@@ -43,6 +45,7 @@ def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) 
         rules=tuple((path, access & mask & (-1 if folder else _OF_FILES)) for path, access, folder in rules),
         own_terminal=DEVICE & mask,
         private_tmp=WRITE & mask,
+        own_folders=tuple((path, WRITE & mask) for path in own_folders),
     )
 
 

@@ -29,6 +29,9 @@ _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro
 #: Programs cannot do without these in relaxed, where they share the host's. tty is each process's own; ptmx
 #: would make terminals that nobody can open, since their names are not known to Landlock before.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+#: Where an engine keeps locks over what several of its processes use, by the engine's name. OpenClaw takes no
+#: other place than this one, whatever TMPDIR says.
+_LOCKS = {"openclaw": "/tmp/openclaw-state-locks-{uid}"}  # noqa: S108 - it must belong to the user
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
@@ -180,7 +183,16 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
         (_SHARED_MEMORY, landlock.SHARED, True),
         (sandbox.workspace, landlock.WRITE, True),
     )
-    return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
+    return landlock.ruleset(
+        facts.landlock, rules, network=policy.network == "host", own_folders=_locks(sandbox, policy)
+    )
+
+
+def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
+    """Those of the engines that are there; an engine lies in a folder NAME/VERSION."""
+    uid = policy.user[0] if policy.user else os.getuid()
+    names = [os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines]
+    return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
 
 
 def describe(facts: Facts, policy: Policy) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Knows system calls; decides nothing, since all comes from the launch plan. Runs 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import os
 import struct
@@ -138,6 +139,8 @@ def _restrict(landlock: Landlock, temporary: str) -> None:
     )
     for path, access in landlock.rules:
         _allow(ruleset, path, access)
+    for path, access in landlock.own_folders:
+        _allow_own(ruleset, path, access)
     if temporary:
         _allow(ruleset, temporary, landlock.private_tmp)
     if landlock.own_terminal and os.isatty(0):
@@ -153,6 +156,21 @@ def _allow(ruleset: int, path: str, access: int) -> None:
         return  # what is gone, or what this user cannot reach anyway, needs no permission
     try:
         _allow_beneath(ruleset, fd, access)
+    finally:
+        os.close(fd)
+
+
+def _allow_own(ruleset: int, path: str, access: int) -> None:
+    """Anybody may have made something of that name: only a folder of this user's counts, and no link."""
+    with contextlib.suppress(OSError):
+        os.mkdir(path, 0o700)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            _allow_beneath(ruleset, fd, access)
     finally:
         os.close(fd)
 

@@ -116,7 +116,11 @@ class TemporaryFolders:
         self._give_up()
         while not self._lock_new(f"{self.place}/{PREFIX}{secrets.token_hex(6)}"):
             pass
-        os.mkdir(_GONE, 0o700, dir_fd=self._fd)
+        try:
+            os.mkdir(_GONE, 0o700, dir_fd=self._fd)
+        except OSError:
+            self._give_up()  # the next one takes it over
+            raise
         os.fchmod(self._fd, 0o711)
         with os.scandir(self.place) as entries:
             for name in [each.name for each in islice(entries, _MOST_NAMES) if each.name.startswith(PREFIX)]:
@@ -193,12 +197,13 @@ class TemporaryFolders:
         return _first(_GONE, self._fd) is not None
 
     def _wait(self, seconds: float) -> None:
-        """Wait for the child that removes, and kill it when the time is over."""
+        """Wait for the child that removes, and kill it when the time is over. It has not been reaped yet."""
         with contextlib.suppress(OSError), open(os.pidfd_open(self.os_pid), "rb", 0) as ended:
-            if not select.select([ended], [], [], max(0.0, seconds))[0]:
-                os.kill(self.os_pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.os_pid, 0)
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            poll.poll(max(0, round(seconds * 1000)))
+        os.kill(self.os_pid, signal.SIGKILL)
+        os.waitpid(self.os_pid, 0)
         self.os_pid = 0
 
 
