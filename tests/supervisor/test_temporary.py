@@ -15,6 +15,11 @@ from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.temporary import PREFIX, TemporaryFolders
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporary, "REMOVE_SECONDS", 0.1)
+
+
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     made = Loop()

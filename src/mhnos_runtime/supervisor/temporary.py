@@ -26,8 +26,8 @@ from mhnos_runtime.supervisor.signals import reset_signals
 PLACE = "/tmp"  # noqa: S108 - the folder has a random name and is made with mkdir
 PREFIX = "mhnos-tmp-"
 #: From the first folder that is thrown away to the fork of the child that removes it: the ends of many
-#: processes share one fork, which takes some 2 ms.
-REMOVE_SECONDS = 0.5
+#: processes share one fork, which takes some 2 ms and slows the start that it falls upon.
+REMOVE_SECONDS = 5.0
 #: How long the runtime's end may wait for what is still to be removed. The next runtime removes the rest.
 END_SECONDS = 2.0
 #: How many names in PLACE are looked at for what earlier runtimes left.
