@@ -39,6 +39,8 @@ async def try_to_get_out(arena: Arena, attempt: Attempt) -> None:
     expected = outcome(attempt, arena.level, arena.network)
     if arena.level == "none" and os.geteuid() != 0 and attempt.name in SAME_USER:
         expected = ANY
+    if arena.level == "relaxed" and os.geteuid() != 0 and attempt.name == "read_descriptors_of_supervisor":
+        expected = OUT
     if arena.landlock < 6 and arena.level == "relaxed" and attempt.name in LATE:
         expected = ANY
     output, ended = await arena.run("python", "attack.py", attempt.name, as_argument(arena.facts))
