@@ -44,12 +44,21 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Landlock:
-    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path."""
+    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path.
+
+    own_terminal, private_tmp: the access to what has a name at the start only: the process's terminal, where
+    it has one, and a folder for its temporary files, which the supervisor makes where this is not 0.
+    own_folders: like rules, for folders in places of everybody's: made if they are missing, and left out if
+    they are another user's.
+    """
 
     handled_fs: int
     handled_net: int
     scoped: int
     rules: tuple[tuple[str, int], ...] = ()
+    own_terminal: int = 0
+    private_tmp: int = 0
+    own_folders: tuple[tuple[str, int], ...] = ()
 
 
 #: cgroup v2, where one group has all controllers: memory and pids, and cpu too.

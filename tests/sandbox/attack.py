@@ -10,6 +10,7 @@ import sys
 import attack_files
 import attack_kernel
 import attack_memory
+import attack_others
 from attack_tools import F
 
 
@@ -17,8 +18,8 @@ def main():
     F.update(json.loads(sys.argv[2]))
     try:
         name = sys.argv[1]
-        module = next(each for each in (attack_files, attack_kernel, attack_memory) if hasattr(each, name))
-        found = getattr(module, name)()
+        modules = (attack_files, attack_kernel, attack_memory, attack_others)
+        found = next(getattr(module, name) for module in modules if hasattr(module, name))()
     except (OSError, StopIteration, ValueError, MemoryError) as error:
         print("HELD %s: %s" % (type(error).__name__, error))
     else:

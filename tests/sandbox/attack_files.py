@@ -236,6 +236,12 @@ def look_outside():
     return str(os.stat(F["outside"] + "/secret").st_size)
 
 
+def watch_outside():
+    if libc.inotify_add_watch(libc.inotify_init1(0), F["outside"].encode(), 0x100) < 0:
+        raise OSError(ctypes.get_errno(), "inotify_add_watch")
+    return "hears of each file that is made"
+
+
 def write_system():
     for folder in ("/usr", "/etc", "/bin", "/lib"):
         try:

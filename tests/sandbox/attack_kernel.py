@@ -278,6 +278,28 @@ def raw_packets():
     return "could"
 
 
+def socket_of_another_family():
+    """Any but Unix, IPv4, IPv6 and the kernel's own (netlink): each is code of the kernel to attack."""
+    for family in set(range(64)) - {1, 2, 10, 16}:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_RAW):
+            try:
+                socket.socket(family, kind)
+            except OSError:
+                continue
+            return "family %d" % family
+    return None
+
+
+def socket_of_the_internet():
+    for family in (2, 10, 16):
+        try:
+            socket.socket(family, socket.SOCK_DGRAM)
+        except OSError:
+            continue
+        return "family %d" % family
+    return None
+
+
 def hypervisor_socket():
     socket.socket(40, socket.SOCK_STREAM)
     return "could"

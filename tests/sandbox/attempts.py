@@ -66,6 +66,7 @@ ATTEMPTS = (
     Attempt("truncate_by_opening", HELD, HELD, OUT),
     Attempt("change_mode_outside", HELD, OUT, OUT),
     Attempt("look_outside", HELD, OUT, OUT),
+    Attempt("watch_outside", HELD, OUT, OUT),
     Attempt("write_system", HELD, HELD, HELD),
     Attempt("write_top", HELD, HELD, HELD),
     Attempt("replace_own_program", HELD, HELD, HELD),
@@ -94,6 +95,29 @@ ATTEMPTS = (
     Attempt("system_v_memory", HELD, OUT, OUT),
     Attempt("type_into_terminal", HELD, HELD, ANY),
     Attempt("paste_into_console", HELD, HELD, HELD),
+    Attempt("limit_another", HELD, HELD, OUT),
+    Attempt("pin_another", HELD, HELD, OUT),
+    Attempt("reschedule_another", HELD, HELD, OUT),
+    Attempt("set_parameters_of_another", HELD, HELD, OUT),
+    Attempt("set_attributes_of_another", HELD, HELD, OUT),
+    Attempt("renice_another", HELD, HELD, OUT),
+    Attempt("renice_group_of_another", HELD, HELD, OUT),
+    Attempt("renice_user", HELD, HELD, OUT),
+    Attempt("slow_disk_of_another", HELD, HELD, OUT),
+    Attempt("slow_disk_of_group_of_another", HELD, HELD, OUT),
+    Attempt("slow_disk_of_user", HELD, HELD, OUT),
+    Attempt("move_memory_of_another", HELD, HELD, ANY),
+    Attempt("move_pages_of_another", HELD, HELD, ANY),
+    Attempt("share_core_with_another", HELD, HELD, ANY),
+    Attempt("write_process_files_of_another", HELD, HELD, OUT),
+    Attempt("open_terminal_of_another", HELD, HELD, OUT),
+    Attempt("list_terminals", HELD, HELD, OUT),
+    Attempt("read_temporary_file_of_another", HELD, HELD, OUT),
+    Attempt("write_temporary_file_of_another", HELD, HELD, OUT),
+    Attempt("list_temporary_files_of_another", HELD, HELD, OUT),
+    Attempt("read_shared_memory_of_another", HELD, OUT, OUT),
+    Attempt("list_shared_memory", HELD, HELD, OUT),
+    Attempt("plant_in_home", OUT, OUT, OUT),
     # Privileges
     Attempt("gain_capabilities", HELD, HELD, HELD),
     Attempt("become_root", HELD, HELD, HELD),
@@ -135,6 +159,7 @@ ATTEMPTS = (
     Attempt("reach_abstract_socket", HELD, HELD, OUT),
     Attempt("reach_path_socket", HELD, OUT, OUT),
     Attempt("raw_packets", HELD, HELD, HELD),
+    Attempt("socket_of_another_family", HELD, HELD, ANY),
     Attempt("hypervisor_socket", HELD, HELD, ANY),
     Attempt("kernel_crypto_socket", HELD, HELD, ANY),
     # Resources
@@ -146,7 +171,7 @@ ATTEMPTS = (
     Attempt("raise_priority", HELD, HELD, HELD),
     Attempt("real_time", HELD, HELD, HELD),
     Attempt("lock_memory", HELD, HELD, HELD),
-    Attempt("exhaust_terminals", HELD, OUT, OUT),
+    Attempt("exhaust_terminals", HELD, HELD, OUT),
     # Memory that is not mapped, where a control group counts it; see WATCHED for where none does
     Attempt("fill_shared_memory", HELD, HELD, HELD),
     Attempt("fill_temporary_folder", HELD, ANY, ANY),
@@ -186,7 +211,10 @@ NETWORK = frozenset(
 
 
 #: Beside those, what a network namespace changes.
-_WITH_NETWORK = NETWORK | {"reach_abstract_socket", "reach_path_socket", "raw_packets", "hypervisor_socket"}
+_WITH_NETWORK = NETWORK | {
+    *("reach_abstract_socket", "reach_path_socket", "raw_packets", "hypervisor_socket"),
+    *("socket_of_another_family", "plant_in_home"),
+}
 
 #: What a narrower network may change; the rest is tried with the host's only.
 WITH_NETWORK = tuple(attempt for attempt in ATTEMPTS if attempt.name in _WITH_NETWORK)

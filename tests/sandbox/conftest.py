@@ -157,12 +157,14 @@ async def opened(
     for source in SOURCES.glob("attack*.py"):
         shutil.copy(source, server.workspace)
     victim_secret = "secret-of-another-" + secrets.token_hex(8)
-    (server.workspace / "victim.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(3600)\n")
+    shutil.copy(SOURCES / "victim.py", server.workspace)
     async with connect(server) as client:
         arena.client = client
         mark = "victim-" + secrets.token_hex(4)
-        victim = await client.spawn("python", "victim.py", mark, options={"env": {"A_SECRET": victim_secret}})
-        await client.text(victim, "up")
+        options = {"env": {"A_SECRET": victim_secret}}
+        size = {"cols": 200, "rows": 24}
+        victim = await client.spawn("python", "victim.py", mark, pty=size, options=options)
+        has = json.loads((await client.text(victim, "}")).partition("up ")[2])
         (row,) = (await client.ask("list"))["processes"]
         uid = row["isolation"]["uid"]
         arena.counted_by = row["isolation"]["limits"]["memory"]
@@ -179,6 +181,10 @@ async def opened(
             "supervisor_pid": server.pid,
             "victim_secret": victim_secret,
             "victim_mark": mark,
+            "victim_pid": row["osPid"],
+            "victim_terminal": os.readlink(f"/proc/{row['osPid']}/fd/0"),
+            "victim_temporary": has["temporary"],
+            "victim_shared": has["shared"],
             "outside": str(outside),
             "disk": [os.major(outside.stat().st_dev), os.minor(outside.stat().st_dev)],
             "shm_key": targets.shm_key,
@@ -192,7 +198,11 @@ async def opened(
             "shm_dev": os.stat("/dev/shm").st_dev,
             "file_bytes": FILE_BYTES,
         }
-        yield arena
+        try:
+            yield arena
+        finally:
+            for path in has.values():
+                Path(path).unlink(missing_ok=True)
 
 
 @pytest.fixture(params=("strict", "relaxed", "none"))

@@ -73,6 +73,8 @@ async def try_to_get_out(arena: Arena, attempt: Attempt) -> None:
         expected = ANY
     if attempt.name == "fill_shared_memory" and arena.small_shared_memory:
         expected = ANY if expected == OUT else expected
+    if arena.level == "relaxed" and os.geteuid() != 0 and attempt.name == "read_descriptors_of_supervisor":
+        expected = OUT
     if arena.landlock < 6 and arena.level == "relaxed" and attempt.name in LATE:
         expected = ANY
     if arena.landlock < 6 and arena.level == "strict" and attempt.name == "reach_abstract_socket":

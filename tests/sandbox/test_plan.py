@@ -37,7 +37,7 @@ FACTS = Facts(
     bubblewrap="/usr/bin/bwrap",
     namespaces=True,
     landlock=7,
-    filters={"network": "d2lkZQ==", "no-network": "bmFycm93"},
+    filters={"strict": "c3RyaWN0", "relaxed": "d2lkZQ==", "relaxed-no-network": "bmFycm93"},
     system=(("/usr", ""), ("/bin", "usr/bin"), ("/lib", "usr/lib"), ("/nix/store", "")),
     configuration=("/etc/alternatives/", "/etc/resolv.conf"),
     sized_tmpfs=True,
@@ -113,7 +113,14 @@ def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> Non
     assert rules is not None
     write_file = 1 << 1
     writable = {path for path, access in rules.rules if access & write_file and not path.startswith("/dev/")}
-    assert writable == {"/tmp", "/var/tmp", "/srv/ws"}
+    assert writable == {"/srv/ws"}
+    # No terminal, no folder of everybody's: what is the process's own has no name before its start.
+    devices = {path for path, _access in rules.rules if path.startswith("/dev/")}
+    names = ("null", "zero", "full", "random", "urandom", "tty", "shm")
+    assert devices == {f"/dev/{name}" for name in names}
+    assert rules.own_terminal & write_file
+    assert rules.private_tmp & write_file
+    assert rules.own_folders == ()
     assert all(access & ~rules.handled_fs == 0 for _path, access in rules.rules)
     assert bool(rules.scoped) is (facts.landlock >= 6)
     assert bool(rules.handled_net) is (facts.landlock >= 4 and policy.network == "none")
@@ -151,6 +158,18 @@ def test_a_request_never_widens_a_limit(allowed: int, asked: int | None, given: 
     assert (narrowed.memory_bytes, narrowed.tasks, narrowed.cpu_percent, narrowed.open_files) == (given,) * 4
 
 
+@pytest.mark.parametrize(("user", "uid"), [((1234, 1235), 1234), (None, os.getuid())])
+def test_openclaw_has_its_locks_where_it_insists_on_them(user: tuple[int, int] | None, uid: int) -> None:
+    policy = Policy("relaxed", user=user)
+    engines = ("/opt/engines/node/22", "/opt/engines/openclaw/1.0/")
+    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines), policy, "/")
+    assert confinement.landlock is not None
+    (row,) = confinement.landlock.own_folders
+    assert row == (f"/tmp/openclaw-state-locks-{uid}", confinement.landlock.private_tmp)
+    plan = LaunchPlan(("/bin/true",), {}, confine=confinement)
+    assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
 def test_limits_keep_what_programs_expect() -> None:
     _confinement, rows = confine(Sandbox(Policy("none"), FACTS, "/srv/ws"), Policy("none"), "/")
     limits = {number: (soft, most) for number, soft, most in rows}
@@ -176,8 +195,27 @@ def test_the_filter_names_what_must_be_refused() -> None:
         *("init_module", "kexec_load", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl"),
         *("open_by_handle_at", "add_key", "clock_settime", "reboot", "ioctl"),
     }
-    families = {rule.tests[0][2] for rule in seccomp.rules(network=False) if rule.call == "socket"}
-    assert families >= {2, 10, 16, 17, 40}
+    assert calls >= {"process_madvise", "process_mrelease", "kcmp", "pidfd_getfd", "prctl", "socketcall"}
+
+
+@pytest.mark.parametrize(("network", "allowed"), [(True, {1, 2, 10, 16}), (False, {1})])
+def test_sockets_are_of_the_families_that_are_allowed_and_no_others(network: bool, allowed: set[int]) -> None:
+    for call in ("socket", "socketpair"):
+        named = [rule for rule in seccomp.rules(network=network) if rule.call == call]
+        (above,) = (rule.above for rule in named if rule.above is not None)
+        refused = {rule.tests[0][2] for rule in named if rule.tests}
+        assert above == (0, max(allowed))
+        assert set(range(max(allowed) + 1)) - refused == allowed
+
+
+def test_where_others_can_be_named_only_the_caller_can_be_changed() -> None:
+    rules = list(seccomp.rules(network=True, others=False))
+    numbers = {(rule.call, rule.above) for rule in rules if rule.above is not None}
+    calls = "prlimit64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler"
+    assert {(call, (0, 0)) for call in (*calls.split(), "migrate_pages", "move_pages")} <= numbers
+    for call, process in (("setpriority", 0), ("ioprio_set", 1)):
+        assert {(call, (0, process)), (call, (1, 0))} <= numbers
+    assert not {rule.call for rule in seccomp.rules(network=True)} & {"prlimit64", "setpriority"}
 
 
 def test_no_call_is_left_out_because_the_library_is_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ async def test_the_place_and_its_variables(level: str, folder: Path) -> None:
         assert (await said(client, "pwd; echo $HOME; cd; pwd")).split() == [home] * 3
         assert await said(client, "touch made && ls", options={"cwd": "/"}) == "made"
         assert (server.workspace / "made").exists()
-        assert await said(client, "echo x > /tmp/file-$$ && cat /tmp/file-$$ && rm /tmp/file-$$") == "x"
+        assert await said(client, "f=${TMPDIR:-/tmp}/file-$$; echo x > $f && cat $f && rm $f") == "x"
 
 
 async def test_what_clients_push_belongs_to_processes(level: str, folder: Path) -> None:

@@ -180,7 +180,7 @@ def _isolation(settings: Settings, user: host.User) -> str:
 
 _PROMISES = {
     "strict": "each process sees the workspace and a read-only system, nothing else",
-    "relaxed": "each process reaches the workspace, /tmp and a read-only system, no other files",
+    "relaxed": "each process reaches the workspace and a read-only system, no other files",
     "none": "no sandbox: each process can reach all that its user can",
 }
 

@@ -23,11 +23,11 @@ class Facts:
     """Everything that launch plans depend on.
 
     landlock: the ABI, 0 for none. bubblewrap: path or "". namespaces: whether a complete sandbox of a user
-    without privileges has been made. filters: seccomp programs in base64 by name: "network", "no-network",
-    and both with "-no-connect" behind. cgroups: (hierarchy, directory) where groups can be made, as in
-    `Limits`. system: (path, link target or "") of system directories. configuration: files and folders below
-    /etc that programs need; linked: those that are links to elsewhere. node: its files, read-only.
-    sized_tmpfs, disable_userns: whether bubblewrap has these options.
+    without privileges has been made. filters: seccomp programs in base64 by name: "strict", "relaxed",
+    "relaxed-no-network", and each with "-no-connect" behind. cgroups: (hierarchy, directory) where groups can
+    be made, as in `Limits`. system: (path, link target or "") of system directories. configuration: files and
+    folders below /etc that programs need; linked: those that are links to elsewhere. node: its files,
+    read-only. sized_tmpfs, disable_userns: whether bubblewrap has these options.
     rows: the same for people.
     """
 

@@ -8,7 +8,7 @@ from mhnos_runtime.launch import Landlock
 
 # linux/landlock.h
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+_REMOVE_FILE, _MAKE_CHAR, _MAKE_REG, _MAKE_BLOCK = 1 << 5, 1 << 6, 1 << 8, 1 << 11
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FIRST_ABI = (1 << 13) - 1
 _BIND_TCP, _CONNECT_TCP = 1, 2
@@ -18,7 +18,8 @@ READ = _EXECUTE | _READ_FILE | _READ_DIR
 #: Everything but device nodes, which nobody without privileges can make anyway.
 WRITE = READ | (_FIRST_ABI & ~(_MAKE_CHAR | _MAKE_BLOCK)) | _REFER | _TRUNCATE
 DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL_DEV | _TRUNCATE
-DEVICES = DEVICE | _READ_DIR
+#: As much as shm_open(3) and sem_open(3) need of /dev/shm: files by their name.
+SHARED = _READ_FILE | _WRITE_FILE | _MAKE_REG | _REMOVE_FILE | _TRUNCATE
 #: What a rule for something that is no folder may hold.
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
@@ -36,14 +37,20 @@ def handled(abi: int) -> int:
     return bits
 
 
-def ruleset(abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool) -> Landlock:
-    """rules: (path, access, whether it is a folder). network: whether TCP stays allowed."""
+def ruleset(
+    abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool, own_folders: Iterable[str] = ()
+) -> Landlock:
+    """rules: (path, access, whether it is a folder). network: whether TCP stays allowed. The process's own
+    terminal and temporary files are added at its start. own_folders: writable, see `Landlock`."""
     mask = handled(abi)
     return Landlock(
         handled_fs=mask,
         handled_net=0 if network or abi < 4 else _BIND_TCP | _CONNECT_TCP,
         scoped=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if scopes(abi) else 0,
         rules=tuple((path, access & mask & (-1 if folder else _OF_FILES)) for path, access, folder in rules),
+        own_terminal=DEVICE & mask,
+        private_tmp=WRITE & mask,
+        own_folders=tuple((path, WRITE & mask) for path in own_folders),
     )
 
 

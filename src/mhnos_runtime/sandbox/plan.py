@@ -26,9 +26,13 @@ _NAMESPACES = (
 #: A network namespace with nothing but a loopback interface that is up.
 _OWN_NETWORK = ("--unshare-net",)
 _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro-bind", "/", "/")
-#: Programs cannot do without these in relaxed, where they share the host's.
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/ptmx")
-_WRITABLE = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - what every program expects
+#: Programs cannot do without these in relaxed, where they share the host's. tty is each process's own; ptmx
+#: would make terminals that nobody can open, since their names are not known to Landlock before.
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+#: Where an engine keeps locks over what several of its processes use, by the engine's name. OpenClaw takes no
+#: other place than this one, whatever TMPDIR says.
+_LOCKS = {"openclaw": "/tmp/openclaw-state-locks-{uid}"}  # noqa: S108 - it must belong to the user
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 
@@ -110,9 +114,10 @@ def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
 
 def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
     """In strict a network namespace does what the narrower filter does in relaxed."""
-    wide = policy.level == "strict" or policy.network == "host"
+    narrow = policy.level == "relaxed" and policy.network != "host"
     sealed = handed_sockets and policy.network != "host"
-    return (facts.filters or {})[("network" if wide else "no-network") + ("-no-connect" if sealed else "")]
+    name = policy.level + ("-no-network" if narrow else "") + ("-no-connect" if sealed else "")
+    return (facts.filters or {})[name]
 
 
 def rlimits(policy: Policy) -> tuple[tuple[int, int, int], ...]:
@@ -180,7 +185,7 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
 def writable(level: Level, workspace: str) -> tuple[str, ...]:
     """Folders of the machine in which processes can write, beside what owners and modes keep them from; the
     workspace comes first."""
-    return {"strict": (workspace,), "relaxed": (workspace, *_WRITABLE), "none": (workspace, "/")}[level]
+    return {"strict": (workspace,), "relaxed": (workspace, _SHARED_MEMORY), "none": (workspace, "/")}[level]
 
 
 def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
@@ -191,10 +196,19 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
     rules: Iterable[tuple[str, int, bool]] = (
         *((path, landlock.READ, path.endswith("/")) for path in readable),
         *((f"/dev/{name}", landlock.DEVICE, False) for name in _DEVICES),
-        ("/dev/pts", landlock.DEVICES, True),
-        *((path, landlock.WRITE, True) for path in writable("relaxed", sandbox.workspace)),
+        (_SHARED_MEMORY, landlock.SHARED, True),
+        (sandbox.workspace, landlock.WRITE, True),
     )
-    return landlock.ruleset(facts.landlock, rules, network=policy.network == "host")
+    return landlock.ruleset(
+        facts.landlock, rules, network=policy.network == "host", own_folders=_locks(sandbox, policy)
+    )
+
+
+def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
+    """Those of the engines that are there; an engine lies in a folder NAME/VERSION."""
+    uid = policy.user[0] if policy.user else os.getuid()
+    names = [os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines]
+    return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
 
 
 def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:

@@ -229,8 +229,14 @@ def _filters() -> tuple[str, dict[str, str]]:
     old = 0 < landlock_abi() < 3
     try:
         return "", {
-            name + suffix: seccomp.compile_filter(network=network, connect=connect, old_landlock=old)
-            for name, network in (("network", True), ("no-network", False))
+            name + suffix: seccomp.compile_filter(
+                network=network, others=others, connect=connect, old_landlock=old
+            )
+            for name, network, others in (
+                ("strict", True, True),
+                ("relaxed", True, False),
+                ("relaxed-no-network", False, False),
+            )
             for suffix, connect in (("", True), ("-no-connect", False))
         }
     except OSError as error:

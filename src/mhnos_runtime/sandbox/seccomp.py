@@ -16,6 +16,7 @@ from dataclasses import dataclass
 # seccomp.h
 _ALLOW = 0x7FFF0000
 _ATTRIBUTE_BAD_ARCHITECTURE = 2
+_GREATER = 6
 _MASKED_EQUAL = 7
 _LIBRARY = "libseccomp.so.2"
 _U32 = 0xFFFFFFFF
@@ -30,7 +31,7 @@ REFUSED = {
     "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig "
     "fsmount fspick mount_setattr",
     "namespaces": "setns unshare",
-    "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise",
+    "other processes": "process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise process_mrelease",
     "kernel code": "init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
     "userfaultfd lookup_dcookie",
     "keyrings": "add_key request_key keyctl",
@@ -57,6 +58,7 @@ _NUMBERS = {
     "process_madvise": 440,
     "mount_setattr": 442,
     "quotactl_fd": 443,
+    "process_mrelease": 448,
     "open_tree_attr": 467,
 }
 #: What libseccomp answers for a name that it does not know; other negative ones are not of this machine.
@@ -74,23 +76,41 @@ _MSG_FASTOPEN = 0x20000000
 #: ptrace(2): attaching to what is running; being traced by one's parent stays possible.
 _PTRACE_ATTACH = 16
 _PTRACE_SEIZE = 0x4206
-#: Families that no network namespace confines (to the hypervisor), or that are of use to exploits only.
-_FAMILIES = {"AF_VSOCK": 40, "AF_ALG": 38, "AF_TIPC": 30, "AF_RDS": 21, "AF_BLUETOOTH": 31, "AF_NFC": 39}
+#: Families of sockets that may be made; each other one is code of the kernel that only exploits are after, or
+#: passes by network namespaces (to the hypervisor). Netlink tells of network interfaces.
+_LOCAL = (socket.AF_UNIX,)
+_INTERNET = (*_LOCAL, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+#: Calls that change the limits, the priority, the CPUs or the memory of the process in their first argument;
+#: 0 is the caller.
+_OF_A_PROCESS = (
+    *("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"),
+    *("migrate_pages", "move_pages"),
+)
+#: The same for a process, a group or a user: which of these the first argument says, by a number of which the
+#: one here is a process (getpriority(2), ioprio_set(2)); who it is, the second one.
+_OF_MANY = {"setpriority": 0, "ioprio_set": 1}
+#: prctl(2): sharing a CPU's core with chosen processes only.
+_PR_SCHED_CORE = 62
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One call that fails. tests: (argument, mask, value), all of which must hold; a mask of 0 is none."""
+    """One call that fails. tests: (argument, mask, value), all of which must hold. above: (argument, number),
+    which must hold too: all 64 bits of the argument, without sign, are more than that."""
 
     call: str
     error: int
     tests: tuple[tuple[int, int, int], ...] = ()
+    above: tuple[int, int] | None = None
 
 
-def rules(*, network: bool, connect: bool = True, old_landlock: bool = False) -> Iterator[Rule]:
-    """All rules. network: whether sockets of the internet may be made. connect: whether sockets may be
-    connected, see `_no_connect`. old_landlock: also refuse truncation of what cannot be written, which
-    Landlock before ABI 3 does not know."""
+def rules(
+    *, network: bool, others: bool = True, connect: bool = True, old_landlock: bool = False
+) -> Iterator[Rule]:
+    """All rules. network: whether sockets of the internet may be made. others: whether limits and priorities
+    of other processes may be set, see `_only_oneself`. connect: whether sockets may be connected, see
+    `_no_connect`. old_landlock: also refuse truncation of what cannot be written, which Landlock before ABI 3
+    does not know."""
     for names in REFUSED.values():
         for call in names.split():
             yield Rule(call, errno.EPERM)
@@ -104,11 +124,10 @@ def rules(*, network: bool, connect: bool = True, old_landlock: bool = False) ->
         yield Rule("ioctl", errno.EPERM, ((1, _U32, request),))
     for request in (_PTRACE_ATTACH, _PTRACE_SEIZE):
         yield Rule("ptrace", errno.EPERM, ((0, _U32, request),))
-    families = [*_FAMILIES.values()]
-    if not network:
-        families += [socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_NETLINK]
-    for family in families:
-        yield Rule("socket", errno.EAFNOSUPPORT, ((0, _U32, family),))
+    yield Rule("prctl", errno.EPERM, ((0, _U32, _PR_SCHED_CORE),))
+    yield from _families(_INTERNET if network else _LOCAL)
+    if not others:
+        yield from _only_oneself()
     if not connect:
         yield from _no_connect()
     if old_landlock:
@@ -117,6 +136,26 @@ def rules(*, network: bool, connect: bool = True, old_landlock: bool = False) ->
         mask = os.O_TRUNC | os.O_ACCMODE
         yield Rule("open", errno.EPERM, ((1, mask, os.O_TRUNC),))
         yield Rule("openat", errno.EPERM, ((2, mask, os.O_TRUNC),))
+
+
+def _families(allowed: tuple[int, ...]) -> Iterator[Rule]:
+    """Sockets of these families only."""
+    # Some architectures have one call more for all that concerns sockets, with arguments that lie in memory.
+    yield Rule("socketcall", errno.ENOSYS)
+    for call in ("socket", "socketpair"):
+        yield Rule(call, errno.EAFNOSUPPORT, above=(0, max(allowed)))
+        for family in set(range(max(allowed))).difference(allowed):
+            yield Rule(call, errno.EAFNOSUPPORT, ((0, _U32, family),))
+
+
+def _only_oneself() -> Iterator[Rule]:
+    """Where other processes can be named: no change of theirs. The filter cannot know the caller's own
+    numbers, so only 0 is the caller."""
+    for call in _OF_A_PROCESS:
+        yield Rule(call, errno.EPERM, above=(0, 0))
+    for call, process in _OF_MANY.items():
+        for argument, number in ((0, process), (1, 0)):
+            yield Rule(call, errno.EPERM, above=(argument, number))
 
 
 def _no_connect() -> Iterator[Rule]:
@@ -158,14 +197,17 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def compile_filter(*, network: bool, connect: bool = True, old_landlock: bool = False) -> str:
-    """The filter as a BPF program in base64. Raises OSError without libseccomp, or when it refuses a rule."""
+def compile_filter(
+    *, network: bool, others: bool = True, connect: bool = True, old_landlock: bool = False
+) -> str:
+    """The filter as a BPF program in base64, see `rules`. Raises OSError without libseccomp, or when it
+    refuses a rule."""
     library = load_library()
     context = library.seccomp_init(_ALLOW)
     try:
         # Calls of another architecture, such as 32-bit ones, would have other numbers.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCHITECTURE, _errno_action(errno.ENOSYS)))
-        for rule in rules(network=network, connect=connect, old_landlock=old_landlock):
+        for rule in rules(network=network, others=others, connect=connect, old_landlock=old_landlock):
             _add(library, context, rule)
         with open(os.memfd_create("filter", os.MFD_CLOEXEC), "w+b") as file:
             _check(library.seccomp_export_bpf(context, file.fileno()))
@@ -183,11 +225,12 @@ def _add(library: ctypes.CDLL, context: int, rule: Rule) -> None:
             raise OSError(errno.ENOSYS, f"libseccomp does not know the call {rule.call}")
     elif number < 0:
         return  # not a call of this architecture
-    rows = (_Comparison * max(1, len(rule.tests)))()
-    for row, (argument, mask, value) in zip(rows, rule.tests, strict=False):
-        row.argument, row.operator, row.first, row.second = argument, _MASKED_EQUAL, mask, value
+    comparisons = [_Comparison(argument, _MASKED_EQUAL, mask, value) for argument, mask, value in rule.tests]
+    if rule.above is not None:
+        comparisons.append(_Comparison(rule.above[0], _GREATER, rule.above[1], 0))
+    rows = (_Comparison * max(1, len(comparisons)))(*comparisons)
     action = _errno_action(rule.error)
-    _check(library.seccomp_rule_add_array(context, action, number, len(rule.tests), ctypes.byref(rows)))
+    _check(library.seccomp_rule_add_array(context, action, number, len(comparisons), ctypes.byref(rows)))
 
 
 def _check(result: int) -> None:

@@ -253,19 +253,22 @@ def _be_killable() -> None:
             score.write_text("0")
 
 
-def become(plan: LaunchPlan, doors: list[str], descriptors: list[int], sent: int) -> NoReturn:
+def become(
+    plan: LaunchPlan, doors: list[str], descriptors: list[int], sent: int, temporary: str = ""
+) -> NoReturn:
     """Set this child up and execute the plan; what fails is written to the verdict descriptor.
 
     doors: files through which control groups are joined. descriptors: the working directory, the verdict,
     standard input, output and error (on a terminal all the same one), for a plan with a holder where to
     write the sibling's OS pid, and the namespaces to join; last what the program is handed. sent: how many of
-    them there were: with fewer, a program could start outside of a namespace.
+    them there were: with fewer, a program could start outside of a namespace. temporary: the folder for its
+    temporary files, if one was made.
     """
     step = ["setup"]
     try:
         if len(descriptors) != sent:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        for name in _setup(plan, doors, descriptors):
+        for name in _setup(plan, doors, descriptors, temporary):
             step[0] = name
     except BaseException as error:
         number = error.errno if isinstance(error, OSError) and error.errno else repr(error)
@@ -275,7 +278,7 @@ def become(plan: LaunchPlan, doors: list[str], descriptors: list[int], sent: int
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterator[str]:
+def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary: str) -> Iterator[str]:
     """Everything between fork and exec, naming each step before it is taken."""
     cwd_fd, _verdict_fd, *rest = descriptors
     first_handed = len(rest) - plan.handed - plan.control
@@ -308,12 +311,12 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int]) -> Iterat
     for number, soft, hard in plan.rlimits:
         resource.setrlimit(number, (soft, hard))
     yield "confinement"
-    confine.lock_up(plan.confine)
+    confine.lock_up(plan.confine, temporary)
     confine.close_others_at_exec()
     for target in range(FIRST_HANDED, FIRST_HANDED + len(handed)):
         os.set_inheritable(target, True)
     yield "exec"
-    os.execve(plan.argv[0], plan.argv, plan.env)
+    os.execve(plan.argv[0], plan.argv, {"TMPDIR": temporary, **plan.env} if temporary else plan.env)
 
 
 def join(door: str) -> None:

@@ -6,6 +6,7 @@ Knows system calls; decides nothing, since all comes from the launch plan. Runs 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -108,13 +109,15 @@ def fork_as_sibling() -> int:
     return _check(_syscall(ctypes.c_long(number), *map(ctypes.c_ulong, arguments)))
 
 
-def lock_up(confine: Confinement) -> None:
-    """Give up capabilities, then everything that the launch plan takes away. Nothing comes back by execve."""
+def lock_up(confine: Confinement, temporary: str = "") -> None:
+    """Give up capabilities, then everything that the launch plan takes away. Nothing comes back by execve.
+
+    temporary: the folder that was made for this process's temporary files, if one was."""
     if confine.no_new_privs:
         _drop_capabilities()
         _check(prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     if confine.landlock is not None:
-        _restrict(confine.landlock)
+        _restrict(confine.landlock, temporary)
     if confine.seccomp:
         _filter(base64.b64decode(confine.seccomp))
 
@@ -143,7 +146,7 @@ def _drop_capabilities() -> None:
     _check(_libc.capset(header, bytes(24)))
 
 
-def _restrict(landlock: Landlock) -> None:
+def _restrict(landlock: Landlock, temporary: str) -> None:
     """Older kernels take a shorter structure: fields at its end are left out where they are empty."""
     attributes = struct.pack("=QQQ", landlock.handled_fs, landlock.handled_net, landlock.scoped)
     size = 24 if landlock.scoped else 16 if landlock.handled_net else 8
@@ -157,6 +160,12 @@ def _restrict(landlock: Landlock) -> None:
     )
     for path, access in landlock.rules:
         _allow(ruleset, path, access)
+    for path, access in landlock.own_folders:
+        _allow_own(ruleset, path, access)
+    if temporary:
+        _allow(ruleset, temporary, landlock.private_tmp)
+    if landlock.own_terminal and os.isatty(0):
+        _allow_beneath(ruleset, 0, landlock.own_terminal)
     _check(_syscall(ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF), ctypes.c_ulong(ruleset), ctypes.c_ulong(0)))
     os.close(ruleset)
 
@@ -167,17 +176,37 @@ def _allow(ruleset: int, path: str, access: int) -> None:
     except OSError:
         return  # what is gone, or what this user cannot reach anyway, needs no permission
     try:
-        _check(
-            _syscall(
-                ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),
-                ctypes.c_ulong(ruleset),
-                ctypes.c_ulong(_LANDLOCK_RULE_PATH_BENEATH),
-                ctypes.c_char_p(struct.pack("=Qi", access, fd)),
-                ctypes.c_ulong(0),
-            )
-        )
+        _allow_beneath(ruleset, fd, access)
     finally:
         os.close(fd)
+
+
+def _allow_own(ruleset: int, path: str, access: int) -> None:
+    """Anybody may have made something of that name: only a folder of this user's counts, and no link."""
+    with contextlib.suppress(OSError):
+        os.mkdir(path, 0o700)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            _allow_beneath(ruleset, fd, access)
+    finally:
+        os.close(fd)
+
+
+def _allow_beneath(ruleset: int, fd: int, access: int) -> None:
+    """Allow it for what the descriptor is of, and all beneath that."""
+    _check(
+        _syscall(
+            ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),
+            ctypes.c_ulong(ruleset),
+            ctypes.c_ulong(_LANDLOCK_RULE_PATH_BENEATH),
+            ctypes.c_char_p(struct.pack("=Qi", access, fd)),
+            ctypes.c_ulong(0),
+        )
+    )
 
 
 class _Program(ctypes.Structure):

@@ -77,6 +77,7 @@ class Launcher:
         with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
             sent = [folder, *wiring.handed_over, *handed, *wiring.for_program]
             told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
+            told["temporary"] = surroundings.temporary
             os_pid = self._tell(json.dumps(told).encode(), sent)
             self._refill_later()
             if surroundings.namespaces is not None:
@@ -197,7 +198,7 @@ def _wait(sock: socket.socket) -> NoReturn:
                 continue
             plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
             doors = [door for door in told["doors"] if door not in joined]
-            child.become(plan, doors, descriptors, told["sent"])
+            child.become(plan, doors, descriptors, told["sent"], told["temporary"])
     finally:
         os._exit(0)
 

@@ -24,6 +24,7 @@ from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.surroundings import Surroundings
+from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 #: When the record of a start is written: the first output is out by then.
 SAVE_SECONDS = 0.005
@@ -96,6 +97,7 @@ class Process:
         attention: Attention,
         archive: Archive,
         launcher: Launcher,
+        folders: TemporaryFolders,
         pid: int,
         plan: LaunchPlan,
         descriptors: list[int],
@@ -112,6 +114,8 @@ class Process:
             undo.callback(launcher.discard)
             surroundings = Surroundings.make(loop, limits, launcher.group(pid, limits.cgroups), namespaces)
             undo.callback(surroundings.close)
+            if plan.confine.landlock is not None and plan.confine.landlock.private_tmp:
+                surroundings.make_temporary(folders, pid, plan.confine.user)
             log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
@@ -147,10 +151,18 @@ class Process:
         )
 
     @classmethod
-    def restore(cls, loop: Loop, attention: Attention, archive: Archive, state: dict[str, Any]) -> Process:
+    def restore(
+        cls,
+        loop: Loop,
+        attention: Attention,
+        archive: Archive,
+        folders: TemporaryFolders,
+        state: dict[str, Any],
+    ) -> Process:
         """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
         plan = LaunchPlan.from_dict(state["plan"])
         surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
+        surroundings.own_temporary(folders, state["pid"])
         process = cls(loop, attention, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
         if process.started and process.main_status is None:
             process._watch_limits()

@@ -30,6 +30,7 @@ from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import check_room, permit
 from mhnos_runtime.supervisor.process import Process
+from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
@@ -51,6 +52,7 @@ class Supervisor:
         self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
+        self._folders = TemporaryFolders(self._loop)
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
         )
@@ -102,6 +104,7 @@ class Supervisor:
         self._loop.run()
         self._launcher.discard()
         self._loop.close()
+        self._folders.close()
         self._archive.close()
         for path in self._config.remove_at_end:
             Path(path).unlink(missing_ok=True)
@@ -218,6 +221,7 @@ class Supervisor:
                 self._attention,
                 self._archive,
                 self._launcher,
+                self._folders,
                 pid,
                 plan,
                 descriptors,
@@ -340,6 +344,8 @@ class Supervisor:
             self._checked(status)
         elif os_pid == self._launcher.os_pid:
             self._launcher.lost()
+        elif os_pid == self._folders.os_pid:
+            self._folders.reaped()
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
@@ -349,7 +355,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that no ended process has left behind."""
-        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid}
+        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
@@ -428,8 +434,10 @@ class Supervisor:
     def _hand_over(self) -> None:
         running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
         networks, kept_networks = self._holders.state()
+        folders, kept_folders = self._folders.state()
         state = {
             "networks": networks,
+            "folders": folders,
             "config": self._config.to_dict(),
             "next_pid": self._next_pid,
             "spawned": self._spawned,
@@ -437,7 +445,7 @@ class Supervisor:
             "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
         }
         kept = [fd for _, descriptors in running for fd in descriptors]
-        kept += [*kept_networks, *self._config.listeners, self._config.lock_fd]
+        kept += [*kept_networks, *kept_folders, *self._config.listeners, self._config.lock_fd]
         self._launcher.discard()
         try:
             handover.replace(state, kept)
@@ -449,9 +457,10 @@ class Supervisor:
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._holders.restore(state["networks"])
+        self._folders.restore(state.get("folders"))
         handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
-            process = Process.restore(self._loop, self._attention, self._archive, each)
+            process = Process.restore(self._loop, self._attention, self._archive, self._folders, each)
             if process.namespaces is not None:
                 self._holders.adopt(process.namespaces)
             handover.keep_to_oneself(process.state()[1])

@@ -1,10 +1,12 @@
-"""What one process runs in beside its log: namespaces, a control group, limits that are watched.
+"""What one process runs in beside its log: namespaces, a control group, limits that are watched, a folder for
+temporary files.
 
 Knows how each of them begins, is handed over and ends; not what the program writes or when it is signalled.
 """
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from mhnos_runtime.supervisor import watchdog
 from mhnos_runtime.supervisor.cgroup import Group
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 
 def no_limits(error: OSError) -> LimitReached:
@@ -27,7 +30,10 @@ def no_limits(error: OSError) -> LimitReached:
 
 
 class Surroundings:
-    """Owns the namespaces and the control group. peak_bytes: most memory that was seen in use, if looked."""
+    """Owns the namespaces and the control group. peak_bytes: most memory that was seen in use, if looked.
+    temporary: path of the folder for temporary files, if one was made."""
+
+    temporary = ""
 
     def __init__(
         self, loop: Loop, limits: Limits, namespaces: Namespaces | None, group: Group | None
@@ -41,6 +47,7 @@ class Surroundings:
         self._looks = 0
         self._searched_bytes = 0
         self._when_gone: Callable[[], None] | None = None
+        self._remove_temporary: Callable[[], None] | None = None
         if namespaces is not None:
             namespaces.on_gone = self._namespaces_gone
 
@@ -57,6 +64,22 @@ class Surroundings:
                 group.close()
                 raise no_limits(error) from error
         return cls(loop, limits, namespaces, group)
+
+    def make_temporary(self, folders: TemporaryFolders, pid: int, user: tuple[int, int] | None) -> None:
+        """Make a folder for temporary files. Raises LimitReached."""
+        self.own_temporary(folders, pid)
+        try:
+            self.temporary = folders.make(pid, user)
+        except OSError as error:
+            raise LimitReached(
+                f"no folder for temporary files could be made in {folders.place}: {error.strerror}",
+                code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start-failed",
+                hint=f"free some space there, and let the runtime's user write to {folders.place}",
+            ) from error
+
+    def own_temporary(self, folders: TemporaryFolders, pid: int) -> None:
+        """Remove at the end what `folders` has for this process."""
+        self._remove_temporary = lambda: folders.remove(pid)
 
     @classmethod
     def restore(cls, loop: Loop, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
@@ -140,3 +163,5 @@ class Surroundings:
             self._group.close()
         if self.namespaces is not None:
             self.namespaces.kill()
+        if self._remove_temporary is not None:
+            self._remove_temporary()

@@ -1,0 +1,300 @@
+"""Folders for the temporary files of processes: made for one process, removed after it with all in it.
+
+Knows files only. What processes leave there is hostile: no link is followed, and neither memory nor the
+number of descriptors grows with how much it is, or how deep. A child removes it, since that blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import secrets
+import select
+import signal
+import stat
+import time
+from itertools import islice
+from typing import Any, NoReturn
+
+from mhnos_runtime.supervisor.confine import prctl
+from mhnos_runtime.supervisor.loop import Loop
+from mhnos_runtime.supervisor.signals import reset_signals
+
+#: Where the runtime makes its own folder. Paths stay short: that of a Unix socket has 107 bytes (unix(7)).
+PLACE = "/tmp"  # noqa: S108 - the folder has a random name and is made with mkdir
+PREFIX = "mhnos-tmp-"
+#: From the first folder that is thrown away to the fork of the child that removes it: the ends of many
+#: processes share one fork, which takes some 2 ms and slows the start that it falls upon.
+REMOVE_SECONDS = 5.0
+#: How long the runtime's end may wait for what is still to be removed. The next runtime removes the rest.
+END_SECONDS = 2.0
+#: How many names in PLACE are looked at for what earlier runtimes left.
+_MOST_NAMES = 10_000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Of what is to be removed; only the runtime can enter it.
+_GONE = "gone"
+_PR_SET_PDEATHSIG = 1
+_NICE = 19
+
+
+class TemporaryFolders:
+    """One folder of the runtime, in which each process has one, of mode 0700, by its pid.
+
+    The runtime's is locked (flock(2)) for as long as the runtime lives: so other runtimes see that it is in
+    use, and systemd-tmpfiles passes over it (tmpfiles.d(5)). os_pid: of the child that removes, 0 while there
+    is none.
+    """
+
+    def __init__(self, loop: Loop, place: str = PLACE) -> None:
+        self._loop = loop
+        self.place = place
+        self._path = ""
+        self._fd = -1
+        self._number = 0
+        self._some = self._due = False
+        self.os_pid = 0
+
+    def make(self, pid: int, user: tuple[int, int] | None) -> str:
+        """The path of a new folder for this process. Raises OSError."""
+        name = f"p{pid}"
+        if self._fd >= 0:
+            with contextlib.suppress(FileNotFoundError):  # somebody has emptied PLACE
+                return self._make(name, user)
+        self._begin()
+        return self._make(name, user)
+
+    def remove(self, pid: int) -> None:
+        """Have the folder of this process removed, if it has one."""
+        if self._fd >= 0 and self._throw_away(f"p{pid}", self._fd):
+            self._remove_later()
+
+    def reaped(self) -> None:
+        """The child that removes has ended."""
+        self.os_pid = 0
+        if self._some:
+            self._remove_later()
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """What `restore` needs, as JSON, and descriptors that must stay open until then."""
+        row = {"path": self._path, "fd": self._fd, "number": self._number, "os_pid": self.os_pid}
+        return row, [] if self._fd < 0 else [self._fd]
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on with the folder of the supervisor that this one replaces."""
+        if state is None:
+            return
+        self._path, self._fd, self._number = state["path"], state["fd"], state["number"]
+        self.os_pid = state["os_pid"]
+        if self._fd >= 0:
+            os.set_inheritable(self._fd, False)
+            self._remove_later()
+
+    def close(self) -> None:
+        """Remove the runtime's folder, as far as END_SECONDS allow. All processes have ended."""
+        if self._fd < 0:
+            return
+        ends = time.monotonic() + END_SECONDS
+        while self._some_gone() and time.monotonic() < ends:
+            if not self.os_pid and not self._fork():
+                break
+            self._wait(ends - time.monotonic())
+        for folder in (f"{self._path}/{_GONE}", self._path):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        self._give_up()
+
+    def _make(self, name: str, user: tuple[int, int] | None) -> str:
+        os.mkdir(name, 0o700, dir_fd=self._fd)
+        if user is not None:
+            os.chown(name, *user, dir_fd=self._fd, follow_symlinks=False)
+        return f"{self._path}/{name}"
+
+    def _begin(self) -> None:
+        """Make and lock the runtime's folder, and take over what runtimes left there that are gone."""
+        self._give_up()
+        while not self._lock_new(f"{self.place}/{PREFIX}{secrets.token_hex(6)}"):
+            pass
+        try:
+            os.mkdir(_GONE, 0o700, dir_fd=self._fd)
+        except OSError:
+            self._give_up()  # the next one takes it over
+            raise
+        os.fchmod(self._fd, 0o711)
+        with os.scandir(self.place) as entries:
+            for name in [each.name for each in islice(entries, _MOST_NAMES) if each.name.startswith(PREFIX)]:
+                self._take_over(name)
+
+    def _lock_new(self, path: str) -> bool:
+        """Whether it was made and locked before another runtime took it for one that is left."""
+        os.mkdir(path, 0o700)
+        fd = os.open(path, _FOLDER)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = os.path.samestat(os.stat(path), os.fstat(fd))
+        except (BlockingIOError, FileNotFoundError):
+            locked = False
+        if not locked:
+            os.close(fd)
+            return False
+        self._fd, self._path = fd, path
+        return True
+
+    def _give_up(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._path = -1, ""
+
+    def _take_over(self, name: str) -> None:
+        """Remove the folder of a runtime that is gone. Somebody else's stays, and one that is in use."""
+        place = fd = -1
+        try:
+            place = os.open(self.place, _FOLDER)
+            fd = os.open(name, _FOLDER, dir_fd=place)
+            if os.fstat(fd).st_uid == os.geteuid():
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._throw_away(name, place)
+                self._remove_later()
+        except OSError:
+            return
+        finally:
+            for each in (fd, place):
+                if each >= 0:
+                    os.close(each)
+
+    def _throw_away(self, name: str, folder: int) -> bool:
+        self._number += 1
+        with contextlib.suppress(OSError):
+            os.rename(name, f"{_GONE}/{self._number}", src_dir_fd=folder, dst_dir_fd=self._fd)
+            return True
+        return False
+
+    def _remove_later(self) -> None:
+        self._some = True
+        if not self._due and not self.os_pid:
+            self._due = True
+            self._loop.after(REMOVE_SECONDS, self._remove)
+
+    def _remove(self) -> None:
+        self._due = False
+        if self._fd < 0 or self.os_pid:
+            return
+        self._some = not self._fork()
+        if self._some:
+            self._remove_later()
+
+    def _fork(self) -> bool:
+        try:
+            self.os_pid = os.fork()
+        except OSError:
+            return False
+        if self.os_pid == 0:
+            _remove_all(self._fd)
+        return True
+
+    def _some_gone(self) -> bool:
+        return _first(_GONE, self._fd) is not None
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the child that removes, and kill it when the time is over. It has not been reaped yet."""
+        with contextlib.suppress(OSError), open(os.pidfd_open(self.os_pid), "rb", 0) as ended:
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            poll.poll(max(0, round(seconds * 1000)))
+        os.kill(self.os_pid, signal.SIGKILL)
+        os.waitpid(self.os_pid, 0)
+        self.os_pid = 0
+
+
+def _remove_all(parent: int) -> NoReturn:
+    """The child: hold nothing but the runtime's folder, and remove what was thrown away in it."""
+    try:
+        reset_signals()
+        os.setpgid(0, 0)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.nice(_NICE)
+        os.closerange(0, parent)
+        os.closerange(parent + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        remove_gone(parent)
+    finally:
+        os._exit(0)
+
+
+def remove_gone(parent: int) -> None:
+    """Remove all that is in the folder `gone` of this one, of which `parent` is a descriptor.
+
+    A folder that is not empty is moved up to that place before it is opened, so that at any depth only one is
+    open. What cannot be removed is moved to `parent`, out of the way of the rest.
+    """
+    number = 0
+    gone = os.open(_GONE, _FOLDER, dir_fd=parent)
+    try:
+        while (name := _first(_GONE, parent)) is not None:
+            try:
+                number = _empty(name, gone, number)
+                os.rmdir(name, dir_fd=gone)
+            except OSError:
+                number += 1
+                os.rename(name, f"kept-{os.getpid()}-{number}", src_dir_fd=gone, dst_dir_fd=parent)
+    finally:
+        os.close(gone)
+
+
+def _first(name: str, folder: int) -> str | None:
+    """Name of any entry of a folder, None where there is none, or it cannot be read."""
+    with contextlib.suppress(OSError):
+        fd = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            with os.scandir(fd) as entries:
+                return next((each.name for each in entries), None)
+        finally:
+            os.close(fd)
+    return None
+
+
+def _empty(name: str, gone: int, number: int) -> int:
+    """Remove all that is in a folder, or move it up; return the number of the last one that was moved.
+
+    What the kernel does not tell of while others go is found in the next pass. Raises OSError.
+    """
+    fd = _open_folder(name, gone)
+    try:
+        some = True
+        while some:
+            some = False
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    number += 1
+                    some = _remove_one(entry.name, fd, gone, f"{os.getpid()}-{number}") or some
+    finally:
+        os.close(fd)
+    return number
+
+
+def _remove_one(name: str, folder: int, gone: int, moved: str) -> bool:
+    """Whether it is no longer there. Links are removed, not followed (unlink(2))."""
+    try:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return True
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError:
+            # Moving a folder to another one takes the right to write in it (rename(2)).
+            os.close(_open_folder(name, folder))
+            os.rename(name, moved, src_dir_fd=folder, dst_dir_fd=gone)
+    except OSError:
+        return False
+    return True
+
+
+def _open_folder(name: str, folder: int) -> int:
+    """A descriptor of a folder, whatever its mode was; no link is followed. Raises OSError."""
+    path = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        # By the descriptor, not by the name again (proc(5)).
+        os.chmod(f"/proc/self/fd/{path}", 0o700)
+        return os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(path)
