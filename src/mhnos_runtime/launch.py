@@ -179,6 +179,10 @@ class LaunchPlan:
         )
 
 
+#: Why a process ended, as an exit record has it.
+REASONS = ("exit", "signal", "timeout", "memory", "killed", "idle", "lost")
+
+
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
     """What happened to a process, and how it is known.

@@ -70,6 +70,7 @@ class Server:
 
     def __init__(self, sock: socket.socket) -> None:
         self.os_pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        self.sock = sock
         self.channel = Channel(sock)
         self.events: list[dict[str, Any]] = []
         self.processes: dict[int, Seen] = {}
@@ -176,6 +177,13 @@ class Server:
     def ask(self, do: str, process: Seen, **more: Any) -> None:
         self.channel.send({"do": do, "pid": process.pid, **more})
 
+    def send_raw(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Bytes that the channel would not send."""
+        self._poll.modify(self.channel.fileno(), select.POLLIN | select.POLLOUT)
+        self._poll.poll(1000)
+        self._poll.modify(self.channel.fileno(), select.POLLIN)
+        socket.send_fds(self.sock, [data], descriptors)
+
     def place(self, process: Seen, offset: int = NO_HOLD) -> None:
         """Hold the writer at an offset, and tell it when it waits for that."""
         if process.log.set_hold(offset):
@@ -255,6 +263,11 @@ class Supervised:
         server = self.accept()
         server.event("ready")
         return server
+
+    def serve_again(self) -> Server:
+        """Kill the present server; the next one, once it has been told everything."""
+        os.kill(self._servers[-1].os_pid, signal.SIGKILL)
+        return self.serve()
 
     def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
         return self.popen.wait(seconds)

@@ -9,22 +9,22 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.channel import MOVED, OUTPUT, TYPED, Message
-from mhnos_runtime.errors import MhnosError, Unavailable
+from mhnos_runtime.errors import MhnosError, StartFailed, Unavailable
 from mhnos_runtime.launch import LaunchPlan
-from mhnos_runtime.supervisor import cgroup, child, handover, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
-from mhnos_runtime.supervisor.log import Log
+from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.process import Process
@@ -40,12 +40,14 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._loop = Loop()
-        self._attention = Attention(self._loop)
         self._log = Log(config.log_json)
+        self._defects = Defects(self._log, self._fail)
+        self._loop = Loop(self._defects.tell)
+        self._attention = Attention(self._loop)
         self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
+        self._archive.on_set_aside = self._set_aside
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
         )
@@ -62,14 +64,6 @@ class Supervisor:
         self._handing_over = False
         self._stopping = False
         self._has_terminal = _terminal_is_there()
-        self._requests: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
-            "spawn": self._spawn,
-            "kill": self._kill,
-            "close_stdin": self._close_stdin,
-            "size": self._size,
-            "note": self._note,
-            "forget": self._forget,
-        }
 
     def run(self, handed_over: dict[str, Any] | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
@@ -109,7 +103,15 @@ class Supervisor:
     def _take_over_ended(self, ended: list[Ended]) -> None:
         for each in ended:
             self._processes[each.pid] = each
-            self._next_pid = max(self._next_pid, each.pid + 1)
+        self._next_pid = max(self._next_pid, self._archive.highest_pid + 1)
+
+    def _set_aside(self, pid: int, reason: str, folder: str) -> None:
+        self._log.write("warning", "a record was set aside", pid=pid, reason=reason, folder=folder)
+
+    def _fail(self, pid: int, what: str) -> None:
+        process = self._running(pid)
+        if process is not None:
+            process.fail(what)
 
     # What the server is told
 
@@ -118,7 +120,8 @@ class Supervisor:
         self._server.send({"event": "hello", "spawned": self._spawned, **self._config.hello})
         for process in list(self._processes.values()):
             if process.started:
-                self._send_process("restored", process)
+                with self._defects.at_cost_of(process.pid):
+                    self._send_process("restored", process)
         self._ready_due = True
         self._say_ready()
 
@@ -137,23 +140,61 @@ class Supervisor:
 
     def _on_message(self, message: Message) -> None:
         try:
-            process = self._running(message.pid)
-            if not message.kind:
-                self._requests[message.body["do"]](message.body, message.descriptors)
-            elif process is not None and message.kind == MOVED:
-                process.capture.resume()
-            elif process is not None and message.kind == TYPED:
-                process.capture.typed()
+            if message.kind:
+                self._on_notice(message.kind, message.pid)
+            else:
+                self._on_request(message.body, message.descriptors)
         finally:
             for fd in message.descriptors:
                 os.close(fd)
+
+    def _on_notice(self, kind: bytes, pid: int) -> None:
+        process = self._running(pid)
+        if process is None:
+            return
+        with self._defects.at_cost_of(pid):
+            if kind == MOVED:
+                process.capture.resume()
+            elif kind == TYPED:
+                process.capture.typed()
+
+    def _on_request(self, body: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            request = requests.parse(body)
+            if isinstance(request, requests.Spawn):
+                self._spawn(request.request, request.plan, descriptors)
+                return
+            with self._defects.at_cost_of(request.pid):
+                self._do(request)
+        except requests.BadRequest as error:
+            self._log.write("error", "a message of the server was refused", reason=error.message)
+            if error.request is not None:
+                self._refuse(error.request, error)
+        except Exception as error:
+            self._defects.tell(error)
+
+    def _do(self, request: requests.AboutProcess) -> None:
+        """Requests about a process, which are nothing where there is none. Raises BadRequest."""
+        process = self._running(request.pid)
+        match request:
+            case requests.Forget():
+                self._forget(request.pid)
+            case _ if process is None:
+                pass
+            case requests.Kill():
+                process.end(request.signal, request.reason, request.escalate)
+            case requests.CloseStdin():
+                process.close_stdin()
+            case requests.Size():
+                process.size = (request.columns, request.rows)
+            case requests.Note():
+                process.note(request.facts)
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
         return process if isinstance(process, Process) else None
 
-    def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request, plan = body["request"], LaunchPlan.from_dict(body["plan"])
+    def _spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         holder = plan.confine.holder
         if holder is None or not descriptors:
             self._launch(request, plan, descriptors, None, None)
@@ -191,7 +232,7 @@ class Supervisor:
                 raise child.none_left("no descriptor is left for another process")
             pid = self._next_pid
             process = Process.launch(
-                self._loop,
+                self._defects.watching(self._loop, pid),
                 self._attention,
                 self._archive,
                 self._launcher,
@@ -200,10 +241,10 @@ class Supervisor:
                 descriptors,
                 namespaces,
             )
-        except MhnosError as refusal:
+        except Exception as raised:
             if namespaces is not None:
                 namespaces.kill()
-            self._refuse(request, refusal)
+            self._refuse(request, self._refusal(raised))
             return
         self._next_pid += 1
         self._take(process, request)
@@ -216,6 +257,12 @@ class Supervisor:
         process.on_started = lambda error: self._on_started(process, request, error)
         process.capture.on_output = lambda: self._server.notify(OUTPUT, pid)
         process.on_ended = lambda: self._on_ended(process)
+
+    def _refusal(self, raised: Exception) -> MhnosError:
+        if isinstance(raised, MhnosError):
+            return raised
+        self._defects.tell(raised)
+        return StartFailed("a defect of the runtime; its log says more", code="internal")
 
     def _refuse(self, request: int, error: MhnosError) -> None:
         self._server.send(
@@ -244,28 +291,8 @@ class Supervisor:
             self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
         self._stop_server()
 
-    def _kill(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.end(body["signal"], body["reason"], body["escalate"])
-
-    def _close_stdin(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.close_stdin()
-
-    def _size(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.size = (body["columns"], body["rows"])
-
-    def _note(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.note(body["facts"])
-
-    def _forget(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._processes.get(body["pid"])
+    def _forget(self, pid: int) -> None:
+        process = self._processes.get(pid)
         if process is not None and process.exit is not None:
             del self._processes[process.pid]
             process.close()
@@ -293,7 +320,8 @@ class Supervisor:
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
-                process.main_exited(status, usage)
+                with self._defects.at_cost_of(process.pid):
+                    process.main_exited(status, usage)
             self._leftovers.reaped(os_pid, process)
             self._holders.reaped(os_pid)
 
@@ -304,11 +332,14 @@ class Supervisor:
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
-        for process in self._leftovers.end():
-            if self._processes.get(process.pid) is process:
-                process.set_tree_gone()
-        if self._leftovers.some and self._leftover_timer is None:
-            self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
+        try:
+            for process in self._leftovers.end():
+                if self._processes.get(process.pid) is process:
+                    with self._defects.at_cost_of(process.pid):
+                        process.set_tree_gone()
+        finally:
+            if self._leftovers.some and self._leftover_timer is None:
+                self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
         self._stop_server()
 
     def _look_again(self) -> None:
@@ -326,8 +357,9 @@ class Supervisor:
         self._manager.stopping()
         self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
-        for process in self._by_os_pid.values():
-            process.end(signal.SIGTERM, "killed")
+        for process in list(self._by_os_pid.values()):
+            with self._defects.at_cost_of(process.pid):
+                process.end(signal.SIGTERM, "killed")
         self._loop.after(self._config.stop_grace_ms / 1000, lambda: tree.kill(self._by_os_pid))
         self._reap()
 
@@ -370,7 +402,7 @@ class Supervisor:
         self._server.stop()
 
     def _hand_over(self) -> None:
-        running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
+        running = self._states()
         networks, kept_networks = self._holders.state()
         state = {
             "networks": networks,
@@ -385,26 +417,58 @@ class Supervisor:
         self._launcher.discard()
         try:
             handover.replace(state, kept)
-        except OSError as error:
-            self._log.write("error", "the new version could not be started; going on", error=str(error))
+        except Exception as error:
+            self._log.write("error", "the new version could not be started; going on", error=place(error))
             self._handing_over = False
             self._handle_signals()
             self._server.resume()
+
+    def _states(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """Of all that run. One whose state cannot be told is not handed over, and so ends."""
+        states = []
+        for process in list(self._processes.values()):
+            if isinstance(process, Process):
+                with self._defects.at_cost_of(process.pid):
+                    states.append(process.state())
+        return states
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._holders.restore(state["networks"])
         handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
-            process = Process.restore(self._loop, self._attention, self._archive, each)
-            if process.namespaces is not None:
-                self._holders.adopt(process.namespaces)
-            handover.keep_to_oneself(process.state()[1])
-            self._take(process, 0)
-            if process.main_status is not None and process.exit is None:
-                self._leftovers.reaped(process.os_pid, process)
+            try:
+                self._restore(each)
+            except Exception as error:
+                self._not_restored(each, error)
         self._take_over_ended(self._archive.load(state["ended"]))
-        self._next_pid = state["next_pid"]
+        self._next_pid = max(self._next_pid, state["next_pid"])
         self._spawned = state["spawned"]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        meta = state["plan"]["meta"]
+        if requests.too_large(meta):
+            state["plan"]["meta"] = requests.shortened(meta)
+            self._log.write("warning", "a record was too large and was shortened", pid=state["pid"])
+        pid = state["pid"]
+        process = Process.restore(
+            self._defects.watching(self._loop, pid), self._attention, self._archive, state
+        )
+        if process.namespaces is not None:
+            self._holders.adopt(process.namespaces)
+        handover.keep_to_oneself(process.state()[1])
+        self._take(process, 0)
+        if process.main_status is not None and process.exit is None:
+            self._leftovers.reaped(process.os_pid, process)
+
+    def _not_restored(self, state: dict[str, Any], error: Exception) -> None:
+        """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
+        kept."""
+        pid = state["pid"]
+        self._defects.tell(error, process=pid)
+        self._processes.pop(pid, None)
+        self._by_os_pid.pop(state["os_pid"], None)
+        Process.abandon(self._loop, state)
+        self._archive.set_aside(pid, "it could not be taken over")
 
 
 def _duplicates(descriptors: list[int]) -> list[int]:
