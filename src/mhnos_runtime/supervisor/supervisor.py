@@ -185,7 +185,7 @@ class Supervisor:
                 process.end(request.signal, request.reason, request.escalate)
             case requests.CloseStdin():
                 process.close_stdin()
-            case requests.Size():
+            case requests.Size() if process.size is not None:
                 process.size = (request.columns, request.rows)
             case requests.Note():
                 process.note(request.facts)
