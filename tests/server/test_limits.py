@@ -101,6 +101,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "spawn", "processType": "shell", "options": {"timeout": "1"}}, "timeout"),
     ({"type": "spawn", "processType": "shell", "lingerMs": -1}, "lingerMs"),
     ({"type": "spawn", "processType": "shell", "name": 7}, "name"),
+    ({"type": "spawn", "processType": "workerd", "name": "n" * 140_000}, "name"),
+    ({"type": "spawn", "processType": "k" * 200}, "processType"),
+    ({"type": "spawn", "processType": "shell", "key": "k" * 200}, "key"),
+    ({"type": "spawn", "processType": "shell", "network": "n" * 200}, "network"),
+    ({"type": "spawn", "processType": "shell", "lingerMs": 2**31}, "lingerMs"),
+    ({"type": "spawn", "processType": "shell", "options": {"cwd": "d" * 5000}}, "cwd"),
+    ({"type": "spawn", "processType": "shell", "ports": {"p" * 65: 0}}, "ports"),
+    ({"type": "spawn", "processType": "shell", "ports": {f"p{n}": 0 for n in range(65)}}, "ports"),
+    ({"type": "spawn", "processType": "workerd", "worker": {"modules": ["m"] * 1025}}, "modules"),
+    ({"type": "kill", "pid": 1, "signal": "S" * 200}, "signal"),
     ({"type": "list", "all": 1}, "all"),
     ({"type": "fsync", "operation": "push", "files": {}}, "files"),
     ({"type": "fsync", "operation": "push", "files": [1]}, "files"),
@@ -127,6 +137,9 @@ SPAWNS: list[tuple[dict[str, Any], str]] = [
     ({"command": "x" * 4_000_000}, "too-large"),
     ({"options": {"env": {"A": "x" * 200_000}}}, "too-large"),
     ({"options": {"env": {"A": "x" * 140_000}}}, "start-failed"),
+    ({"args": [""] * 8193}, "too-large"),
+    ({"options": {"env": {f"A{n}": "" for n in range(4097)}}}, "too-large"),
+    ({"args": ["\1" * 20_000]}, "too-large"),
 ]
 
 

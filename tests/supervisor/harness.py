@@ -148,14 +148,14 @@ class Server:
             os.close(directory)
         return self._last_request
 
-    def answer(self, request: int) -> Seen:
+    def answer(self, request: int, seconds: float = DEADLINE_SECONDS) -> Seen:
         """Wait for what became of a request. Raises Refused."""
 
         def find() -> dict[str, Any] | None:
             new = self.events[self._events_before[request] :]
             return next((body for body in new if body.get("request") == request), None)
 
-        body: dict[str, Any] = self.until(find, f"an answer to request {request}")
+        body: dict[str, Any] = self.until(find, f"an answer to request {request}", seconds)
         if body["event"] == "refused":
             raise Refused(body)
         return self.processes[body["record"]["pid"]]

@@ -17,6 +17,8 @@ from typing import Any
 import click
 
 from mhnos_runtime import __version__, config
+from mhnos_runtime.bounds import FRAME_BYTES, MESSAGE_BYTES
+from mhnos_runtime.channel import encode
 from mhnos_runtime.cli import host
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.sandbox import cgroups
@@ -35,6 +37,7 @@ def start(flags: dict[str, Any]) -> None:
     config.prepare_workspace(settings)
     user = host.choose_user(settings)
     facts, node, no_node = host.check(settings, user)
+    _check_size({"settings": settings.to_json(), "facts": facts.to_dict()})
     token_file = ensure_token(settings.state_dir)
     lock_fd = _lock(settings.state_dir)
     listeners = _listen(settings)
@@ -72,6 +75,16 @@ def start(flags: dict[str, Any]) -> None:
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
         }
     )
+
+
+def _check_size(told: dict[str, Any]) -> None:
+    """Each server is told it in one message, with some paths and numbers beside it. Raises ConfigError."""
+    size, most = len(encode(told)), MESSAGE_BYTES - FRAME_BYTES
+    if size > most:
+        raise ConfigError(
+            f"the settings take {size} bytes, {most} are possible",
+            hint="declare fewer kinds, or shorter ones",
+        )
 
 
 def _lock(state_dir: Path) -> int:

@@ -64,9 +64,8 @@ class Loop:
 
     def __init__(self, on_error: Failed | None = None) -> None:
         self._on_error = on_error or _raise
-        self._owners: dict[int, Failed] = {}
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[int, tuple[Callable[[], None], Failed | None]] = {}
         self._unwatched: set[int] = set()
         # What is bulk is ready behind one descriptor, which need not be looked at for a while.
         self._bulk_epoll = select.epoll()
@@ -93,16 +92,13 @@ class Loop:
             (self._bulk_epoll if fd in self._bulk else self._epoll).modify(fd, events)
         else:
             self._epoll.register(fd, events)
-        self._handlers[fd] = callback
-        if failed is not None:
-            self._owners[fd] = failed
+        self._handlers[fd] = callback, failed
 
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
             (self._bulk_epoll if self._bulk.pop(fd, 0) else self._epoll).unregister(fd)
             self._unwatched.add(fd)
-            self._owners.pop(fd, None)
 
     def set_bulk(self, fd: int, bulk: bool) -> None:
         """Let `fd`, which is watched for input, wait for all that is not bulk, and take turns with what
@@ -151,20 +147,19 @@ class Loop:
                 handler = handlers.get(fd)
                 if handler is not None and fd not in unwatched:
                     try:
-                        handler()
+                        handler[0]()
                     except Exception as error:
-                        self._failed_at(fd, error)
+                        self._failed_at(fd, handler[1], error)
             if bulk_fd in ready:
                 self._run_bulk()
             if self._timers:
                 self._run_timers()
 
-    def _failed_at(self, fd: int, error: Exception) -> None:
-        failed = self._owners.get(fd, self._on_error)
+    def _failed_at(self, fd: int, failed: Failed | None, error: Exception) -> None:
         if fd != self._signal_reader:
             with contextlib.suppress(OSError):  # closed by the callback that raised
                 self.unwatch(fd)
-        failed(error)
+        (failed or self._on_error)(error)
 
     def close(self) -> None:
         self._epoll.close()
@@ -182,10 +177,11 @@ class Loop:
         ready = sorted((fd for fd, _events in self._bulk_epoll.poll(0)), key=self._bulk.__getitem__)
         for fd in ready[:turns]:
             if fd not in self._unwatched:
+                handler, failed = self._handlers[fd]
                 try:
-                    self._handlers[fd]()
+                    handler()
                 except Exception as error:
-                    self._failed_at(fd, error)
+                    self._failed_at(fd, failed, error)
 
     def _end_pause(self) -> None:
         self._epoll.modify(self._bulk_epoll.fileno(), EPOLLIN)
