@@ -150,6 +150,20 @@ async def test_what_no_program_can_be_given(client: Client, fields: Message, cod
     assert (message["type"], message["code"]) == ("error", code)
 
 
+async def test_a_list_shows_the_beginning_of_a_long_command_line_an_attach_all_of_it(
+    client: Client,
+) -> None:
+    """Hundreds of processes are in one message. An attach shows all of it."""
+    args = ["a" * 1000, "é" * 10_000, "b"]
+    pid = await client.spawn("python", "-c", "pass", *args)
+    await client.exit(pid)
+    listed = (await client.ask("list", all=True))["processes"]
+    [row] = [row for row in listed if row["pid"] == pid]
+    assert row["args"] == ["pass", "a" * 1000, "é" * (4096 - 1000 - 4 - 2) + "…"]
+    attached = await client.ask("attach", pid=pid)
+    assert attached["process"]["args"] == ["pass", *args]
+
+
 async def test_unknown_fields_are_ignored(client: Client) -> None:
     message = await answer(client, '{"type":"ping","id":1,"pid":{"x":[]},"future":true}')
     assert message["type"] == "pong"

@@ -63,22 +63,23 @@ def changed(path: str, value: object) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        *(("pty", size) for size in ([10**12, 1], [80], [80.0, 24], "80", [True, 24], [-1, 1])),
-        *(("retention_bytes", value) for value in (1 << 60, -1, None)),
-        *((name, 1 << 31) for name in ("timeout_ms", "stall_ms")),
-        *(("escalation", value) for value in ([[0, 65]], [[0, 0]], [[-1, 9]], [[1, 9]] * 17)),
-        *(("argv", value) for value in ([], ["a\0"], [1], "ls", ["\ud800"], ["x"] * 20_000)),
-        *(("env", value) for value in ([], {"A": 1}, {"A": "\0"})),
-        *(("handed", 25), ("control", 1), ("watched", None), ("meta", []), ("more", 1)),
-        *(("confine.user", value) for value in ([2**32 - 1, 0], [0], [-1, 0])),
-        *(("confine.landlock.handled_fs", 2**64), ("confine.landlock.rules", [["/usr"]])),
-        *(("confine.holder.program", None), ("confine.holder.files", [["/a", "\0"]])),
-        *(("confine.limits", None), ("confine.limits.cgroups", [["pids", 1]])),
-    ],
-)
+WRONG: list[tuple[str, Any]] = [
+    *(("pty", size) for size in ([10**12, 1], [80], [80.0, 24], "80", [True, 24], [-1, 1])),
+    *(("retention_bytes", value) for value in (1 << 60, -1, None)),
+    *((name, 1 << 31) for name in ("timeout_ms", "stall_ms")),
+    *(("escalation", value) for value in ([[0, 65]], [[0, 0]], [[-1, 9]], [[1, 9]] * 17)),
+    *(("argv", []), ("env", [])),
+    *(("argv", value) for value in (["a\0"], [1], "ls", ["\ud800"], ["x"] * 20_000)),
+    *(("env", value) for value in ({"A": 1}, {"A": "\0"})),
+    *(("handed", 25), ("control", 1), ("watched", None), ("meta", []), ("more", 1)),
+    *(("confine.user", value) for value in ([2**32 - 1, 0], [0], [-1, 0])),
+    *(("confine.landlock.handled_fs", 2**64), ("confine.landlock.rules", [["/usr"]])),
+    *(("confine.holder.program", None), ("confine.holder.files", [["/a", "\0"]])),
+    *(("confine.limits", None), ("confine.limits.cgroups", [["pids", 1]])),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG)
 def test_a_plan_with_one_thing_wrong_is_none_and_says_whose_it_was(path: str, value: object) -> None:
     with pytest.raises(requests.BadRequest) as refused:
         requests.parse(changed(path, value))

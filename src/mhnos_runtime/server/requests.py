@@ -25,6 +25,8 @@ from mhnos_runtime.wire import messages as m
 #: Signals that mean "end": they are followed by stronger ones until nothing is left.
 ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 
+#: Of command and arguments of one process in a list.
+LISTED_CHARACTERS = 4096
 #: Content of all files in one pull. As an array of numbers it is up to four times as long, twice for 1.0.
 MAX_PULL_BYTES = 32 << 20
 #: Larger than a pull may be, and of no use anywhere else.
@@ -203,8 +205,22 @@ async def _killed(connection: Connection, process: Process, request: m.Kill) -> 
 
 def list_(connection: Connection, request: m.List) -> m.ProcessList:
     runtime = connection.runtime
-    shown = [describe(process) for process in runtime.table if request.all or process.exit is None]
+    shown = [_brief(describe(process)) for process in runtime.table if request.all or process.exit is None]
     return m.ProcessList(shown, runtime.stats(), id=request.id)
+
+
+def _brief(info: m.ProcessInfo) -> m.ProcessInfo:
+    """A row of a list: hundreds of them are one message, so none has more than so much of a command line."""
+    if len(info.command) + sum(map(len, info.args)) <= LISTED_CHARACTERS:
+        return info
+    left = LISTED_CHARACTERS - len(info.command)
+    args: list[str] = []
+    for text in info.args:
+        if left <= 0:
+            break
+        args.append(text if len(text) <= left else text[:left] + "…")
+        left -= len(text)
+    return msgspec.structs.replace(info, command=info.command[:LISTED_CHARACTERS], args=args)
 
 
 def describe(process: Process) -> m.ProcessInfo:

@@ -12,11 +12,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mhnos_runtime.channel import MOVED, OUTPUT, TYPED, Message
-from mhnos_runtime.errors import MhnosError, StartFailed, Unavailable
+from mhnos_runtime.channel import OUTPUT
+from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
@@ -48,12 +49,15 @@ class Supervisor:
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._archive.on_set_aside = self._set_aside
+        self._processes: dict[int, Process | Ended] = {}
+        self._asked = Asked(
+            self._processes, self._defects, self._log, self._spawn, self._refuse, self._forget
+        )
         self._server = ServerKeeper(
-            self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
+            self._loop, config, self._log, self._introduce, self._asked.on_message, self._server_stopped
         )
         self._manager = Notifier(self._loop)
         self._server.on_alive = self._manager.ready
-        self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
         self._next_pid = FIRST_PID
         self._spawned = 0
@@ -138,58 +142,6 @@ class Supervisor:
 
     # What a server may ask
 
-    def _on_message(self, message: Message) -> None:
-        try:
-            if message.kind:
-                self._on_notice(message.kind, message.pid)
-            else:
-                self._on_request(message.body, message.descriptors)
-        finally:
-            for fd in message.descriptors:
-                os.close(fd)
-
-    def _on_notice(self, kind: bytes, pid: int) -> None:
-        process = self._running(pid)
-        if process is None:
-            return
-        with self._defects.at_cost_of(pid):
-            if kind == MOVED:
-                process.capture.resume()
-            elif kind == TYPED:
-                process.capture.typed()
-
-    def _on_request(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        try:
-            request = requests.parse(body)
-            if isinstance(request, requests.Spawn):
-                self._spawn(request.request, request.plan, descriptors)
-                return
-            with self._defects.at_cost_of(request.pid):
-                self._do(request)
-        except requests.BadRequest as error:
-            self._log.write("error", "a message of the server was refused", reason=error.message)
-            if error.request is not None:
-                self._refuse(error.request, error)
-        except Exception as error:
-            self._defects.tell(error)
-
-    def _do(self, request: requests.AboutProcess) -> None:
-        """Requests about a process, which are nothing where there is none. Raises BadRequest."""
-        process = self._running(request.pid)
-        match request:
-            case requests.Forget():
-                self._forget(request.pid)
-            case _ if process is None:
-                pass
-            case requests.Kill():
-                process.end(request.signal, request.reason, request.escalate)
-            case requests.CloseStdin():
-                process.close_stdin()
-            case requests.Size() if process.size is not None:
-                process.size = (request.columns, request.rows)
-            case requests.Note():
-                process.note(request.facts)
-
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
         return process if isinstance(process, Process) else None
@@ -244,7 +196,7 @@ class Supervisor:
         except Exception as raised:
             if namespaces is not None:
                 namespaces.kill()
-            self._refuse(request, self._refusal(raised))
+            self._refuse(request, self._asked.refusal(raised))
             return
         self._next_pid += 1
         self._take(process, request)
@@ -257,12 +209,6 @@ class Supervisor:
         process.on_started = lambda error: self._on_started(process, request, error)
         process.capture.on_output = lambda: self._server.notify(OUTPUT, pid)
         process.on_ended = lambda: self._on_ended(process)
-
-    def _refusal(self, raised: Exception) -> MhnosError:
-        if isinstance(raised, MhnosError):
-            return raised
-        self._defects.tell(raised)
-        return StartFailed("a defect of the runtime; its log says more", code="internal")
 
     def _refuse(self, request: int, error: MhnosError) -> None:
         self._server.send(
