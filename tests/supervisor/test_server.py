@@ -190,7 +190,7 @@ def test_a_record_never_outgrows_what_a_server_can_be_told(supervisor: Supervise
         server.sh("exit 0", meta={"name": "n" * 140_000})
     assert refused.value.body["code"] == "too-large"
     process = server.sh("read line", meta={"name": "\1" * 18_000})
-    ports = [{"name": "\1" * 120, "port": number} for number in range(64)]
+    ports = [{"name": "\1" * 128, "port": number} for number in range(64)]
     server.ask("note", process, facts={"ports": ports[:32]})
     server.ask("note", process, facts={"ports": ports})
     eventually(lambda: supervisor.log.count("a message of the server was refused") == 2, "the second line")
