@@ -131,6 +131,23 @@ def test_hang_up_replaces_everything_on_purpose(supervisor: Supervised, server: 
     assert "reloading" in supervisor.log
 
 
+def test_a_process_that_cannot_be_taken_over_ends_alone(supervisor: Supervised, server: Server) -> None:
+    """A server can write to the headers of logs, and so into what the next supervisor reads."""
+    harmed, other = server.sh("cat"), server.sh("cat")
+    log = supervisor.state_dir / "processes" / f"{harmed.pid}.log"
+    eventually(lambda: f"{harmed.pid}.json" in supervisor.files(), "its record")
+    with log.open("r+b") as file:
+        file.write(b"?" * 64)
+    supervisor.popen.send_signal(signal.SIGHUP)
+    fresh = supervisor.serve()
+    assert list(fresh.processes) == [other.pid]
+    eventually(lambda: not alive(harmed.os_pid), "the end of what was harmed")
+    fresh.processes[other.pid].write(b"goes on\n")
+    fresh.said(fresh.processes[other.pid], b"goes on")
+    assert "it could not be taken over" in supervisor.log
+    assert (log.parent / "set-aside" / log.name).exists()
+
+
 def test_a_server_that_closes_its_end_is_replaced(supervisor: Supervised, server: Server) -> None:
     """Not only one that exits: two servers at once would both read the logs and answer clients."""
     server.channel.close()
