@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from mhnos_runtime.bounds import MESSAGE_BYTES
+
 #: "There is output": supervisor to server, once after the server has said that it waits.
 OUTPUT = b"O"
 #: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
@@ -27,8 +29,9 @@ ALIVE = b"A"
 _NOTICE = struct.Struct("=cI")
 #: With one message: a start's own 16 or so, and those that the program is handed.
 MAX_DESCRIPTORS = 64
-#: Of one message: with the kernel's own share it fits into a socket's default send buffer of 208 KiB.
-MAX_MESSAGE_BYTES = 160 * 1024
+MAX_MESSAGE_BYTES = MESSAGE_BYTES
+#: With so many messages that the other end has not taken, an end may stop to listen to it.
+HIGH_WATER_MESSAGES = 256
 ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -53,11 +56,25 @@ class Disconnected(Exception):
     """The other end is gone."""
 
 
+class NoMessage(ValueError):
+    """What has arrived is no message of this channel; what came with it is closed."""
+
+
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """As it is sent. Of all characters only quotes, backslashes (2 bytes) and those below U+0020 (up to 6)
+    are escaped; halves of surrogate pairs, which are no UTF-8, pass as `json.loads` reads them."""
+    return _encoder.encode(body).encode("utf-8", "surrogatepass")
+
+
 class Channel:
     """One end of the control socket.
 
     What cannot be sent at once waits in `pending`, in order; the owner calls `flush` when the socket is
-    writable. It is bounded by what is under way: one notice and one exit a process, one answer a request.
+    writable. It is bounded by what is under way: one notice of each kind and one exit a process, one answer a
+    request; an owner that answers requests of a peer that may be hostile reads none while `congested`.
     `events` is the owner's note of what it watches the socket for.
     """
 
@@ -69,6 +86,7 @@ class Channel:
         self._buffer = bytearray(MAX_MESSAGE_BYTES)
         self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, Descriptors]] = deque()
+        self._notices: set[bytes] = set()
 
     @staticmethod
     def pair() -> tuple[socket.socket, socket.socket]:
@@ -82,12 +100,23 @@ class Channel:
         while self.pending:
             _give_back(self.pending.popleft()[1])
 
+    @property
+    def congested(self) -> bool:
+        """Whether the other end leaves much unread."""
+        return len(self.pending) >= HIGH_WATER_MESSAGES
+
     def notify(self, kind: bytes, pid: int) -> None:
-        self._send(_NOTICE.pack(kind, pid), ())
+        """Send a notice, unless the same one waits already."""
+        notice = _NOTICE.pack(kind, pid)
+        if self.pending:
+            if notice in self._notices:
+                return
+            self._notices.add(notice)
+        self._send(notice, ())
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
         """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message."""
-        data = json.dumps(body, separators=(",", ":")).encode()
+        data = encode(body)
         if len(data) > MAX_MESSAGE_BYTES:
             raise ValueError(f"{len(data)} bytes in one message, {MAX_MESSAGE_BYTES} are allowed")
         self._send(data, descriptors)
@@ -99,7 +128,9 @@ class Channel:
 
     def flush(self) -> None:
         while self.pending and self._try(*self.pending[0]):
-            _give_back(self.pending.popleft()[1])
+            data, descriptors = self.pending.popleft()
+            self._notices.discard(data)
+            _give_back(descriptors)
 
     def _try(self, data: bytes, descriptors: Descriptors) -> bool:
         fds = descriptors() if callable(descriptors) else descriptors
@@ -115,7 +146,8 @@ class Channel:
         return True
 
     def receive(self) -> Message | None:
-        """The next message that has arrived, or None. Raises Disconnected at the end of the other side.
+        """The next message that has arrived, or None. Raises Disconnected at the end of the other side,
+        NoMessage for what is none.
 
         One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message
         costs a second call to find that there is no other.
@@ -130,11 +162,29 @@ class Channel:
             raise Disconnected from error
         if not size:
             raise Disconnected
-        if size == _NOTICE.size:
+        descriptors = descriptors_of(ancillary)
+        if size == _NOTICE.size and not descriptors:
             kind, pid = _NOTICE.unpack_from(self._buffer)
             return Message(kind, pid, {}, [])
-        whole = not flags & socket.MSG_CTRUNC
-        return Message(b"", 0, json.loads(self._buffer[:size]), descriptors_of(ancillary), whole)
+        try:
+            if flags & socket.MSG_TRUNC:
+                raise NoMessage(f"more than {MAX_MESSAGE_BYTES} bytes")
+            whole = not flags & socket.MSG_CTRUNC
+            return Message(b"", 0, _body(self._buffer[:size]), descriptors, whole)
+        except NoMessage:
+            _give_back(descriptors)
+            raise
+
+
+def _body(data: bytearray) -> dict[str, Any]:
+    """Raises NoMessage for what is no JSON object, or nested deeper than the interpreter follows."""
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NoMessage(str(error)) from None
+    if not isinstance(body, dict):
+        raise NoMessage("not a JSON object")
+    return body
 
 
 def _give_back(descriptors: Descriptors) -> None:

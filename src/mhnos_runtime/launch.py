@@ -9,8 +9,6 @@ import signal
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from mhnos_runtime.errors import Refused
-
 STDOUT = 0
 STDERR = 1
 
@@ -222,13 +220,7 @@ class LaunchPlan:
 
     @classmethod
     def from_request(cls, data: dict[str, Any]) -> LaunchPlan:
-        """What `to_request` made. Raises Refused (forbidden-plan) where it says more."""
-        said = [name for name in DECIDED if name in data]
-        if said:
-            raise Refused(
-                f"a plan that says {' and '.join(said)}: that is for the supervisor to say",
-                code=FORBIDDEN_PLAN,
-            )
+        """What `to_request` made."""
         return cls.from_dict({**data, "confine": Confinement().to_dict(), "rlimits": ()})
 
     @classmethod
@@ -245,6 +237,10 @@ class LaunchPlan:
                 "choice": Choice.from_dict(data["choice"]),
             }
         )
+
+
+#: Why a process ended, as an exit record has it.
+REASONS = ("exit", "signal", "timeout", "memory", "killed", "idle", "lost")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting, ReadySetting, parse_kinds
+from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting, ReadySetting, parse_kind, parse_kinds
 from mhnos_runtime.errors import ConfigError
 
 
@@ -155,3 +155,9 @@ words = st.text(st.characters(exclude_characters="\0{}", exclude_categories=["Cs
 def test_plain_form_is_read_back(argv: list[str], pty: bool, env: dict[str, str]) -> None:
     kind = KindSetting("k", ("program", *argv, "{args}"), pty=pty, env=tuple(sorted(env.items())))
     assert parse_kinds({"k": kind.to_plain()}, "x") == (kind,)
+
+
+def test_what_is_kept_with_each_process_is_bounded() -> None:
+    for ready in ({"line": "x" * 1025}, {"url": "http://127.0.0.1:{port}/" + "x" * 1024}):
+        with pytest.raises(ConfigError, match="ready"):
+            parse_kind("deno", {"argv": ["deno", "{port}"], "ready": ready}, "a test")

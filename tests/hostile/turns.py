@@ -18,7 +18,7 @@ from mhnos_runtime.errors import StartFailed
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.sandbox import Facts
+from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
 from mhnos_runtime.server import requests
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.runtime import Runtime
@@ -124,7 +124,10 @@ class Scene:
         _lay_out(workspace)
         flags = {"workspace": str(workspace), "state_dir": str(root / "state"), "sandbox": "none"}
         settings, _ = config.load(flags, {"HOME": str(root)})
-        hello = {"server_id": "s", "spawned": 0, "facts": Facts().to_dict(), "user": None}
+        allowed = Allowed(
+            Sandbox(Policy("none"), Facts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
+        )
+        hello = {"server_id": "s", "spawned": 0, "allowed": allowed.to_dict()}
         hello |= {"path": os.environ["PATH"], "node": "", "no_node": ""}
         loop = asyncio.get_running_loop()
         self.runtime = Runtime(loop, Turns(loop), settings, hello)

@@ -397,3 +397,35 @@ def test_sizes_keep_the_promise(retention: int) -> None:
     assert capacity % at.PAGE == 0
     assert slots * at.BYTES_PER_SLOT >= capacity
     assert size == at.PAGE + slots * 16 + capacity
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        *((at.W_HEAD, 2**53), (at.W_TAIL, 2), (at.W_KEPT, 2), (at.W_OPENED, 2**63)),
+        *(
+            (at.W_CAPACITY, 4096),
+            (at.W_CAPACITY, 2**64 - 1),
+            (at.W_SLOTS, 0),
+            (at.W_VERSION, 2),
+        ),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused_before_anything_is_mapped(
+    tmp_path: Path, word: int, value: int
+) -> None:
+    LogWriter.create(tmp_path / "log", 4096).close()
+    with open(tmp_path / "log", "r+b") as file:
+        file.seek(word * 8)
+        file.write(value.to_bytes(8, sys.byteorder))
+    with pytest.raises(Unavailable):
+        LogReader(os.open(tmp_path / "log", os.O_RDWR))
+
+
+def test_a_file_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    """To touch what a mapping has beyond its file's end is a SIGBUS."""
+    LogWriter.create(tmp_path / "log", 4096).close()
+    for size in (tmp_path / "log").stat().st_size - 1, 4096, 4095, 0:
+        os.truncate(tmp_path / "log", size)
+        with pytest.raises(Unavailable):
+            LogReader(os.open(tmp_path / "log", os.O_RDWR))

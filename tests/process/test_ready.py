@@ -99,3 +99,18 @@ def test_addresses() -> None:
     assert [reachable(each) for each in ("0.0.0.0", "::", "", "192.0.2.1")] == [
         *("127.0.0.1", "127.0.0.1", "", "192.0.2.1"),
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 129, "ü" * 65, "a\x01", "a\n", "\u2028", "\ud800", "\x7f", "\u200b", None, 7]
+)
+def test_a_name_that_cannot_be_shown_or_is_too_long_is_left_out(name: object) -> None:
+    """64 of 120 control characters each, six bytes for one, once made a record that nobody could be told."""
+    assert Events().feed(json.dumps({"event": "listen", "socket": name, "port": 1}).encode() + b"\n") == []
+
+
+def test_of_many_ports_at_once_the_last_ones_are_told() -> None:
+    lines = [json.dumps({"event": "listen", "socket": f"s{n % 100}", "port": n + 1}) for n in range(1000)]
+    told = Events().feed("\n".join([*lines, ""]).encode())
+    assert [each.name for each in told] == [f"s{n}" for n in range(100 - MAX_PORTS, 100)]
+    assert told[-1].port == 1000

@@ -101,6 +101,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "spawn", "processType": "shell", "options": {"timeout": "1"}}, "timeout"),
     ({"type": "spawn", "processType": "shell", "lingerMs": -1}, "lingerMs"),
     ({"type": "spawn", "processType": "shell", "name": 7}, "name"),
+    ({"type": "spawn", "processType": "workerd", "name": "n" * 140_000}, "name"),
+    ({"type": "spawn", "processType": "k" * 200}, "processType"),
+    ({"type": "spawn", "processType": "shell", "key": "k" * 200}, "key"),
+    ({"type": "spawn", "processType": "shell", "network": "n" * 200}, "network"),
+    ({"type": "spawn", "processType": "shell", "lingerMs": 2**31}, "lingerMs"),
+    ({"type": "spawn", "processType": "shell", "options": {"cwd": "d" * 5000}}, "cwd"),
+    ({"type": "spawn", "processType": "shell", "ports": {"p" * 65: 0}}, "ports"),
+    ({"type": "spawn", "processType": "shell", "ports": {f"p{n}": 0 for n in range(65)}}, "ports"),
+    ({"type": "spawn", "processType": "workerd", "worker": {"modules": ["m"] * 1025}}, "modules"),
+    ({"type": "kill", "pid": 1, "signal": "S" * 200}, "signal"),
     ({"type": "list", "all": 1}, "all"),
     ({"type": "fsync", "operation": "push", "files": {}}, "files"),
     ({"type": "fsync", "operation": "push", "files": [1]}, "files"),
@@ -127,6 +137,9 @@ SPAWNS: list[tuple[dict[str, Any], str]] = [
     ({"command": "x" * 4_000_000}, "too-large"),
     ({"options": {"env": {"A": "x" * 200_000}}}, "too-large"),
     ({"options": {"env": {"A": "x" * 140_000}}}, "start-failed"),
+    ({"args": [""] * 8193}, "too-large"),
+    ({"options": {"env": {f"A{n}": "" for n in range(4097)}}}, "too-large"),
+    ({"args": ["\1" * 20_000]}, "too-large"),
 ]
 
 
@@ -135,6 +148,20 @@ async def test_what_no_program_can_be_given(client: Client, fields: Message, cod
     request = {"type": "spawn", "id": 1, "processType": "shell", "command": "exit", **fields}
     message = await answer(client, json.dumps(request))
     assert (message["type"], message["code"]) == ("error", code)
+
+
+async def test_a_list_shows_the_beginning_of_a_long_command_line_an_attach_all_of_it(
+    client: Client,
+) -> None:
+    """Hundreds of processes are in one message. An attach shows all of it."""
+    args = ["a" * 1000, "é" * 10_000, "b"]
+    pid = await client.spawn("python", "-c", "pass", *args)
+    await client.exit(pid)
+    listed = (await client.ask("list", all=True))["processes"]
+    [row] = [row for row in listed if row["pid"] == pid]
+    assert row["args"] == ["pass", "a" * 1000, "é" * (4096 - 1000 - 4 - 2) + "…"]
+    attached = await client.ask("attach", pid=pid)
+    assert attached["process"]["args"] == ["pass", *args]
 
 
 async def test_unknown_fields_are_ignored(client: Client) -> None:

@@ -105,7 +105,7 @@ async def test_what_the_server_cannot_take_is_ended(tmp_path: Path, free: int) -
 
             async def told() -> bool:
                 """By the supervisor, which nobody waits for."""
-                return "no descriptors for a process" in server.log.read_text()
+                return "could not take a process over" in server.log.read_text()
 
             await eventually(told)
 

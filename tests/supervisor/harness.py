@@ -73,6 +73,7 @@ class Server:
 
     def __init__(self, sock: socket.socket) -> None:
         self.os_pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        self.sock = sock
         self.channel = Channel(sock)
         self.events: list[dict[str, Any]] = []
         self.processes: dict[int, Seen] = {}
@@ -153,14 +154,14 @@ class Server:
         self.channel.send({"do": "spawn", "request": self._last_request, "plan": plan}, descriptors)
         return self._last_request
 
-    def answer(self, request: int) -> Seen:
+    def answer(self, request: int, seconds: float = DEADLINE_SECONDS) -> Seen:
         """Wait for what became of a request. Raises Refused."""
 
         def find() -> dict[str, Any] | None:
             new = self.events[self._events_before[request] :]
             return next((body for body in new if body.get("request") == request), None)
 
-        body: dict[str, Any] = self.until(find, f"an answer to request {request}")
+        body: dict[str, Any] = self.until(find, f"an answer to request {request}", seconds)
         if body["event"] == "refused":
             raise Refused(body)
         return self.processes[body["record"]["pid"]]
@@ -181,6 +182,13 @@ class Server:
 
     def ask(self, do: str, process: Seen, **more: Any) -> None:
         self.channel.send({"do": do, "pid": process.pid, **more})
+
+    def send_raw(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Bytes that the channel would not send."""
+        self._poll.modify(self.channel.fileno(), select.POLLIN | select.POLLOUT)
+        self._poll.poll(1000)
+        self._poll.modify(self.channel.fileno(), select.POLLIN)
+        socket.send_fds(self.sock, [data], descriptors)
 
     def place(self, process: Seen, offset: int = NO_HOLD) -> None:
         """Hold the writer at an offset, and tell it when it waits for that."""
@@ -269,6 +277,11 @@ class Supervised:
         server = self.accept()
         server.event("ready")
         return server
+
+    def serve_again(self) -> Server:
+        """Kill the present server; the next one, once it has been told everything."""
+        os.kill(self._servers[-1].os_pid, signal.SIGKILL)
+        return self.serve()
 
     def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
         return self.popen.wait(seconds)

@@ -41,7 +41,7 @@ def test_a_discarded_process_ends_with_its_tree_and_is_forgotten(
     server.until(lambda: supervisor.files() == [], "that its log is gone")
     assert not alive(below)
     assert events(server, process) == []
-    assert "no descriptors for a process" in supervisor.log
+    assert "could not take a process over" in supervisor.log
     eventually(lambda: len(supervisor.descriptors()) <= before + 1, "that its descriptors are given back")
     os.kill(server.os_pid, signal.SIGKILL)
     second = supervisor.serve()
@@ -62,7 +62,7 @@ def test_a_server_that_comes_meanwhile_is_told(supervisor: Supervised, server: S
     process = server.sh("trap '' TERM; echo up; read line")
     server.said(process, b"up")
     server.ask("discard", process)
-    eventually(lambda: "no descriptors for a process" in supervisor.log, "that it is being ended")
+    eventually(lambda: "could not take a process over" in supervisor.log, "that it is being ended")
     os.kill(server.os_pid, signal.SIGKILL)
     second = supervisor.serve()
     if process.pid in second.processes:

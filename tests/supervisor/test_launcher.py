@@ -103,8 +103,11 @@ def test_a_start_that_fails_takes_the_child_with_it(
     server.ended(server.sh("exit 1", **limited(30)))
     door = joined(tmp_path)
     child = waiting(supervisor, server)
+    in_the_way = supervisor.state_dir / "processes" / "1001.log"
+    in_the_way.mkdir()
     with pytest.raises(Refused):
-        server.sh("exit 2", retention_bytes=1 << 60, **limited(31))
+        server.sh("exit 2", **limited(31))
+    in_the_way.rmdir()
     assert not os.path.exists(f"/proc/{child}")
     for file in door.parent.iterdir():  # which in a real one are in nobody's way
         file.unlink()

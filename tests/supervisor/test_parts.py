@@ -7,14 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mhnos_runtime.errors import LimitReached
-from mhnos_runtime.launch import ProcessRecord
 from mhnos_runtime.supervisor import child, sources, tree
-from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.loop import Loop
 
 
@@ -193,37 +190,3 @@ def test_a_turn_that_ends_anywhere_leaves_no_hole(
 
 def test_what_fits_no_more_stays(packets: int) -> None:
     assert fill(packets, 3000, 2000) == (b"a" * 4096 + b"b" * 904, False)
-
-
-def test_what_is_damaged_is_removed_and_the_rest_is_there(tmp_path: Path) -> None:
-    """A log that a power failure had left half written once kept the whole runtime from starting."""
-    archive = Archive(tmp_path)
-    for pid in (1000, 1001, 1002, 1003):
-        archive.new_log(pid, 4096).close()
-        archive.save(ProcessRecord(pid, 1, 0, None, {}))
-    (tmp_path / "1001.log").write_bytes(b"?" * 8192)
-    (tmp_path / "1002.json").write_text("{")
-    (tmp_path / "1003.json").unlink()
-    (tmp_path / "1004.new").write_text("never whole")
-    before = len(os.listdir("/proc/self/fd"))
-    [left] = archive.load()
-    assert left.pid == 1000
-    assert left.exit is not None
-    assert left.exit.reason == "lost"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1000.json", "1000.log"]
-    left.close()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_of_a_lost_process_only_the_log_is_left(tmp_path: Path) -> None:
-    """The record of a Worker still promised a socket, and the server took the log's descriptor for it."""
-    archive = Archive(tmp_path)
-    archive.new_log(1000, 4096).close()
-    archive.save(ProcessRecord(1000, 1, 0, None, {}, control=True))
-    for _ in range(2):
-        [left] = archive.load()
-        record = left.record()
-        assert (record.control, record.stdin_open) == (False, False)
-        assert record.exit is not None
-        assert left.descriptors == [left.log.fd]
-        left.log.close()

@@ -3,6 +3,7 @@ running."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.channel import Channel
+from mhnos_runtime.channel import HIGH_WATER_MESSAGES, Channel, Message
+from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.keeper import ServerKeeper
+from mhnos_runtime.supervisor.log import Log
+from mhnos_runtime.supervisor.loop import Loop
 from tests.supervisor.harness import (
     ANYTHING,
+    Refused,
     Seen,
     Server,
     Supervised,
@@ -22,6 +28,10 @@ from tests.supervisor.harness import (
     supervised,
     which,
 )
+
+
+def nested(levels: int) -> dict[str, object]:
+    return {"a": nested(levels - 1)} if levels else {}
 
 
 def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL) -> Server:
@@ -152,6 +162,23 @@ def test_hang_up_replaces_everything_on_purpose(supervisor: Supervised, server: 
     assert "reloading" in supervisor.log
 
 
+def test_a_process_that_cannot_be_taken_over_ends_alone(supervisor: Supervised, server: Server) -> None:
+    """A server can write to the headers of logs, and so into what the next supervisor reads."""
+    harmed, other = server.sh("cat"), server.sh("cat")
+    log = supervisor.state_dir / "processes" / f"{harmed.pid}.log"
+    eventually(lambda: f"{harmed.pid}.json" in supervisor.files(), "its record")
+    with log.open("r+b") as file:
+        file.write(b"?" * 64)
+    supervisor.popen.send_signal(signal.SIGHUP)
+    fresh = supervisor.serve()
+    assert list(fresh.processes) == [other.pid]
+    eventually(lambda: not alive(harmed.os_pid), "the end of what was harmed")
+    fresh.processes[other.pid].write(b"goes on\n")
+    fresh.said(fresh.processes[other.pid], b"goes on")
+    assert "it could not be taken over" in supervisor.log
+    assert (log.parent / "set-aside" / log.name).exists()
+
+
 def test_a_server_that_closes_its_end_is_replaced(supervisor: Supervised, server: Server) -> None:
     """Not only one that exits: two servers at once would both read the logs and answer clients."""
     server.channel.close()
@@ -167,25 +194,93 @@ def test_a_server_that_closes_its_end_is_replaced(supervisor: Supervised, server
         {"do": "dance"},
         {"do": "kill"},
         {"do": "kill", "pid": 1000, "signal": "SIGKILL", "reason": "x", "escalate": 1},
+        {"do": "kill", "pid": 1000, "signal": 10**30, "reason": "killed", "escalate": True},
         {"do": "spawn", "request": 1},
         {"do": "spawn", "request": 1, "plan": {"argv": []}},
         {"do": "size", "pid": 1000},
         {"do": "token"},
-        {"do": "token", "token": "x" * 1001},
+        {"do": "token", "token": {"digest": "x" * 1001}},
+        {"do": "token", "token": "x"},
+        {"do": "size", "pid": 1000, "columns": 10**12, "rows": 1},
+        {"do": "note", "pid": 1000, "facts": {"more": "\0" * 24_000}},
+        {"do": "note", "pid": 1000, "facts": nested(200)},
     ],
 )
-def test_a_message_that_makes_no_sense_costs_the_server_and_nothing_else(
+def test_a_message_that_makes_no_sense_costs_nothing(
     supervisor: Supervised, server: Server, message: dict[str, object]
 ) -> None:
-    """A server that has gone wrong is replaced; the processes are not to pay for it."""
-    process = server.sh("echo up; read line; exit 3")
+    """A server that has gone wrong, or was taken over, is told no; the processes are not to pay for it."""
+    process = server.sh("echo up; read line; exit 3", meta={"name": "n" * 20_000})
     server.said(process, b"up")
     server.channel.send(message)
-    fresh = supervisor.serve()
-    again = fresh.processes[process.pid]
-    again.write(b"\n")
-    assert fresh.ended(again).code == 3
-    assert "makes no sense" in supervisor.log
+    if message.get("do") == "spawn":
+        assert server.event("refused", request=1)["code"] == "invalid-argument"
+    eventually(lambda: "a message of the server was refused" in supervisor.log, "a line about it")
+    process.write(b"\n")
+    assert server.ended(process).code == 3
+    assert supervisor.serve_again().processes[process.pid].record.pty is None
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"{", b"[1]", b"\xff" * 9, b"null   ", b'"\\ud800"  '])
+def test_what_is_no_message_costs_nothing_and_its_descriptors_are_closed(
+    supervisor: Supervised, server: Server, data: bytes
+) -> None:
+    theirs = os.memfd_create("theirs")
+    for _ in range(5):
+        server.send_raw(data, [theirs, theirs])
+    os.close(theirs)
+    assert server.ended(server.sh("exit 4")).code == 4
+    assert "a message of the server was refused" in supervisor.log
+    assert not [name for name in supervisor.descriptors() if "theirs" in name]
+
+
+def test_a_record_never_outgrows_what_a_server_can_be_told(supervisor: Supervised, server: Server) -> None:
+    """A name of 140 KB, and ports that came to be known later, once made a record that no message carried:
+    the next server's start ended the supervisor, and so did every start from then on."""
+    with pytest.raises(Refused) as refused:
+        server.sh("exit 0", meta={"name": "n" * 140_000})
+    assert refused.value.body["code"] == "too-large"
+    process = server.sh("read line", meta={"name": "\1" * 18_000})
+    ports = [{"name": "\1" * 128, "port": number} for number in range(64)]
+    server.ask("note", process, facts={"ports": ports[:32]})
+    server.ask("note", process, facts={"ports": ports})
+    eventually(lambda: supervisor.log.count("a message of the server was refused") == 2, "the second line")
+    again = supervisor.serve_again().processes[process.pid]
+    assert len(again.record.meta["ports"]) == 32
+
+
+def test_a_server_that_reads_nothing_is_not_asked_for_more(tmp_path: Path) -> None:
+    """Its answers are kept for it, and it could ask without end."""
+    loop, asked = Loop(), 0
+    ours, theirs = Channel.pair()
+    theirs.setblocking(False)
+
+    def answer(_message: Message) -> None:
+        nonlocal asked
+        asked += 1
+        keeper.send({"event": "refused", "message": "x" * 1000})
+
+    def ask(rounds: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b'{"do":"spawn"}')
+        loop.after(0.001, (lambda: ask(rounds - 1)) if rounds else loop.stop)
+
+    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
+    keeper = ServerKeeper(loop, config, Log(False), lambda: None, answer, lambda: None)
+    channel = Channel(ours)
+    keeper.use(channel)
+    with theirs, contextlib.closing(channel):
+        ask(200)
+        loop.run()
+        assert HIGH_WATER_MESSAGES <= asked < HIGH_WATER_MESSAGES + 500
+        while asked < HIGH_WATER_MESSAGES + 1000:  # it is heard again once it reads
+            with contextlib.suppress(BlockingIOError):
+                while theirs.recv(4096):
+                    pass
+            ask(2)
+            loop.run()
+    loop.close()
 
 
 def test_a_server_that_dies_at_once_is_restarted_with_pauses(tmp_path: Path) -> None:

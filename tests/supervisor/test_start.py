@@ -141,7 +141,7 @@ def test_an_argument_that_the_kernel_does_not_take_is_refused(supervisor: Superv
 
 def test_a_limit_that_cannot_be_set_is_refused(supervisor: Supervised, server: Server) -> None:
     quiet = Quiet(supervisor)
-    with pytest.raises(Refused, match="limits"):
+    with pytest.raises(Refused, match="file_bytes"):
         server.spawn("true", choice=Choice(Wish(file_bytes=1 << 70)))
     quiet.again(server)
 

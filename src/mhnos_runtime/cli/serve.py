@@ -17,6 +17,8 @@ from typing import Any
 import click
 
 from mhnos_runtime import __version__, config
+from mhnos_runtime.bounds import FRAME_BYTES, MESSAGE_BYTES
+from mhnos_runtime.channel import encode
 from mhnos_runtime.cli import host
 from mhnos_runtime.cli.listen import listen
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
@@ -42,6 +44,7 @@ def start(flags: dict[str, Any]) -> None:
     facts, node, no_node = host.check(settings, user)
     for warning in host.warnings(settings, facts):
         click.echo(f"mhnos-runtime: {warning}", err=True)
+    _check_size({"settings": settings.to_json(), "allowed": _allowed(settings, user, facts).to_dict()})
     token_file = ensure_token(settings.state_dir)
     known = learn(token_file)
     lock_fd = _lock(settings.state_dir)
@@ -105,6 +108,16 @@ def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
         stall_ms=round(settings.stall_seconds * 1000),
         grace_ms=max(round(settings.kill_grace_seconds * 1000), needed_ms),
     )
+
+
+def _check_size(told: dict[str, Any]) -> None:
+    """Each server is told it in one message, with some paths and numbers beside it. Raises ConfigError."""
+    size, most = len(encode(told)), MESSAGE_BYTES - FRAME_BYTES
+    if size > most:
+        raise ConfigError(
+            f"the settings take {size} bytes, {most} are possible",
+            hint="declare fewer kinds, or shorter ones",
+        )
 
 
 def _lock(state_dir: Path) -> int:

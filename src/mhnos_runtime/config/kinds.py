@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mhnos_runtime.bounds import PATTERN_CHARACTERS
 from mhnos_runtime.errors import ConfigError
 
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
@@ -195,12 +196,15 @@ def _ready(value: object, where: str) -> ReadySetting:
 
 def _pattern(value: object, where: str) -> str:
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) <= PATTERN_CHARACTERS:
             re.compile(value)
             return value
     except re.error as error:
         raise ConfigError(f"{where} is {value!r} ({error}); expected a regular expression") from None
-    raise ConfigError(f"{where} is {value!r}; expected a regular expression")
+    shown = f"{value!r:.100}"
+    raise ConfigError(
+        f"{where} is {shown}; expected a regular expression of at most {PATTERN_CHARACTERS} characters"
+    )
 
 
 def _port_name(value: object, where: str) -> str:
@@ -210,7 +214,7 @@ def _port_name(value: object, where: str) -> str:
 
 
 def _url(value: object, where: str) -> str:
-    if not isinstance(value, str) or not _URL.match(value):
+    if not isinstance(value, str) or len(value) > PATTERN_CHARACTERS or not _URL.match(value):
         raise ConfigError(
             f"{where} is {value!r}; expected a URL of this machine such as http://127.0.0.1:{{port}}/health"
         )

@@ -163,7 +163,8 @@ class LogWriter:
     def _open_segment(self, stream: int, now_ms: int) -> None:
         if self._opened - self._kept == self._slots:
             self._kept += 1
-            self._publish_tail(max(self._tail, self._start(self._kept)))
+            # Readers can write there too: no start is beyond what is written.
+            self._publish_tail(max(self._tail, min(self._start(self._kept), self.head)))
         slot = self._opened % self._slots * 2
         self._segments[slot] = self.head * 2 + stream
         self._segments[slot + 1] = now_ms

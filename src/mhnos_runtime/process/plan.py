@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from mhnos_runtime.bounds import MAX_MS
 from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
@@ -23,8 +24,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: What a shell takes for one word whatever stands around it.
 _PATH = re.compile(r"[\w./+-]+")
 
-#: Longest wall time, ms: what a JavaScript timer and a 32-bit client can name (24.8 days).
-MAX_TIMEOUT_MS = 2**31 - 1
+#: Longest wall time, ms.
+MAX_TIMEOUT_MS = MAX_MS
 
 
 @dataclass(frozen=True, slots=True)

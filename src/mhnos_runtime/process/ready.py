@@ -8,12 +8,14 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mhnos_runtime import bounds
+
 State = Literal["starting", "ready", "failed"]
 
 #: Of a line that is searched for a pattern; what is longer is searched in pieces.
 LINE_BYTES = 4096
 #: Of one event on a control socket: workerd's are some 60 bytes.
-EVENT_BYTES = 4096
+EVENT_BYTES = 1024
 #: Ports of one process that are told.
 MAX_PORTS = 64
 LOOPBACK = "127.0.0.1"
@@ -98,13 +100,17 @@ class Events:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Port]:
-        """Ports told by complete lines; what makes no sense is left out."""
+        """Ports told by complete lines, the last ones of their names and no more than are kept; what makes no
+        sense is left out."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[:EVENT_BYTES]
-        return [found for line in lines if (found := _listening(line)) is not None]
+        self._rest = self._rest[: EVENT_BYTES + 1]
+        told = {found.name: found for line in lines if (found := _listening(line)) is not None}
+        return list(told.values())[-MAX_PORTS:]
 
 
 def _listening(line: bytes) -> Port | None:
+    if len(line) > EVENT_BYTES:
+        return None
     try:
         told = json.loads(line)
         if told["event"] != "listen":
@@ -112,9 +118,12 @@ def _listening(line: bytes) -> Port | None:
         name, number = told["socket"], told["port"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(name, str) or not 0 < len(name) <= 128 or not _is_port(number):
-        return None
-    return Port(name, number, "")
+    return Port(name, number, "") if _is_name(name) and _is_port(number) else None
+
+
+def _is_name(name: object) -> bool:
+    """Printable, since it is shown, and short, since it is kept: see bounds.FACTS_BYTES."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= bounds.TOLD_NAME_BYTES
 
 
 def _is_port(number: object) -> bool:

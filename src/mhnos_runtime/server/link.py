@@ -83,7 +83,7 @@ class SupervisorLink:
         self._send({"do": "forget", "pid": pid})
 
     def discard(self, pid: int) -> None:
-        """There are no descriptors for this process: have it ended, and never speak of it again."""
+        """This process could not be taken over: have it ended, and never speak of it again."""
         self._send({"do": "discard", "pid": pid})
 
     def token(self, known: dict[str, Any] | None) -> None:

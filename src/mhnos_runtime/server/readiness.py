@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from mhnos_runtime import proc
+from mhnos_runtime.bounds import TOLD_BYTES
 from mhnos_runtime.output import Cursor, Gap
 from mhnos_runtime.process import ready
 from mhnos_runtime.process.table import Process
@@ -89,6 +90,7 @@ class Watcher:
         self._control = control
         self._note = note
         self._events = ready.Events()
+        self._told_bytes = 0
         self._search = ready.LineSearch(watch.line) if watch.line else None
         self._cursor = Cursor(process.log, 0)
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +107,7 @@ class Watcher:
             self.ended()
             return
         if self._control is not None:
-            self._loop.add_reader(self._control.fileno(), self._told)
+            self._loop.add_reader(self._control.fileno(), self._told, self._control)
         if not self._starting:
             return
         due_ms = self._process.record.start_time_ms + self._watch.timeout_ms - time.time_ns() // 1_000_000
@@ -121,8 +123,8 @@ class Watcher:
 
     def ended(self) -> None:
         """What was told up to the end counts."""
-        if self._control is not None:
-            self._told()
+        while self._control is not None and self._told(self._control):
+            pass
         self.look()
         if self._starting:
             self._settle("failed", "it ended before it was ready")
@@ -197,23 +199,22 @@ class Watcher:
 
     # By what it tells
 
-    def _told(self) -> None:
-        """Read without taking; what is noted is taken then, so that no server's end loses it."""
-        control = self._control
-        if control is None:
-            return
-        while True:
-            try:
-                data = control.recv(_CONTROL_BYTES, socket.MSG_PEEK)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._loop.remove_reader(control.fileno())
-                return
-            self._listening(self._events.feed(data))
-            control.recv(len(data))
+    def _told(self, control: socket.socket) -> bool:
+        """Read once without taking; what is noted is taken then, so that no server's end loses it. Once a
+        turn, since a program may write without end. False when there is nothing more to come by now."""
+        try:
+            data = control.recv(_CONTROL_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        self._told_bytes += len(data)
+        if not data or self._told_bytes > TOLD_BYTES:
+            self._loop.remove_reader(control.fileno())
+            return False
+        self._listening(self._events.feed(data))
+        control.recv(len(data))
+        return True
 
     def _listening(self, told: list[ready.Port]) -> None:
         if not told:

@@ -233,7 +233,7 @@ def describe(process: Process) -> m.ProcessInfo:
         next_offset=process.log.head,
         viewers=process.viewers,
         sandbox=meta["sandbox"],
-        isolation=m.Isolation(**meta["isolation"]),
+        isolation=m.Isolation(**meta["isolation"]) if meta["isolation"] else msgspec.UNSET,
         ready=ready(process),
         ports=ports(process) or msgspec.UNSET,
         exit=None

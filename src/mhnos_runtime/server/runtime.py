@@ -13,25 +13,29 @@ import signal
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mhnos_runtime.config import Settings
-from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
+from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.observe import logs
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process import kinds, openclaw
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
-from mhnos_runtime.server import room
+from mhnos_runtime.server import kept, room
 from mhnos_runtime.server.filework import FileWork
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.server.starting import Starter, digest
 from mhnos_runtime.server.turns import Turns
 from mhnos_runtime.wire import messages as m
+
+_log = logs.get("server")
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
 _END_OF_FILE = b"\x04"
@@ -78,11 +82,20 @@ class Runtime:
     def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
         # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
-        log = LogReader(os.dup(descriptors[0]))
+        try:
+            log = LogReader(os.dup(descriptors[0]))
+        except MhnosError as error:
+            _log.error("the output of a process cannot be read", pid=record.pid, reason=str(error))
+            raise
         own = descriptors.copy()
         descriptors.clear()
         os.close(own[0])
         self.table.total_spawned += new
+        if not new:
+            meta, why = kept.usable(record.meta)
+            record = replace(record, meta=meta)
+            if why:
+                _log.error("what is known of a process cannot be read", pid=record.pid, reason=why)
         control = own.pop() if record.control else None
         queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
         process = Process(record, log, queue)
@@ -113,7 +126,7 @@ class Runtime:
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
         process = self.table.get(pid)
         if process is None:
-            return  # one that was discarded
+            return  # one that was discarded, see SupervisorLink
         self._watchers.ended(pid)
         process.end(exit_record)
         self._ended.pop(pid).set_result(None)

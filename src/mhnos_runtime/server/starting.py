@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from mhnos_runtime import bounds
 from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
@@ -82,7 +83,8 @@ class Starter:
         )
 
     def asked(self, request: m.Spawn) -> Asked:
-        """Raises Refused and InvalidRequest (unknown-kind, invalid-argument)."""
+        """Raises Refused and InvalidRequest (unknown-kind, invalid-argument, too-large)."""
+        _check_size(request)
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
         if name == "openclaw":
@@ -245,6 +247,27 @@ class Starter:
             "single": asked.kind.single,
             "early_exit": asked.kind.early_exit,
         }
+
+
+def _check_size(request: m.Spawn) -> None:
+    """Before anything is made of it. Whether it fits into a message, with all that is escaped there, shows
+    when it is sent. Raises InvalidRequest (too-large)."""
+    env = request.options.env or {}
+    for what, count, most in (
+        ("args", len(request.args), bounds.ARGUMENTS),
+        ("options.env", len(env), bounds.VARIABLES),
+    ):
+        if count > most:
+            raise InvalidRequest(f"{what}: {count} are too many; at most {most}", code="too-large")
+    texts = (request.command, *request.args, *env, *env.values())
+    size = sum(map(len, texts))
+    if size > bounds.COMMAND_BYTES:
+        raise InvalidRequest(
+            f"command, arguments and environment have {size} characters, {bounds.COMMAND_BYTES} bytes are "
+            "allowed",
+            code="too-large",
+            hint="put them in a file",
+        )
 
 
 def _given(

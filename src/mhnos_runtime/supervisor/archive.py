@@ -1,7 +1,8 @@
 """What outlives even the supervisor: a record beside each log, read again at the next start.
 
 Knows files only. Records are written when a process starts and when it ends. What a machine that lost its
-power had not yet written is gone; what is left of it is told by its form, and removed.
+power had not yet written is gone. What cannot be used, since it is damaged, too large or of another version,
+is moved aside with its log: nothing here deletes what it does not understand.
 """
 
 from __future__ import annotations
@@ -9,14 +10,33 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from mhnos_runtime import bounds
+from mhnos_runtime.channel import encode
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import REASONS, ExitRecord, ProcessRecord
 from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor.shape import BadShape, checker
+
+#: Of the records that this supervisor writes, and the only one that it reads.
+RECORD_VERSION = 1
+#: Where what cannot be used is kept for the operator.
+SET_ASIDE = "set-aside"
+#: Negative exit codes are no exit codes; an address space has no more bytes than this.
+_RANGES = {
+    "ProcessRecord.pid": (0, bounds.MAX_PID),
+    "ProcessRecord.os_pid": (0, bounds.MAX_PID),
+    "ProcessRecord.pty": (0, bounds.MAX_CELLS),
+    "ExitRecord.code": (0, 255),
+}
+_DIGITS = len(str(bounds.MAX_PID))
+_check_record = checker(ProcessRecord, _RANGES)
 
 
 class Ended:
@@ -45,9 +65,15 @@ class Ended:
 
 
 class Archive:
-    """The directory of logs and records."""
+    """The directory of logs and records.
+
+    on_set_aside is told of what was moved aside: the pid, why, and where it is now. highest_pid: of those of
+    which there is or was anything, also what is set aside.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self.on_set_aside: Callable[[int, str, str], None] = lambda *_: None
+        self.highest_pid = 0
         self._directory = directory
         self._next: tuple[int, LogWriter] | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,9 +118,9 @@ class Archive:
         draft = path.with_suffix(".new")
         try:
             with open(draft, "w", encoding="utf-8", opener=_private) as file:
-                json.dump(record.to_dict(), file)
+                json.dump({"version": RECORD_VERSION, **record.to_dict()}, file)
             draft.rename(path)
-        except OSError:
+        except (OSError, ValueError, RecursionError):
             with contextlib.suppress(OSError):
                 draft.unlink()
             return False
@@ -106,24 +132,42 @@ class Archive:
 
     def load(self, pids: Iterable[int] | None = None) -> list[Ended]:
         """These processes, or all that earlier supervisors left, oldest first. What they did not see end is
-        `lost`."""
+        `lost`. Raises nothing: what cannot be read is set aside."""
         found: list[Ended] = []
         for pid in sorted(self._all() if pids is None else pids):
             try:
                 found.append(self._read(pid))
-            except (OSError, ValueError, KeyError, TypeError, MhnosError):
-                self.remove(pid)
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, MhnosError) as error:
+                self.set_aside(pid, _reason(error))
         return found
+
+    def set_aside(self, pid: int, reason: str) -> None:
+        """Move what there is of a process out of the way."""
+        folder = self._directory / SET_ASIDE
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for path in (self._log_path(pid), self._record_path(pid)):
+                if path.is_symlink() or path.exists():
+                    path.rename(_unused(folder, path))
+        except OSError as error:
+            # It stays where it is. Nobody takes its number, and so nobody its files.
+            reason, folder = f"{reason}; it cannot be moved: {error.strerror}", self._directory
+        self.on_set_aside(pid, reason, str(folder))
 
     def _all(self) -> set[int]:
         """Every pid of which there is anything. A draft was never whole."""
         for path in self._directory.glob("*.new"):
-            path.unlink(missing_ok=True)
-        return {int(path.stem) for path in self._directory.iterdir() if path.stem.isdigit()}
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        here = _pids(self._directory)
+        self.highest_pid = max(here | _pids(self._directory / SET_ASIDE), default=0)
+        return here
 
     def _read(self, pid: int) -> Ended:
-        record = ProcessRecord.from_dict(json.loads(self._record_path(pid).read_text(encoding="utf-8")))
-        log = LogWriter(os.open(self._log_path(pid), os.O_RDWR | os.O_CLOEXEC))
+        record = _parsed(_contents(self._record_path(pid)))
+        if record.pid != pid:
+            raise BadShape(f"the record is that of {record.pid}")
+        log = LogWriter(os.open(self._log_path(pid), os.O_RDWR | _SAFELY))
         # Of what was open when it was written, only the log is left.
         found = replace(record, stdin_open=False, control=False, exit=record.exit or _lost(log.head))
         if found != record:
@@ -138,15 +182,81 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def _lost(written: int) -> ExitRecord:
+#: What stands in the directory is a file of ours, or it is not opened: no link, and nothing that makes wait.
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def _contents(path: Path) -> bytes:
+    """Raises OSError, and BadShape for what is no file or larger than a record."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _SAFELY)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadShape("the record is no file")
+        data = file.read(bounds.RECORD_FILE_BYTES + 1)
+    if len(data) > bounds.RECORD_FILE_BYTES:
+        raise BadShape(f"the record has more than {bounds.RECORD_FILE_BYTES} bytes")
+    return data
+
+
+def _parsed(data: bytes) -> ProcessRecord:
+    """Raises ValueError (BadShape), RecursionError for what is no record that can be handed to a server."""
+    values: Any = json.loads(data)
+    if not isinstance(values, dict):
+        raise BadShape("the record is no object")
+    # Those that were written before there was a version are of the first one.
+    version = values.pop("version", RECORD_VERSION)
+    if version != RECORD_VERSION:
+        raise BadShape(f"the record is of version {str(version)[:20]!r}, this is {RECORD_VERSION}")
+    _check_record(values, "record")
+    if values["exit"] is not None and values["exit"]["reason"] not in REASONS:
+        raise BadShape("record.exit.reason is none of those there are")
+    if len(encode(values)) > bounds.MESSAGE_BYTES - bounds.ENVELOPE_BYTES:
+        raise BadShape("the record is larger than what a server can be told")
+    return ProcessRecord.from_dict(values)
+
+
+def _pids(directory: Path) -> set[int]:
+    """Those of which there are files. Other names are nobody's."""
+    names = (path.name.split(".") for path in directory.glob("*.*"))
+    stems = {name[0] for name in names if name[1] in ("json", "log")}
+    numbers = {int(stem) for stem in stems if stem.isascii() and stem.isdecimal() and len(stem) <= _DIGITS}
+    return {number for number in numbers if number <= bounds.MAX_PID and str(number) in stems}
+
+
+def _unused(folder: Path, path: Path) -> Path:
+    """A name that nothing has there yet."""
+    target, number = folder / path.name, 0
+    while target.is_symlink() or target.exists():
+        number += 1
+        target = folder / f"{path.name}.{number}"
+    return target
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MhnosError):
+        return error.message
+    if isinstance(error, FileNotFoundError):
+        return f"{os.path.basename(error.filename)} is not there"
+    if isinstance(error, OSError):
+        return f"it cannot be read: {error.strerror}"
+    if isinstance(error, BadShape):
+        return str(error)
+    return "the record is damaged"
+
+
+def lost(written: int, evidence: str) -> ExitRecord:
+    """For a process of which nobody saw how it ended."""
     return ExitRecord(
         code=None,
         signal=None,
         reason="lost",
-        evidence="the runtime that started it ended before it did; how it ended was not seen",
+        evidence=evidence,
         runtime_ms=None,
         cpu_ms=None,
         max_rss_bytes=None,
         bytes=written,
         end_time_ms=time.time_ns() // 1_000_000,
     )
+
+
+def _lost(written: int) -> ExitRecord:
+    return lost(written, "the runtime that started it ended before it did; how it ended was not seen")

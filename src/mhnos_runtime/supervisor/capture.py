@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor.attention import Attention
-from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.sources import TURN_SECONDS, fill, readable_bytes
 
 #: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
@@ -45,7 +45,7 @@ class Capture:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Watching,
         attention: Attention,
         log: LogWriter,
         pid: int,

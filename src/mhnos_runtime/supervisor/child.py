@@ -119,6 +119,9 @@ class Wiring:
         except OSError as error:
             self._close_all()
             raise _no_descriptors(error, self.pty is not None) from error
+        except BaseException:
+            self._close_all()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

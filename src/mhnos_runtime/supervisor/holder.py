@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
 from mhnos_runtime.proc import children
 from mhnos_runtime.supervisor import confine
-from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
 from mhnos_runtime.supervisor.signals import reset_signals
 
 # ioctl_ns(2)
@@ -53,7 +54,7 @@ class Namespaces:
     is left inside.
     """
 
-    def __init__(self, loop: Loop, os_pid: int) -> None:
+    def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
         self.key: Key | None = None
         self.init = 0
@@ -67,7 +68,7 @@ class Namespaces:
         self._pipes: _Pipes | None = None
 
     @classmethod
-    def start(cls, loop: Loop, key: Key, join: list[int]) -> Namespaces:
+    def start(cls, loop: Watching, key: Key, join: list[int]) -> Namespaces:
         """Fork a holder. Raises OSError when descriptors or tasks run out."""
         pipes, os_pid = _start(key, join)
         self = cls(loop, os_pid)
@@ -78,7 +79,7 @@ class Namespaces:
         return self
 
     @classmethod
-    def restore(cls, loop: Loop, state: dict[str, Any]) -> Namespaces:
+    def restore(cls, loop: Watching, state: dict[str, Any]) -> Namespaces:
         """Those that another supervisor, whose descriptors this one has, described by `state`."""
         self = cls(loop, state["os_pid"])
         self.init, self._input_fd, self._init_fd = state["init"], state["input_fd"], state["init_fd"]
@@ -110,8 +111,8 @@ class Namespaces:
             return
         self._loop.unwatch(pipes.answer)
         if _read(pipes.answer):
-            self.init = json.loads(_read(pipes.status).split(b"\n")[0])["child-pid"]
-        else:
+            self.init = _child_pid(_read(pipes.status))
+        if not self.init:
             self._error = _no_namespaces(_read(pipes.errors))
         pipes.close_readers()
         if self.init:
@@ -360,7 +361,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
         os_pid = os.fork()
         if os_pid == 0:
             _run(key, theirs, join)
-    except OSError:
+    except BaseException:
         for fd in ours:
             os.close(fd)
         raise
@@ -404,6 +405,15 @@ def _read(fd: int) -> bytes:
         return os.read(fd, _MESSAGE_BYTES)
     except BlockingIOError:
         return b""
+
+
+def _child_pid(status: bytes) -> int:
+    """The first process inside, as bubblewrap says; 0 where that makes no sense."""
+    try:
+        os_pid = json.loads(status.split(b"\n")[0])["child-pid"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return 0
+    return os_pid if isinstance(os_pid, int) and 0 < os_pid <= MAX_PID else 0
 
 
 def _no_namespaces(text: bytes) -> MhnosError:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mhnos_runtime.channel import ALIVE, Channel, Descriptors, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, Channel, Descriptors, Disconnected, Message, NoMessage
 from mhnos_runtime.supervisor import child, tree
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
@@ -35,6 +35,7 @@ class ServerKeeper:
 
     introduce() is called when a new one listens, on_message for what it says, on_stopped when it has ended
     and is not to be started again; on_alive whenever its event loop shows that it turns, unless it is to end.
+    What it says that is no message is left out: whatever runs is not to pay for a server that has gone wrong.
     """
 
     def __init__(
@@ -72,10 +73,14 @@ class ServerKeeper:
             return
         self._started = time.monotonic()
         self._heard = 0.0
-        self._channel = Channel(ours)
-        self._loop.watch(self._channel.fileno(), self._on_channel)
+        self.use(Channel(ours))
         self._watch_dog(self.os_pid)
         self._introduce()
+
+    def use(self, channel: Channel) -> None:
+        """Listen to a server at the other end."""
+        self._channel = channel
+        self._loop.watch(channel.fileno(), self._on_channel)
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
         """Tell the server, if there is one; the next one is told everything anyway."""
@@ -147,7 +152,8 @@ class ServerKeeper:
             return
         if self._channel is not channel:
             return
-        events = EPOLLIN | EPOLLOUT if channel.pending else EPOLLIN
+        # A server that leaves answers unread is not asked for more questions: they would be kept without end.
+        events = (0 if channel.congested else EPOLLIN) | (EPOLLOUT if channel.pending else 0)
         if events != channel.events:
             channel.events = events
             self._loop.watch(channel.fileno(), self._on_channel, events)
@@ -165,17 +171,18 @@ class ServerKeeper:
 
     def _take_message(self, channel: Channel) -> None:
         channel.flush()
+        if channel.congested:
+            return
         try:
             message = channel.receive()
-            if message is None:
-                return
-            if message.kind == ALIVE:
-                self._heard = time.monotonic()
-                if not self._stopping:
-                    self.on_alive()
-            else:
-                self._on_message(message)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            # A server with a defect, or of another version: the next one starts from what is known here.
-            self._log.write("error", "the server said what makes no sense; ending it", error=repr(error))
-            self._drop_channel()
+        except NoMessage as error:
+            self._log.write("error", "a message of the server was refused", reason=repr(str(error)))
+            return
+        if message is None:
+            return
+        if message.kind == ALIVE:
+            self._heard = time.monotonic()
+            if not self._stopping:
+                self.on_alive()
+        else:
+            self._on_message(message)

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of
-from mhnos_runtime.errors import LimitReached
+from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of, encode
+from mhnos_runtime.errors import InvalidRequest, LimitReached
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor import child
 from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
@@ -78,7 +78,7 @@ class Launcher:
             sent = [folder, *wiring.handed_over, *handed, *wiring.for_program]
             told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
             told["temporary"] = surroundings.temporary
-            os_pid = self._tell(json.dumps(told).encode(), sent)
+            os_pid = self._tell(_fitting(told), sent)
             self._refill_later()
             if surroundings.namespaces is not None:
                 os_pid = wiring.sibling(os_pid)
@@ -171,7 +171,7 @@ class Launcher:
         except OSError:
             return  # the next start tries again, and is told
         try:
-            self._sock.send(json.dumps({"doors": group.doors}).encode())
+            self._sock.send(encode({"doors": group.doors}))
         except OSError:
             group.close()
         else:
@@ -211,6 +211,14 @@ def _joined(doors: Iterable[str]) -> set[str]:
             child.join(door)
             joined.add(door)
     return joined
+
+
+def _fitting(told: dict[str, Any]) -> bytes:
+    """Raises InvalidRequest for more than the child reads: it would take the rest for a plan's end."""
+    message = encode(told)
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest("command, arguments and environment are too long", code="too-large")
+    return message
 
 
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from datetime import UTC, datetime
 
+#: Lines with the same message: what somebody outside brings about as often as they like must not fill a disk.
+LINES_A_MINUTE = 20
+_MINUTE_SECONDS = 60
+
 
 class Log:
     """Writes one line an event to stderr: text for people, JSON elsewhere. A full or closed stderr is
-    ignored."""
+    ignored. Of one message so many lines are written a minute; the next one has the number of the others."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
+        #: By message: when its minute began, lines in it, lines left out.
+        self._written: dict[str, tuple[float, int, int]] = {}
 
     def write(self, level: str, message: str, **fields: object) -> None:
+        left_out = self._left_out(message)
+        if left_out is None:
+            return
+        if left_out:
+            fields["unreported"] = left_out
         line = self._json(level, message, fields) if self._as_json else self._text(level, message, fields)
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+    def _left_out(self, message: str) -> int | None:
+        """How many lines were left out before this one; None where this one is too."""
+        now = time.monotonic()
+        since, lines, left_out = self._written.get(message, (now, 0, 0))
+        if now - since >= _MINUTE_SECONDS:
+            since, lines = now, 0
+        if lines >= LINES_A_MINUTE:
+            self._written[message] = since, lines, left_out + 1
+            return None
+        self._written[message] = since, lines + 1, 0
+        return left_out
 
     @staticmethod
     def _json(level: str, message: str, fields: dict[str, object]) -> str:
@@ -31,3 +55,13 @@ class Log:
     def _text(level: str, message: str, fields: dict[str, object]) -> str:
         pairs = "".join(f" {name}={value}" for name, value in fields.items())
         return f"{time.strftime('%H:%M:%S')} {level:<7} {message}{pairs}"
+
+
+def place(error: BaseException) -> str:
+    """What was raised, and where: enough to find a defect by, in one line."""
+    where, text = error.__traceback__, " ".join(f"{type(error).__name__}: {error!s:.160}".split())
+    if where is None:
+        return text
+    while where.tb_next is not None:
+        where = where.tb_next
+    return f"{text} at {os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}"

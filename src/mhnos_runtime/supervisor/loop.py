@@ -1,13 +1,16 @@
-"""A small epoll loop with timers and signals. Knows descriptors and callbacks, nothing of processes."""
+"""A small epoll loop with timers and signals, which no callback's exception ends. Knows descriptors and
+callbacks, nothing of processes."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
@@ -17,14 +20,19 @@ EPOLLOUT = select.EPOLLOUT
 PAUSE_SECONDS = 0.002
 
 
+#: Is told what a callback has raised.
+Failed: TypeAlias = Callable[[Exception], None]
+
+
 class Timer:
-    """A callback that will run once, unless it is cancelled."""
+    """A callback that will run once, unless it is cancelled. failed: whose it is, see `Loop.owned`."""
 
-    __slots__ = ("callback", "when")
+    __slots__ = ("callback", "failed", "when")
 
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+    def __init__(self, when: float, callback: Callable[[], None], failed: Failed | None = None) -> None:
         self.when = when
         self.callback: Callable[[], None] | None = callback
+        self.failed = failed
 
     def cancel(self) -> None:
         self.callback = None
@@ -33,12 +41,31 @@ class Timer:
         return self.when < other.when
 
 
-class Loop:
-    """Runs callbacks for readable descriptors, due timers and signals, in one thread, until `stop`."""
+class Watching(Protocol):
+    """What a part of one process uses of a loop: `Loop` itself, or what `Loop.owned` returns."""
 
-    def __init__(self) -> None:
+    def watch(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+    def unwatch(self, fd: int) -> None: ...
+
+    def set_bulk(self, fd: int, bulk: bool) -> None: ...
+
+    def held_back(self, fd: int) -> bool: ...
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer: ...
+
+
+class Loop:
+    """Runs callbacks for readable descriptors, due timers and signals, in one thread, until `stop`.
+
+    A callback that raises is its owner's to answer for, or on_error's where it has none. A descriptor whose
+    callback has raised is watched no longer: it is still ready, and would be called for without end.
+    """
+
+    def __init__(self, on_error: Failed | None = None) -> None:
+        self._on_error = on_error or _raise
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[int, tuple[Callable[[], None], Failed | None]] = {}
         self._unwatched: set[int] = set()
         # What is bulk is ready behind one descriptor, which need not be looked at for a while.
         self._bulk_epoll = select.epoll()
@@ -53,13 +80,19 @@ class Loop:
         self._signal_reader, self._signal_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._signal_reader, self._on_signal)
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int = EPOLLIN) -> None:
+    def owned(self, failed: Failed) -> Watching:
+        """This loop for one owner, who is told what its callbacks raise."""
+        return _Owned(self, failed)
+
+    def watch(
+        self, fd: int, callback: Callable[[], None], events: int = EPOLLIN, failed: Failed | None = None
+    ) -> None:
         """Call back while `fd` is ready (level-triggered; hang-up and error count as ready)."""
         if fd in self._handlers:
             (self._bulk_epoll if fd in self._bulk else self._epoll).modify(fd, events)
         else:
             self._epoll.register(fd, events)
-        self._handlers[fd] = callback
+        self._handlers[fd] = callback, failed
 
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
@@ -88,8 +121,8 @@ class Loop:
         """Whether `fd` is bulk, and its turn is to be short."""
         return fd in self._bulk and time.monotonic() < self._held_until
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(time.monotonic() + seconds, callback)
+    def after(self, seconds: float, callback: Callable[[], None], failed: Failed | None = None) -> Timer:
+        timer = Timer(time.monotonic() + seconds, callback, failed)
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -113,13 +146,25 @@ class Loop:
             for fd in ready:
                 handler = handlers.get(fd)
                 if handler is not None and fd not in unwatched:
-                    handler()
+                    try:
+                        handler[0]()
+                    except Exception as error:
+                        self._failed_at(fd, handler[1], error)
             if bulk_fd in ready:
                 self._run_bulk()
             if self._timers:
                 self._run_timers()
 
+    def _failed_at(self, fd: int, failed: Failed | None, error: Exception) -> None:
+        if fd != self._signal_reader:
+            with contextlib.suppress(OSError):  # closed by the callback that raised
+                self.unwatch(fd)
+        (failed or self._on_error)(error)
+
     def close(self) -> None:
+        if self._signals:
+            # A child may still end after this.
+            signal.set_wakeup_fd(-1)
         self._epoll.close()
         self._bulk_epoll.close()
         os.close(self._signal_reader)
@@ -135,7 +180,11 @@ class Loop:
         ready = sorted((fd for fd, _events in self._bulk_epoll.poll(0)), key=self._bulk.__getitem__)
         for fd in ready[:turns]:
             if fd not in self._unwatched:
-                self._handlers[fd]()
+                handler, failed = self._handlers[fd]
+                try:
+                    handler()
+                except Exception as error:
+                    self._failed_at(fd, failed, error)
 
     def _end_pause(self) -> None:
         self._epoll.modify(self._bulk_epoll.fileno(), EPOLLIN)
@@ -150,12 +199,39 @@ class Loop:
     def _run_timers(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0].when <= now:
-            callback = heapq.heappop(self._timers).callback
-            if callback is not None:
-                callback()
+            timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                self._call(timer.callback, timer.failed)
+
+    def _call(self, callback: Callable[[], None], failed: Failed | None) -> None:
+        try:
+            callback()
+        except Exception as error:
+            (failed or self._on_error)(error)
 
     def _on_signal(self) -> None:
         for number in set(os.read(self._signal_reader, 4096)):
             callback = self._signals.get(number)
             if callback is not None:
-                callback()
+                self._call(callback, None)
+
+
+class _Owned:
+    """A loop for one owner."""
+
+    def __init__(self, loop: Loop, failed: Failed) -> None:
+        self._loop = loop
+        self._failed = failed
+        self.unwatch = loop.unwatch
+        self.set_bulk = loop.set_bulk
+        self.held_back = loop.held_back
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._loop.watch(fd, callback, failed=self._failed)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self._loop.after(seconds, callback, self._failed)
+
+
+def _raise(error: Exception) -> None:
+    raise error

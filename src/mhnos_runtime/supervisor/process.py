@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mhnos_runtime.errors import LimitReached, MhnosError
+from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
-from mhnos_runtime.supervisor.archive import Archive
+from mhnos_runtime.supervisor.archive import Archive, lost
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
-from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.loop import Timer, Watching
+from mhnos_runtime.supervisor.requests import with_facts
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
@@ -42,7 +43,7 @@ class Process:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Watching,
         attention: Attention,
         archive: Archive,
         log: LogWriter,
@@ -74,6 +75,7 @@ class Process:
         self._end_reason: str = state["end_reason"]
         self._last_signal: str = state["last_signal"]
         self._tree_gone = False
+        self._defect = ""
         self._timers: list[Timer] = []
         self.capture = Capture(
             loop,
@@ -93,7 +95,7 @@ class Process:
     @classmethod
     def launch(
         cls,
-        loop: Loop,
+        loop: Watching,
         attention: Attention,
         archive: Archive,
         launcher: Launcher,
@@ -153,7 +155,7 @@ class Process:
     @classmethod
     def restore(
         cls,
-        loop: Loop,
+        loop: Watching,
         attention: Attention,
         archive: Archive,
         folders: TemporaryFolders,
@@ -167,6 +169,17 @@ class Process:
         if process.started and process.main_status is None:
             process._watch_limits()
         return process
+
+    @classmethod
+    def abandon(cls, loop: Watching, state: dict[str, Any]) -> None:
+        """End what `restore` could not go on with, and give back its descriptors."""
+        if state["main_status"] is None:
+            tree.kill([state["os_pid"]])
+        named = {state[name] for name in ("log_fd", "input_fd", "control_fd", "verdict_fd")}
+        for fd in (named | {int(source) for source in state["sources"]}) - {-1}:
+            with contextlib.suppress(OSError):
+                loop.unwatch(fd)
+                os.close(fd)
 
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
@@ -225,8 +238,10 @@ class Process:
         )
 
     def note(self, facts: dict[str, Any]) -> None:
-        """Keep what the server has found out about the process, for the next one."""
-        self._plan.meta.update(facts)
+        """Keep what the server has found out about the process, for the next one. Raises BadRequest where a
+        record has no room for it."""
+        together = with_facts(self._plan.meta, facts)
+        self._plan.meta.update(together)
         self._archive.save(self.record())
 
     # Start
@@ -352,6 +367,8 @@ class Process:
         evidence = f"wait status {self.main_status:#06x}"
         if self._last_signal:
             evidence += f", after {self._last_signal} was sent ({self._end_reason or 'request'})"
+        if self._defect:
+            evidence += f"; ended for a defect of the runtime: {self._defect}"
         return ExitRecord(
             code=code if code >= 0 else None,
             signal=killed_by,
@@ -363,6 +380,43 @@ class Process:
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
         )
+
+    # A defect
+
+    def fail(self, defect: str) -> None:
+        """The runtime's own code has raised where it looks after this process: end it, and nothing else.
+        defect: what and where, for the record. Raises nothing. After a second one the record says no more
+        than that the process is lost."""
+        again, self._defect = bool(self._defect), self._defect or defect
+        try:
+            if again:
+                self._give_up()
+            elif self._verdict_fd >= 0:
+                self._fail_start()
+            elif self.exit is None:
+                self.capture.close()
+                self.end(signal.SIGKILL, "killed")
+                self.check_ended()
+        except Exception:  # what has just failed once may fail again
+            self._give_up()
+
+    def _fail_start(self) -> None:
+        self._loop.unwatch(self._verdict_fd)
+        os.close(self._verdict_fd)
+        self._verdict_fd = -1
+        tree.kill([self.os_pid])
+        self.on_started(StartFailed(f"a defect of the runtime: {self._defect}", code="internal"))
+
+    def _give_up(self) -> None:
+        if self.exit is not None:
+            return
+        self.exit = lost(self.log.head, f"a defect of the runtime: {self._defect}")
+        with contextlib.suppress(Exception):
+            tree.kill([self.os_pid] if self.main_status is None else [])
+        with contextlib.suppress(Exception):
+            self._surroundings.close()
+        self._archive.save(self.record())
+        self.on_ended()
 
     def _peak_memory(self) -> int | None:
         """Bytes; None where the kernel's figure may be that of the supervisor, which the child was a copy of

@@ -9,23 +9,24 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mhnos_runtime.channel import MOVED, OUTPUT, TYPED, Message
+from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
 from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.supervisor import cgroup, child, handover, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
-from mhnos_runtime.supervisor.log import Log
+from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import check_room, permit
@@ -36,8 +37,6 @@ FIRST_PID = 1000
 
 #: How often what ended main processes left behind is looked at.
 LOOK_SECONDS = 0.1
-#: Of what a server has the next one know of the token: a digest and some numbers.
-TOKEN_CHARS = 1000
 
 
 class Supervisor:
@@ -46,19 +45,22 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._allowed = Allowed.from_dict(config.allowed)
-        self._loop = Loop()
-        self._attention = Attention(self._loop)
         self._log = Log(config.log_json)
+        self._defects = Defects(self._log, self._fail)
+        self._loop = Loop(self._defects.tell)
+        self._attention = Attention(self._loop)
         self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._folders = TemporaryFolders(self._loop)
+        self._archive.on_set_aside = self._set_aside
+        self._processes: dict[int, Process | Ended] = {}
+        self._asked = Asked(self._processes, self._defects, self._log, self)
         self._server = ServerKeeper(
-            self._loop, config, self._log, self._introduce, self._on_message, self._server_stopped
+            self._loop, config, self._log, self._introduce, self._asked.on_message, self._server_stopped
         )
         self._manager = Notifier(self._loop)
         self._server.on_alive = self._manager.ready
-        self._processes: dict[int, Process | Ended] = {}
         self._by_os_pid: dict[int, Process] = {}
         #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
         self._discarded: set[int] = set()
@@ -71,16 +73,6 @@ class Supervisor:
         self._handing_over = False
         self._stopping = False
         self._has_terminal = _terminal_is_there()
-        self._requests: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
-            "spawn": self._spawn,
-            "kill": self._kill,
-            "close_stdin": self._close_stdin,
-            "size": self._size,
-            "note": self._note,
-            "forget": self._forget,
-            "discard": self._discard,
-            "token": self._token,
-        }
 
     def run(self, handed_over: dict[str, Any] | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
@@ -121,7 +113,15 @@ class Supervisor:
     def _take_over_ended(self, ended: list[Ended]) -> None:
         for each in ended:
             self._processes[each.pid] = each
-            self._next_pid = max(self._next_pid, each.pid + 1)
+        self._next_pid = max(self._next_pid, self._archive.highest_pid + 1)
+
+    def _set_aside(self, pid: int, reason: str, folder: str) -> None:
+        self._log.write("warning", "a record was set aside", pid=pid, reason=reason, folder=folder)
+
+    def _fail(self, pid: int, what: str) -> None:
+        process = self._running(pid)
+        if process is not None:
+            process.fail(what)
 
     # What the server is told
 
@@ -132,7 +132,8 @@ class Supervisor:
         for process in list(self._processes.values()):
             self._discarded.discard(process.pid)
             if process.started:
-                self._send_process("restored", process)
+                with self._defects.at_cost_of(process.pid):
+                    self._send_process("restored", process)
         self._ready_due = True
         self._say_ready()
 
@@ -149,45 +150,28 @@ class Supervisor:
 
     # What a server may ask
 
-    def _on_message(self, message: Message) -> None:
-        try:
-            process = self._running(message.pid)
-            if not message.kind:
-                self._requests[message.body["do"]](message.body, message.descriptors)
-            elif process is not None and message.kind == MOVED:
-                process.capture.resume()
-            elif process is not None and message.kind == TYPED:
-                process.capture.typed()
-        finally:
-            for fd in message.descriptors:
-                os.close(fd)
-
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
         return process if isinstance(process, Process) else None
 
-    def _spawn(self, body: dict[str, Any], descriptors: list[int]) -> None:
-        request = body["request"]
-        try:
-            asked = LaunchPlan.from_request(body["plan"])
-            plan = permit(self._allowed, asked, descriptors, self._config.listeners)
-            self._check_room(plan)
-            holder = plan.confine.holder
-            if holder is None:
-                self._launch(request, plan, descriptors, None, None)
-                return
-            kept = _duplicates(descriptors)
-        except MhnosError as refusal:
-            self._refuse(request, refusal)
+    def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
+        """Start what the plan says, confined as the operator's policy says. The descriptors are closed after
+        this. Raises what `permit` does, and LimitReached."""
+        confined = permit(self._allowed, plan, descriptors, self._config.listeners)
+        self._check_room(confined)
+        holder = confined.confine.holder
+        if holder is None:
+            self._launch(request, confined, descriptors, None, None)
             return
+        kept = _duplicates(descriptors)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
-            self._launch(request, plan, kept, namespaces, error)
+            self._launch(request, confined, kept, namespaces, error)
             for fd in kept:
                 os.close(fd)
             self._say_ready()
 
-        self._holders.take(holder, plan.confine.user, go_on)
+        self._holders.take(holder, confined.confine.user, go_on)
 
     def _check_room(self, plan: LaunchPlan) -> None:
         """Raises LimitReached where the operator allows no more processes, or descriptors run out."""
@@ -217,7 +201,7 @@ class Supervisor:
                 raise Unavailable("the runtime is stopping")
             pid = self._next_pid
             process = Process.launch(
-                self._loop,
+                self._defects.watching(self._loop, pid),
                 self._attention,
                 self._archive,
                 self._launcher,
@@ -227,10 +211,10 @@ class Supervisor:
                 descriptors,
                 namespaces,
             )
-        except MhnosError as refusal:
+        except Exception as raised:
             if namespaces is not None:
                 namespaces.kill()
-            self._refuse(request, refusal)
+            self.refuse(request, self._asked.refusal(raised))
             return
         self._next_pid += 1
         self._take(process, request)
@@ -244,7 +228,8 @@ class Supervisor:
         process.capture.on_output = lambda: self._server.notify(OUTPUT, pid)
         process.on_ended = lambda: self._on_ended(process)
 
-    def _refuse(self, request: int, error: MhnosError) -> None:
+    def refuse(self, request: int, error: MhnosError) -> None:
+        """Answer a request to start something."""
         if error.code == FORBIDDEN_PLAN:
             self._log.write("warning", "a plan was refused", reason=error.message)
         self._server.send(
@@ -265,7 +250,7 @@ class Supervisor:
         else:
             del self._processes[process.pid]
             process.close()
-            self._refuse(request, error)
+            self.refuse(request, error)
         self._say_ready()
 
     def _on_ended(self, process: Process) -> None:
@@ -276,53 +261,32 @@ class Supervisor:
             self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
         self._stop_server()
 
-    def _kill(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.end(body["signal"], body["reason"], body["escalate"])
-
-    def _close_stdin(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.close_stdin()
-
-    def _size(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.size = (body["columns"], body["rows"])
-
-    def _note(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._running(body["pid"])
-        if process is not None:
-            process.note(body["facts"])
-
-    def _forget(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        process = self._processes.get(body["pid"])
+    def forget(self, pid: int) -> None:
+        """Remove an ended process with its output."""
+        process = self._processes.get(pid)
         if process is not None and process.exit is not None:
             self._drop(process)
 
-    def _discard(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        """The server could not take a process's descriptors: no process may run that it cannot list and end.
+    def discard(self, pid: int) -> None:
+        """The server could not take a process over: none may run that it cannot list and end.
 
         Until the last of it is gone it counts, and a server that comes meanwhile is told of it.
         """
-        process = self._running(body["pid"])
+        process = self._running(pid)
         if process is None or process.exit is not None:
-            self._forget(body, [])
+            self.forget(pid)
             return
-        self._log.write("error", "the server has no descriptors for a process; ending it", pid=process.pid)
-        self._discarded.add(process.pid)
+        self._log.write("error", "the server could not take a process over; ending it", pid=pid)
+        self._discarded.add(pid)
         process.end(signal.SIGKILL, "killed")
 
     def _drop(self, process: Process | Ended) -> None:
         del self._processes[process.pid]
         process.close()
 
-    def _token(self, body: dict[str, Any], _descriptors: list[int]) -> None:
-        """Keep what a server knows of the token, unread, for the next one. Raises ValueError."""
-        if len(repr(body["token"])) > TOKEN_CHARS:
-            raise ValueError("no record of a token")
-        self._config.hello["token"] = body["token"]
+    def keep_token(self, token: dict[str, Any] | None) -> None:
+        """Keep what a server knows of the token, unread, for the next one."""
+        self._config.hello["token"] = token
 
     # Reaping
 
@@ -349,7 +313,8 @@ class Supervisor:
         else:
             process = self._by_os_pid.pop(os_pid, None)
             if process is not None:
-                process.main_exited(status, usage)
+                with self._defects.at_cost_of(process.pid):
+                    process.main_exited(status, usage)
             self._leftovers.reaped(os_pid, process)
             self._holders.reaped(os_pid)
 
@@ -360,11 +325,14 @@ class Supervisor:
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
-        for process in self._leftovers.end():
-            if self._processes.get(process.pid) is process:
-                process.set_tree_gone()
-        if self._leftovers.some and self._leftover_timer is None:
-            self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
+        try:
+            for process in self._leftovers.end():
+                if self._processes.get(process.pid) is process:
+                    with self._defects.at_cost_of(process.pid):
+                        process.set_tree_gone()
+        finally:
+            if self._leftovers.some and self._leftover_timer is None:
+                self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
         self._stop_server()
 
     def _look_again(self) -> None:
@@ -382,8 +350,9 @@ class Supervisor:
         self._manager.stopping()
         self._holders.close()
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
-        for process in self._by_os_pid.values():
-            process.end(signal.SIGTERM, "killed")
+        for process in list(self._by_os_pid.values()):
+            with self._defects.at_cost_of(process.pid):
+                process.end(signal.SIGTERM, "killed")
         self._loop.after(self._config.stop_grace_ms / 1000, lambda: tree.kill(self._by_os_pid))
         self._reap()
 
@@ -432,7 +401,7 @@ class Supervisor:
         self._server.stop()
 
     def _hand_over(self) -> None:
-        running = [each.state() for each in self._processes.values() if isinstance(each, Process)]
+        running = self._states()
         networks, kept_networks = self._holders.state()
         folders, kept_folders = self._folders.state()
         state = {
@@ -449,27 +418,63 @@ class Supervisor:
         self._launcher.discard()
         try:
             handover.replace(state, kept)
-        except OSError as error:
-            self._log.write("error", "the new version could not be started; going on", error=str(error))
+        except Exception as error:
+            self._log.write("error", "the new version could not be started; going on", error=place(error))
             self._handing_over = False
             self._handle_signals()
             self._server.resume()
+
+    def _states(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """Of all that run. One whose state cannot be told is not handed over, and so ends."""
+        states = []
+        for process in list(self._processes.values()):
+            if isinstance(process, Process):
+                with self._defects.at_cost_of(process.pid):
+                    states.append(process.state())
+        return states
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._holders.restore(state["networks"])
         self._folders.restore(state.get("folders"))
         handover.keep_to_oneself(self._holders.state()[1])
         for each in state["processes"]:
-            process = Process.restore(self._loop, self._attention, self._archive, self._folders, each)
-            if process.namespaces is not None:
-                self._holders.adopt(process.namespaces)
-            handover.keep_to_oneself(process.state()[1])
-            self._take(process, 0)
-            if process.main_status is not None and process.exit is None:
-                self._leftovers.reaped(process.os_pid, process)
+            try:
+                self._restore(each)
+            except Exception as error:
+                self._not_restored(each, error)
         self._take_over_ended(self._archive.load(state["ended"]))
-        self._next_pid = state["next_pid"]
+        self._next_pid = max(self._next_pid, state["next_pid"])
         self._spawned = state["spawned"]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        meta = state["plan"]["meta"]
+        if requests.too_large(meta):
+            state["plan"]["meta"] = requests.shortened(meta)
+            self._log.write("warning", "a record was too large and was shortened", pid=state["pid"])
+        pid = state["pid"]
+        process = Process.restore(
+            self._defects.watching(self._loop, pid),
+            self._attention,
+            self._archive,
+            self._folders,
+            state,
+        )
+        if process.namespaces is not None:
+            self._holders.adopt(process.namespaces)
+        handover.keep_to_oneself(process.state()[1])
+        self._take(process, 0)
+        if process.main_status is not None and process.exit is None:
+            self._leftovers.reaped(process.os_pid, process)
+
+    def _not_restored(self, state: dict[str, Any], error: Exception) -> None:
+        """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
+        kept."""
+        pid = state["pid"]
+        self._defects.tell(error, process=pid)
+        self._processes.pop(pid, None)
+        self._by_os_pid.pop(state["os_pid"], None)
+        Process.abandon(self._loop, state)
+        self._archive.set_aside(pid, "it could not be taken over")
 
 
 def _duplicates(descriptors: list[int]) -> list[int]:

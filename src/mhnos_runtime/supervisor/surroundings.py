@@ -16,7 +16,7 @@ from mhnos_runtime.launch import Limits
 from mhnos_runtime.supervisor import watchdog
 from mhnos_runtime.supervisor.cgroup import Group
 from mhnos_runtime.supervisor.holder import Namespaces
-from mhnos_runtime.supervisor.loop import Loop, Timer
+from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 
@@ -36,7 +36,7 @@ class Surroundings:
     temporary = ""
 
     def __init__(
-        self, loop: Loop, limits: Limits, namespaces: Namespaces | None, group: Group | None
+        self, loop: Watching, limits: Limits, namespaces: Namespaces | None, group: Group | None
     ) -> None:
         self.namespaces = namespaces
         self.peak_bytes = 0
@@ -53,7 +53,7 @@ class Surroundings:
 
     @classmethod
     def make(
-        cls, loop: Loop, limits: Limits, group: Group | None, namespaces: Namespaces | None
+        cls, loop: Watching, limits: Limits, group: Group | None, namespaces: Namespaces | None
     ) -> Surroundings:
         """group: made for it, where it has limits that control groups hold. Raises LimitReached when they
         cannot be set, and removes it then."""
@@ -82,7 +82,7 @@ class Surroundings:
         self._remove_temporary = lambda: folders.remove(pid)
 
     @classmethod
-    def restore(cls, loop: Loop, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
+    def restore(cls, loop: Watching, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
         namespaces = None if state is None else Namespaces.restore(loop, state)
         return cls(loop, limits, namespaces, Group(limits.cgroups, pid) if limits.cgroups else None)
 

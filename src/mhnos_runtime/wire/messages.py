@@ -5,11 +5,12 @@ Knows shapes and units (docs/protocol.md is the reference); must not know what a
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from mhnos_runtime import bounds
 from mhnos_runtime.wire.parts import (
     DEFAULT_COLS,
     DEFAULT_ROWS,
@@ -26,10 +27,13 @@ from mhnos_runtime.wire.parts import (
     Integer,
     Isolation,
     Limits,
+    Milliseconds,
     Name,
     Offset,
     Part,
+    Path,
     Port,
+    PortName,
     PortNumber,
     ProcessInfo,
     ProcessStatus,
@@ -44,6 +48,8 @@ from mhnos_runtime.wire.parts import (
     SpawnLimits,
     SpawnOptions,
     Stream,
+    Title,
+    Word,
     WorkerOptions,
 )
 
@@ -75,28 +81,28 @@ class Spawn(Message, tag="spawn"):
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
-    process_type: str = "undefined"
+    process_type: Word = "undefined"
     command: str = ""
     args: list[str] = msgspec.field(default_factory=list)
     options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
     pty: PtySize | bool | None = None
-    name: str | None = None
+    name: Title | None = None
     attach: bool = True
-    linger_ms: Count | None = None
+    linger_ms: Milliseconds | None = None
     key: Name | None = None
-    network: str | None = None
+    network: Word | None = None
     limits: SpawnLimits | None = None
     acks: bool = False
-    ports: dict[str, PortNumber] | None = None
+    ports: Annotated[dict[PortName, PortNumber], Meta(max_length=bounds.PORTS)] | None = None
     worker: WorkerOptions | None = None
 
 
 class WorkerConfig(Message, tag="workerConfig"):
     """The config that `spawn` of workerd with these fields would make; nothing is started or kept."""
 
-    command: str
+    command: Path
     options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
-    network: str | None = None
+    network: Word | None = None
     worker: WorkerOptions | None = None
 
 
@@ -156,7 +162,7 @@ class Kill(Message, tag="kill"):
     """`escalate`: by default for SIGTERM, SIGKILL, SIGHUP and SIGQUIT, and for no other signal."""
 
     pid: Integer
-    signal: str = "SIGTERM"
+    signal: Word = "SIGTERM"
     escalate: bool | None = None
 
 
@@ -186,7 +192,7 @@ class Ack(Message, tag="ack"):
 class Fsync(Message, tag="fsync"):
     """`operation`: push or pull; others are answered, so they are not refused here."""
 
-    operation: str = "undefined"  # as for Spawn.process_type: "Unknown operation: undefined"
+    operation: Word = "undefined"  # as for Spawn.process_type: "Unknown operation: undefined"
     files: list[FileEntry] = msgspec.field(default_factory=list)
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-MAX_INTEGER = (
-    2**53 - 1
-)  # the largest that JavaScript counts exactly; also bounds arithmetic on what clients send
+from mhnos_runtime import bounds
+
+MAX_INTEGER = bounds.MAX_INTEGER  # also bounds arithmetic on what clients send
 MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and small enough for every program
 MAX_NAME = 128  # characters of a key or of a client's name: a UUID with something before it
 DEFAULT_COLS = 100
@@ -30,6 +30,11 @@ Mtime: TypeAlias = Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEG
 FileContent: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"anyOf": _CONTENT_SCHEMAS})]
 Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Title: TypeAlias = Annotated[str, Meta(max_length=bounds.NAME_CHARACTERS)]
+Word: TypeAlias = Annotated[str, Meta(max_length=bounds.WORD_CHARACTERS)]
+Path: TypeAlias = Annotated[str, Meta(max_length=bounds.PATH_CHARACTERS)]
+PortName: TypeAlias = Annotated[str, Meta(max_length=bounds.PORT_NAME_CHARACTERS)]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=bounds.MAX_MS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
 ReadyState: TypeAlias = Literal["starting", "ready", "failed"]
@@ -49,7 +54,7 @@ class PtySize(Part):
 class SpawnOptions(Part):
     """`cwd`: a client's path. `timeout`: ms, 0 or None for no limit."""
 
-    cwd: str | None = None
+    cwd: Path | None = None
     env: dict[str, str] | None = None
     timeout: Annotated[float, Meta(ge=0, le=MAX_INTEGER)] | None = None
 
@@ -72,14 +77,14 @@ class WorkerOptions(Part):
     the script that it imports. `heap_mb`: 0 for V8's own choice. `keep`: where in the workspace the config
     is to be written; without it, it is written nowhere."""
 
-    bindings: dict[str, Raw] = {}
-    environment: list[str] = []
-    modules: list[str] = []
-    compatibility_date: str | None = None
-    compatibility_flags: list[str] = []
+    bindings: Annotated[dict[Title, Raw], Meta(max_length=bounds.WORKER_ITEMS)] = {}
+    environment: Annotated[list[Title], Meta(max_length=bounds.WORKER_ITEMS)] = []
+    modules: Annotated[list[Path], Meta(max_length=bounds.WORKER_ITEMS)] = []
+    compatibility_date: Word | None = None
+    compatibility_flags: Annotated[list[Word], Meta(max_length=bounds.WORKER_ITEMS)] = []
     heap_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     outbound: Literal["public", "none"] = "public"
-    keep: str | None = None
+    keep: Path | None = None
 
 
 class Readiness(Part):

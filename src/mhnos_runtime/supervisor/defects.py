@@ -1,0 +1,44 @@
+"""Who pays for an exception in the supervisor's own code: one process, or nobody. The loop goes on.
+
+Knows processes by pid, and that they can fail; not what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from mhnos_runtime.supervisor.log import Log, place
+from mhnos_runtime.supervisor.loop import Loop, Watching
+from mhnos_runtime.supervisor.requests import BadRequest
+
+
+class Defects:
+    """fail(pid, what) ends the process that has this number, if there is one, and raises nothing."""
+
+    def __init__(self, log: Log, fail: Callable[[int, str], None]) -> None:
+        self._log = log
+        self._fail = fail
+
+    def tell(self, error: Exception, **fields: object) -> None:
+        """An exception that is no process's: what was to be done is left undone."""
+        self._log.write("error", "a defect of the supervisor", exception=place(error), **fields)
+
+    def charge(self, pid: int, error: Exception) -> None:
+        """An exception in what looks after one process costs that process, and no other."""
+        self.tell(error, process=pid)
+        self._fail(pid, place(error))
+
+    @contextlib.contextmanager
+    def at_cost_of(self, pid: int) -> Iterator[None]:
+        """What is raised inside costs this process; but for a BadRequest, which is the server's."""
+        try:
+            yield
+        except BadRequest:
+            raise
+        except Exception as error:
+            self.charge(pid, error)
+
+    def watching(self, loop: Loop, pid: int) -> Watching:
+        """The loop for what looks after one process."""
+        return loop.owned(lambda error: self.charge(pid, error))

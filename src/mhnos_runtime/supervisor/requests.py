@@ -1,0 +1,207 @@
+"""What a server may ask, as typed requests. Every field is checked: the server parses what the network sends,
+so that whoever has taken it over speaks here.
+
+Knows the form of messages; not processes, and not the operator's policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from mhnos_runtime import bounds
+from mhnos_runtime.channel import encode
+from mhnos_runtime.errors import InvalidRequest
+from mhnos_runtime.launch import DECIDED, FORBIDDEN_PLAN, MAX_HANDED, REASONS, LaunchPlan
+from mhnos_runtime.supervisor.shape import BadShape, checker
+
+#: Numbers of a launch plan that are not simply 0 or more. Milliseconds are what a timer can wait.
+RANGES = {
+    "LaunchPlan.pty": (0, bounds.MAX_CELLS),
+    "LaunchPlan.retention_bytes": (0, bounds.MAX_RETENTION_BYTES),
+    "LaunchPlan.stall_ms": (0, bounds.MAX_MS),
+    "LaunchPlan.timeout_ms": (0, bounds.MAX_MS),
+    "LaunchPlan.escalation": (0, bounds.MAX_MS),
+    "LaunchPlan.handed": (0, MAX_HANDED),
+}
+#: Signals that follow an ending one.
+MAX_STEPS = 16
+
+
+class BadRequest(InvalidRequest):
+    """A message that is none of a server's. request: the number of the spawn that it was, or None."""
+
+    request: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    request: int
+    plan: LaunchPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """reason: see launch.REASONS."""
+
+    pid: int
+    signal: int
+    reason: str
+    escalate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStdin:
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    pid: int
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """facts: any JSON that is not nested deeply."""
+
+    pid: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The server could not take this process over."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What the next server is to know of the token."""
+
+    token: dict[str, Any] | None
+
+
+#: What is nothing where there is no such process.
+AboutProcess: TypeAlias = Kill | CloseStdin | Size | Note | Forget | Discard
+Request: TypeAlias = Spawn | AboutProcess | Token
+
+_OTHER_RANGES = {
+    "Kill.signal": (1, bounds.MAX_SIGNAL),
+    "Size.columns": (0, bounds.MAX_CELLS),
+    "Size.rows": (0, bounds.MAX_CELLS),
+}
+_others: dict[str, type[AboutProcess | Token]] = {
+    "kill": Kill,
+    "close_stdin": CloseStdin,
+    "size": Size,
+    "note": Note,
+    "forget": Forget,
+    "discard": Discard,
+    "token": Token,
+}
+_PIDS = {f"{kind.__name__}.pid": (0, bounds.MAX_PID) for kind in _others.values()}
+_checks = {name: checker(kind, {**_OTHER_RANGES, **_PIDS}) for name, kind in _others.items()}
+_check_plan = checker(LaunchPlan, RANGES, without=DECIDED)
+
+
+def parse(body: Mapping[str, Any]) -> Request:
+    """Raises BadRequest for what is not to the letter what a server of this version sends."""
+    values = dict(body)
+    name = values.pop("do", None)
+    if name == "spawn":
+        return _spawn(values)
+    if not isinstance(name, str) or name not in _others:
+        raise BadRequest(f"unknown request {str(name)[:40]!r}")
+    try:
+        _checks[name](values, name)
+    except BadShape as error:
+        raise BadRequest(str(error)) from None
+    if name == "kill" and values["reason"] not in REASONS:
+        raise BadRequest("kill.reason is none of those there are")
+    if name == "token" and len(encode(values)) > bounds.TOKEN_BYTES:
+        raise BadRequest(f"token takes more than {bounds.TOKEN_BYTES} bytes")
+    return _others[name](**values)
+
+
+def _spawn(body: dict[str, Any]) -> Spawn:
+    request = body.get("request")
+    if type(request) is not int or not 0 <= request <= 2**63 - 1:
+        raise BadRequest("spawn.request is no number")
+    try:
+        return Spawn(request, _plan(body.get("plan")))
+    except BadRequest as error:
+        error.request = request
+        raise
+
+
+def _plan(data: Any) -> LaunchPlan:
+    said = [name for name in DECIDED if isinstance(data, dict) and name in data]
+    if said:
+        raise BadRequest(
+            f"a plan that says {' and '.join(said)}: that is for the supervisor to say", code=FORBIDDEN_PLAN
+        )
+    try:
+        _check_plan(data, "plan")
+    except BadShape as error:
+        raise BadRequest(str(error)) from None
+    _check_sense(data)
+    _check_meta(data["meta"])
+    return LaunchPlan.from_request(data)
+
+
+def _check_sense(data: dict[str, Any]) -> None:
+    """What types and ranges do not say."""
+    if not data["argv"]:
+        raise BadRequest("plan.argv is empty")
+    steps = data["escalation"]
+    if len(steps) > MAX_STEPS or not all(0 < number <= bounds.MAX_SIGNAL for _delay, number in steps):
+        raise BadRequest(f"plan.escalation is not of at most {MAX_STEPS} signals")
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    size = len(encode(meta))
+    if size > bounds.META_BYTES:
+        raise BadRequest(
+            f"what is to be kept of the request takes {size} bytes, {bounds.META_BYTES} are allowed",
+            code="too-large",
+        )
+
+
+def with_facts(meta: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a process together with what was found out. Raises BadRequest where that is more than
+    a record has room for."""
+    together = {**meta, **facts}
+    size, most = len(encode(together)), bounds.META_BYTES + bounds.FACTS_BYTES
+    if size > most:
+        raise BadRequest(f"what is known of a process takes {size} bytes, {most} are allowed")
+    return together
+
+
+def too_large(meta: dict[str, Any]) -> bool:
+    """Whether a record of it would not fit into a message."""
+    return len(encode(meta)) > bounds.META_BYTES + bounds.FACTS_BYTES
+
+
+#: What is left of each text and list, where a record is too large.
+_SHORT_TEXT = 256
+_SHORT_LIST = 64
+
+
+def shortened(value: Any) -> Any:
+    """The same with its long texts and lists cut, for a process that another version has let in."""
+    if isinstance(value, dict):
+        return {name: shortened(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shortened(each) for each in value[:_SHORT_LIST]]
+    if isinstance(value, str) and len(value) > _SHORT_TEXT:
+        return value[:_SHORT_TEXT] + "…"
+    return value
