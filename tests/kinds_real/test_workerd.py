@@ -48,7 +48,8 @@ async def test_a_script_alone_is_served(arena: Arena) -> None:
     assert await arena.get(f"{port['url']}/a") == "hello from /a"
     assert (await arena.settled(pid))["ready"] == {"state": "ready"}
     states = [m["state"] for m in arena.client.seen if m["type"] == "ready" and m["pid"] == pid]
-    assert states == ["starting", "ready"]
+    # Where it is ready before the answer is sent, nobody has seen it start.
+    assert states in (["starting", "ready"], ["ready"])
     assert (await arena.client.ask("kill", pid=pid))["type"] == "killed"
     ended = await arena.ended(pid)
     assert (ended["reason"], ended.get("failure")) == ("killed", None)

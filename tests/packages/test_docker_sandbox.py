@@ -64,7 +64,6 @@ TESTS = """services:
     restart: "no"
     entrypoint: [/tests/venv/bin/python, -m, pytest, -q, -p, "no:cacheprovider"]
     working_dir: /tests
-    environment: [PYTHONPATH=/tests/src]
     sysctls: [net.ipv6.conf.all.disable_ipv6=0]
     volumes:
       - {root}/src:/tests/src:ro
@@ -77,6 +76,9 @@ def with_tests(engine: Engine, image: str) -> str:
     pip = "/tests/venv/bin/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation"
     # What builds the one dependency without a wheel comes first.
     steps = [f"{pip} -r /tests/requirements/{name}.txt" for name in ("build", "runtime", "dev")]
+    # Not by PYTHONPATH, which some tests set for the runtime that they start.
+    path = "import sysconfig as s; open(s.get_path('purelib') + '/source.pth', 'w').write('/tests/src')"
+    steps.append(f'/tests/venv/bin/python -c "{path}"')
     lines = [f"FROM {image}", "USER 0:0", "COPY requirements /tests/requirements"]
     lines += [f"RUN {' && '.join(['python3 -m venv /tests/venv', *steps])}", "USER 9999:9999"]
     return engine.build_from(lines, f"{IMAGE}:tests")

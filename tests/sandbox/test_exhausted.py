@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.sandbox.facts import Facts
-from mhnos_runtime.supervisor.permit import KEPT_DESCRIPTORS, SANDBOX_DESCRIPTORS, START_DESCRIPTORS
+from mhnos_runtime.supervisor.descriptors import KEPT_DESCRIPTORS, SANDBOX_DESCRIPTORS, START_DESCRIPTORS
 from tests.sandbox.conftest import require
 from tests.sandbox.test_ending import serving
 from tests.server.client import Client, eventually

@@ -153,13 +153,13 @@ async def test_what_no_program_can_be_given(client: Client, fields: Message, cod
 async def test_a_list_shows_the_beginning_of_a_long_command_line_an_attach_all_of_it(
     client: Client,
 ) -> None:
-    """Hundreds of processes are in one message. An attach shows all of it."""
+    """Hundreds of processes are in one message."""
     args = ["a" * 1000, "é" * 10_000, "b"]
     pid = await client.spawn("python", "-c", "pass", *args)
     await client.exit(pid)
     listed = (await client.ask("list", all=True))["processes"]
     [row] = [row for row in listed if row["pid"] == pid]
-    assert row["args"] == ["pass", "a" * 1000, "é" * (4096 - 1000 - 4 - 2) + "…"]
+    assert row["args"] == ["pass", "a" * 1000, "…"]
     attached = await client.ask("attach", pid=pid)
     assert attached["process"]["args"] == ["pass", *args]
 
@@ -335,14 +335,18 @@ async def test_input_to_a_process_that_does_not_read_is_bounded(client: Client, 
 
 
 async def test_input_that_finds_nothing_waiting_is_bounded_too(client: Client, newer: Client) -> None:
-    """The first write was always kept: five of 60 MB took 300 MB of the server's memory."""
+    """The first write was always kept, however large it was."""
     pid = await newer.run("trap 'exec wc -c' USR1; echo up; while :; do sleep 0.01; done", pty=False)
     await newer.text(pid, "up\n")
     await client.send("write", pid=pid, data="x" * ((1 << 20) + 1))
     error = await client.until("error")
     assert (error["code"], error["retry"]) == ("too-large", False)
-    await client.send("write", pid=pid, data="x" * (1 << 20))
+    for _ in range(2):
+        await client.send("write", pid=pid, data="x" * (1 << 19))
     await client.quiet()
+    await client.send("write", pid=pid, data="x" * (1 << 19))
+    error = await client.until("error")
+    assert (error["code"], error["retry"]) == ("input-full", True)
     await newer.send("kill", pid=pid, signal="SIGUSR1")
     await newer.send("closeStdin", pid=pid)
     await newer.exit(pid)

@@ -135,7 +135,7 @@ async def test_clients_leave_room_for_starts_and_health(tmp_path: Path) -> None:
     async with server_in(tmp_path, "--max-processes", "20") as server, connect(server) as client:
         os_pid = server.server_pid()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            with limited(os_pid, highest(os_pid) + 300):
+            with limited(os_pid, highest(os_pid) + 500):
                 clients, refused = await fill(session, f"{server.url}/?token={server.token}")
                 assert len(clients) > 50
                 assert refused.status == 503

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.supervisor.permit import KEPT_DESCRIPTORS, START_DESCRIPTORS
+from mhnos_runtime.supervisor.descriptors import KEPT_DESCRIPTORS, START_DESCRIPTORS
 from tests.supervisor.harness import (
     ANYTHING,
     Refused,

@@ -10,6 +10,8 @@ import pytest
 from mhnos_runtime.bounds import FACTS_BYTES, MAX_INTEGER, MESSAGE_BYTES, META_BYTES
 from mhnos_runtime.channel import encode
 from mhnos_runtime.launch import (
+    DECIDED,
+    FORBIDDEN_PLAN,
     REASONS,
     Choice,
     ExitRecord,
@@ -75,6 +77,13 @@ def test_a_plan_with_one_thing_wrong_is_none_and_says_whose_it_was(path: str, va
         requests.parse(changed(path, value))
     assert refused.value.request == SPAWN["request"]
     assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_a_plan_that_says_what_is_not_its_to_say_is_forbidden(name: str) -> None:
+    with pytest.raises(requests.BadRequest, match=name) as refused:
+        requests.parse(changed(name, PLAN.to_dict()[name]))
+    assert refused.value.code == FORBIDDEN_PLAN
 
 
 def test_a_plan_that_lacks_anything_is_none() -> None:

@@ -10,8 +10,9 @@ import resource
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.proc import free_descriptors
 
-#: Connections on which nobody has been let in yet, /health among them, and files that are open for a moment.
-HEALTH_DESCRIPTORS = 80
+#: Connections on which nobody has been let in yet, /health among them (256 at most, see server/door.py), and
+#: files that are open for a moment.
+HEALTH_DESCRIPTORS = 272
 #: Of one start: the folder, a socket or two that it hands over; then log, mapping, input, control socket.
 START_DESCRIPTORS = 8
 #: Starts for which clients leave room.

@@ -1,4 +1,4 @@
-"""Whether what a server asks for is started: by the policy, by what came with the plan, by what is left.
+"""Whether what a server asks for is started: by the policy, and by what came with the plan.
 
 The policy itself is data and a pure function (`sandbox.Allowed`); this looks at descriptors and links, which
 only the system can tell about. A server is not trusted with any of it.
@@ -13,30 +13,8 @@ import stat
 from collections.abc import Iterable
 
 from mhnos_runtime.launch import LaunchPlan
-from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.sandbox.allowed import Allowed, forbidden
 from mhnos_runtime.supervisor.child import none_left
-
-#: Descriptors that one start takes at most, before it gives most of them back: log, pipes, verdict, control
-#: socket, the next child's socket, files of control groups.
-START_DESCRIPTORS = 24
-#: And more of one in a sandbox: pipes and files of its holder, its network's and the next one's, and nine
-#: namespaces.
-SANDBOX_DESCRIPTORS = 44
-#: What one that waits for its sandbox will keep: its ends of pipes, terminal, log, holder and verdict.
-WAITING_DESCRIPTORS = 12
-#: Those with which a server can always be started, /proc be read for the end of a tree, and records written.
-KEPT_DESCRIPTORS = 16
-
-
-def check_room(plan: LaunchPlan, waiting: int) -> None:
-    """Refuse a start that could fail half-way. waiting: others that wait for a sandbox. Raises
-    LimitReached."""
-    needed = START_DESCRIPTORS + plan.handed
-    if plan.confine.holder is not None:
-        needed += SANDBOX_DESCRIPTORS
-    if free_descriptors() < needed + WAITING_DESCRIPTORS * waiting + KEPT_DESCRIPTORS:
-        raise none_left("no descriptors are left for another process")
 
 
 def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners: list[int]) -> LaunchPlan:

@@ -22,6 +22,7 @@ from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
+from mhnos_runtime.supervisor.descriptors import check_room, duplicates, raise_limit
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
@@ -29,7 +30,7 @@ from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
-from mhnos_runtime.supervisor.permit import check_room, permit
+from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
@@ -81,7 +82,7 @@ class Supervisor:
         behind is taken over as ended.
         """
         child.become_subreaper()
-        _raise_descriptor_limit()
+        raise_limit()
         if handed_over is None:
             self._take_over_ended(self._archive.load())
         else:
@@ -163,7 +164,7 @@ class Supervisor:
         if holder is None:
             self._launch(request, confined, descriptors, None, None)
             return
-        kept = _duplicates(descriptors)
+        kept = duplicates(descriptors)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, confined, kept, namespaces, error)
@@ -477,19 +478,6 @@ class Supervisor:
         self._archive.set_aside(pid, "it could not be taken over")
 
 
-def _duplicates(descriptors: list[int]) -> list[int]:
-    """All of them, or none. Raises LimitReached."""
-    made: list[int] = []
-    try:
-        for fd in descriptors:
-            made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
-    except OSError as error:
-        for fd in made:
-            os.close(fd)
-        raise child.none_left(f"no descriptors for another process: {error.strerror}") from error
-    return made
-
-
 def _terminal_is_there() -> bool:
     """Whether this process has a controlling terminal."""
     try:
@@ -497,9 +485,3 @@ def _terminal_is_there() -> bool:
     except OSError:
         return False
     return True
-
-
-def _raise_descriptor_limit() -> None:
-    """Use what the machine allows: a process costs the supervisor three descriptors and the server two."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

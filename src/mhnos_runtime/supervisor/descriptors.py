@@ -1,0 +1,53 @@
+"""Descriptors: as many as the machine allows, and enough of them for each start, or none of it happens.
+
+Knows what a start takes; not what is started.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.proc import free_descriptors
+from mhnos_runtime.supervisor.child import none_left
+
+#: Descriptors that one start takes at most, before it gives most of them back: log, pipes, verdict, control
+#: socket, the next child's socket, files of control groups.
+START_DESCRIPTORS = 24
+#: And more of one in a sandbox: pipes and files of its holder, its network's and the next one's, and nine
+#: namespaces.
+SANDBOX_DESCRIPTORS = 44
+#: What one that waits for its sandbox will keep: its ends of pipes, terminal, log, holder and verdict.
+WAITING_DESCRIPTORS = 12
+#: Those with which a server can always be started, /proc be read for the end of a tree, and records written.
+KEPT_DESCRIPTORS = 16
+
+
+def check_room(plan: LaunchPlan, waiting: int) -> None:
+    """Refuse a start that could fail half-way. waiting: others that wait for a sandbox. Raises
+    LimitReached."""
+    needed = START_DESCRIPTORS + plan.handed
+    if plan.confine.holder is not None:
+        needed += SANDBOX_DESCRIPTORS
+    if free_descriptors() < needed + WAITING_DESCRIPTORS * waiting + KEPT_DESCRIPTORS:
+        raise none_left("no descriptors are left for another process")
+
+
+def duplicates(descriptors: list[int]) -> list[int]:
+    """All of them, or none. Raises LimitReached."""
+    made: list[int] = []
+    try:
+        for fd in descriptors:
+            made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
+    except OSError as error:
+        for fd in made:
+            os.close(fd)
+        raise none_left(f"no descriptors for another process: {error.strerror}") from error
+    return made
+
+
+def raise_limit() -> None:
+    """Use what the machine allows: a process costs the supervisor three descriptors and the server two."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
