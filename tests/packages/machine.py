@@ -52,7 +52,7 @@ def base_system(cache: Path, name: str) -> Path:
     with locked(cache / f"{SUITE}-{name}.lock"):
         if not folder.exists():
             draft = folder.with_suffix(".new")
-            shutil.rmtree(draft, ignore_errors=True)
+            clear(draft)
             include = f"--include={PACKAGES[name]}"
             # It is made again after a crash of the machine, so nothing has to reach the disk soon.
             quick = {**os.environ, "DPKG_FORCE": "unsafe-io"}
@@ -61,6 +61,16 @@ def base_system(cache: Path, name: str) -> Path:
                 waste.unlink()
             draft.rename(folder)
     return folder
+
+
+def clear(folder: Path) -> None:
+    """Remove what an interrupted run left. What it had mounted there, such as /proc, goes first: to remove
+    files below that would be to remove this machine's."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mounted in sorted((path for path in mounts if path.startswith(f"{folder}/")), reverse=True):
+        run(["umount", mounted], folder.parent)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 class Machine:

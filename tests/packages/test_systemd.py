@@ -23,7 +23,8 @@ from tests.packages.wheel import ROOT, copy_checkout, readme_lines, run
 from tests.project.console import Step
 from tests.project.console import run as shown_as_run
 
-pytestmark = pytest.mark.timeout(240)
+# The first one may have to make the machine.
+pytestmark = pytest.mark.timeout(900)
 
 UNIT = ROOT / "packaging" / "systemd" / "mhnos-runtime.service"
 PAGE = (ROOT / "docs" / "how-to" / "systemd.md").read_text(encoding="utf-8")
