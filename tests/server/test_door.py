@@ -1,18 +1,30 @@
-"""Who has to give way, without sockets. What the door does with real ones is tried in tests/hostile."""
+"""Who has to give way, without sockets, and how long a connection may wait for its next request.
+
+What strangers can do to a whole server is tried in tests/hostile.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from mhnos_runtime.observe import logs
+from mhnos_runtime.observe.limit import LimitedLog, Limiter
+from mhnos_runtime.server import door
 from mhnos_runtime.server.door import (
     MAX_NEWCOMERS,
     MAX_STRANGERS,
     MAX_STRANGERS_OF_AN_ADDRESS,
     NEW_SECONDS,
+    REQUEST_SECONDS,
+    Door,
     Strangers,
+    Visitor,
 )
 
 LATER = NEW_SECONDS
@@ -80,3 +92,32 @@ def test_newcomers_have_a_moment_until_there_are_very_many(strangers: Any) -> No
     assert strangers.in_the_way("a", LATER, coming=0) is guests[0]
     strangers.add(Guest("a", -1), 0.0)
     assert strangers.in_the_way("a", NEW_SECONDS / 2) is guests[0]
+
+
+class Answering(asyncio.Protocol):
+    """Takes what it is sent for a request, and gives it back."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        visitor = self._transport.get_protocol()
+        assert isinstance(visitor, Visitor)
+        with visitor.answering():
+            self._transport.write(data)
+
+
+async def test_a_connection_that_asks_for_nothing_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "IDLE_SECONDS", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    opened = Door(Answering, None, LimitedLog(logs.get("test"), Limiter(time.monotonic)))
+    opened.open(listener)
+    reader, writer = await asyncio.open_connection(*address)
+    for request in (b"one", b"two"):
+        writer.write(request)
+        assert await reader.read(10) == request
+    # By the time for a request alone it would stay for longer.
+    assert await asyncio.wait_for(reader.read(), REQUEST_SECONDS / 2) == b""
+    writer.close()
+    opened.close()
