@@ -44,8 +44,13 @@ def lines(server: TestServer) -> list[str]:
     return server.log.read_text().splitlines()
 
 
-async def say(server: TestServer, data: bytes, dice: random.Random | None = None) -> bytes:
-    """Send it, in pieces when there are dice, and what comes back before the end; or before nothing comes."""
+async def say(
+    server: TestServer, data: bytes, dice: random.Random | None = None, half_close: bool = True
+) -> bytes:
+    """Send it, in pieces when there are dice, and what comes back before the end; or before nothing comes.
+
+    Who half-closes may be taken for one who has left before the answer is made.
+    """
     reader, writer = await connect(server)
     came = b""
     try:
@@ -55,7 +60,7 @@ async def say(server: TestServer, data: bytes, dice: random.Random | None = None
             writer.write(data[at : at + size])
             at += size
             await asyncio.sleep(0)
-        if writer.can_write_eof():
+        if half_close and writer.can_write_eof():
             writer.write_eof()
         async with asyncio.timeout(PATIENCE):
             came = await reader.read(1 << 20)
@@ -68,7 +73,8 @@ async def say(server: TestServer, data: bytes, dice: random.Random | None = None
 
 async def healthy(server: TestServer) -> None:
     host = server.url.partition("://")[2]
-    answer = await say(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    request = f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    answer = await say(server, request.encode(), half_close=False)
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
