@@ -148,8 +148,8 @@ async def test_what_was_left_out_is_counted(server: TestServer) -> None:
 async def test_nobody_but_health_is_answered_with_continue(server: TestServer) -> None:
     """100 Continue was sent before the gate had looked."""
     host = server.url.partition("://")[2]
-    head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-    answer = await say(server, head.encode())
+    head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
+    answer = await say(server, f"{head}Connection: close\r\n\r\n".encode(), half_close=False)
     assert answer.startswith(b"HTTP/1.1 401 "), answer
 
 
