@@ -65,8 +65,7 @@ class Server:
         handler.addFilter(LimitForeign(self._limiter))
         logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
-        known = hello.get("token")
-        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(known) if known else None)
+        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
         self._watch = TokenWatch(self._tokens, lambda new: self._link.token(new.to_dict() if new else None))
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link

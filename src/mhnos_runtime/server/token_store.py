@@ -47,13 +47,17 @@ class Known:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Known:
-        """Raises TypeError for anything that `to_dict` did not make."""
-        known = cls(**data)
+    def from_dict(cls, data: dict[str, Any] | None) -> Known | None:
+        """None for nothing, and for what `to_dict` did not make: a server that was taken over must not be
+        able to end each next one. The file then says all that is known."""
+        try:
+            known = cls(**(data or {}))
+            bytes.fromhex(known.digest)
+        except (TypeError, ValueError):
+            return None
         numbers: tuple[object, ...] = (known.device, known.inode, known.refused)
-        if not all(isinstance(each, int) for each in numbers) or type(known.digest) is not str:
-            raise TypeError("no record of a token")
-        return known
+        fit = all(type(each) is int for each in numbers) and type(known.exposed) is bool
+        return known if fit else None
 
 
 def learn(path: Path) -> Known:
