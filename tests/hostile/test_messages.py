@@ -61,9 +61,12 @@ def message(dice: random.Random, pids: list[int]) -> bytes:
         # Not "A": who has said once that he lives has to go on saying so.
         return dice.choice([b"O", b"M", b"T", b"?", b"\0"]) + dice.randbytes(4)
     body: Any = dice.choice(good(dice, pids))
-    for _ in range(dice.choice([0, 1, 1, 1, 2, 5])):
-        body = odd.mutated(dice, body) if isinstance(body, dict | list) else odd.value(dice)
-    data = encode(body) if dice.random() < 0.9 else json.dumps(body).encode()
+    try:
+        for _ in range(dice.choice([0, 1, 1, 1, 2, 5])):
+            body = odd.mutated(dice, body) if isinstance(body, dict | list) else odd.value(dice)
+        data = encode(body) if dice.random() < 0.9 else json.dumps(body).encode()
+    except RecursionError:  # nested deeper than Python 3.11 writes
+        data = b'{"do":' + b"[" * 100_000
     return (odd.garbled(dice, data) if dice.random() < 0.2 else data)[: 200 * 1024]
 
 
