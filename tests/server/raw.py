@@ -113,9 +113,10 @@ class Raw:
         return message
 
     async def closed(self) -> int | None:
-        """Read up to the close frame and the end of the connection behind it; return its code."""
+        """Read up to the close frame, end the connection, read what is behind; return its code."""
         while (got := await self.frame()).opcode != CLOSE:
             pass
+        self.writer.write_eof()
         async with asyncio.timeout(PATIENCE):
             assert await self.reader.read() == b"", "something came behind the close frame"
         return got.code

@@ -22,6 +22,9 @@ from mhnos_runtime.wire.websocket import Event, Parser, Payload, Violation
 HIGH_WATER_BYTES = 64 * 1024
 #: How long a client may take to answer a ping, or a closing handshake.
 CLOSE_SECONDS = 5.0
+#: How long a client that broke the protocol has to read why, before the end of the connection: some that are
+#: behind find the end first, and report a connection that just broke (1006).
+REASON_SECONDS = 1.0
 #: How long the messages of one connection keep the event loop from the others: one read of the socket may
 #: hold forty thousand.
 TURN_SECONDS = 0.002
@@ -218,6 +221,9 @@ class WebSocket(asyncio.Protocol):
         read, since a connection that is closed with unread bytes is reset, and the client is not told why."""
         self._failed = True
         self.close(code)
+        self._loop.call_later(REASON_SECONDS, self._write_eof)
+
+    def _write_eof(self) -> None:
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
 
