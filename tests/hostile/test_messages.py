@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.channel import Disconnected, encode
+from mhnos_runtime.channel import encode
 from mhnos_runtime.launch import Choice, LaunchPlan, Wish
 from tests.hostile import odd
 from tests.supervisor.harness import ENVIRONMENT, Seen, Server, Supervised, supervised, which
@@ -143,18 +143,9 @@ def test_a_supervisor_survives_whatever_its_server_says(
         server, survivor = start(supervisor)
         try:
             for number in rounds:
-                try:
-                    speak(dice, server, survivor.pid, kinds, said)  # type: ignore[arg-type]  # it appends only
-                    check(server, survivor, number)
-                    replaced = False
-                except (OSError, Disconnected):
-                    # A server may be replaced for what it does. What counts is what the next one finds.
-                    replaced = True
-                if replaced:
-                    server = supervisor.serve()
-                    survivor = server.processes[survivor.pid]
-                    check(server, survivor, number)
-                elif number % RESTART == RESTART - 1:
+                speak(dice, server, survivor.pid, kinds, said)  # type: ignore[arg-type]  # it appends only
+                check(server, survivor, number)
+                if number % RESTART == RESTART - 1:
                     server = supervisor.serve_again()
                     survivor = server.processes[survivor.pid]
                     assert survivor.record.pty is None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.channel import Channel
 from mhnos_runtime.launch import ProcessRecord
 from mhnos_runtime.supervisor.archive import Archive
 
@@ -50,6 +51,25 @@ def test_what_is_damaged_is_set_aside_and_the_rest_is_there(tmp_path: Path) -> N
     ]
     left.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_goes_with_a_message_about_a_process_that_is_forgotten_meanwhile(tmp_path: Path) -> None:
+    """A server that said "forget" before it had read of the process was given up, or given another file."""
+    archive = Archive(tmp_path)
+    kept_by(archive, 1000)
+    [ended] = archive.load()
+    ends = Channel.pair()
+    supervisor, server = Channel(ends[0]), Channel(ends[1])
+    with ends[0], ends[1]:
+        while not supervisor.pending:
+            supervisor.send({"padding": "x" * 3000})
+        supervisor.send({"event": "restored"}, lambda: ended.descriptors)
+        ended.close()
+        message = None
+        while message is None or "event" not in message.body:
+            message = server.receive()
+            supervisor.flush()
+        assert (message.body, message.descriptors) == ({"event": "restored"}, [])
 
 
 def change(path: Path, **values: object) -> None:

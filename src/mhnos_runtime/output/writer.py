@@ -67,6 +67,8 @@ class LogWriter:
     def close(self) -> None:
         self._mapping.close()
         os.close(self.fd)
+        # The number may soon be another file's.
+        self.fd = -1
 
     @property
     def hold(self) -> int:

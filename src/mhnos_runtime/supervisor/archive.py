@@ -54,7 +54,7 @@ class Ended:
 
     @property
     def descriptors(self) -> list[int]:
-        return [self.log.fd]
+        return [self.log.fd] if self.log.fd >= 0 else []
 
     def record(self) -> ProcessRecord:
         return self._record

@@ -222,8 +222,9 @@ class Process:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a server needs: the log, the input if it is open, the control socket if there is one."""
-        return [self.log.fd, *(fd for fd in (self.input_fd, self.control_fd) if fd >= 0)]
+        """What a server needs: the log, the input if it is open, the control socket if there is one. Nothing
+        after `close`: a message about it may still wait to be sent."""
+        return [fd for fd in (self.log.fd, self.input_fd, self.control_fd) if fd >= 0]
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
