@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-#: seconds; a connection lives about so long
+#: seconds; a connection lives about so long, and at most LONGEST_LIFE_S
 LIFE_S = 1.5
+LONGEST_LIFE_S = 3.0
 #: seconds; below the server's stall time, within which nobody loses its place
 LONGEST_STALL_S = 2.0
 
@@ -81,7 +82,7 @@ class Proxy:
             asyncio.create_task(self._pump(reader, up_writer)),
             asyncio.create_task(self._pump(up_reader, writer)),
         }
-        life_s = None if self.calm else self._dice.expovariate(1 / LIFE_S)
+        life_s = None if self.calm else min(self._dice.expovariate(1 / LIFE_S), LONGEST_LIFE_S)
         try:
             done, _ = await asyncio.wait(pumps, timeout=life_s, return_when=asyncio.FIRST_COMPLETED)
             self.faults["cut"] += not done

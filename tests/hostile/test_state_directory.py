@@ -136,7 +136,8 @@ async def test_clients_are_served_whatever_is_there(
         (tmp_path / "state").chmod(stat.S_IRWXU)
         (tmp_path / "server.log").unlink(missing_ok=True)
         try:
-            async with server_in(tmp_path) as server:
+            # What ended when the fuzzer began is kept to its end.
+            async with server_in(tmp_path, "--retain-seconds", "604800") as server:
                 async with connect(server) as client:
                     listed = await client.ask("list", all=True)
                     assert WHOLE in {row["pid"] for row in listed["processes"]}
