@@ -7,6 +7,7 @@ Knows framing only; what the messages mean is known at its two ends. Neither end
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -32,6 +33,13 @@ MAX_DESCRIPTORS = 64
 MAX_MESSAGE_BYTES = MESSAGE_BYTES
 #: With so many messages that the other end has not taken, an end may stop to listen to it.
 HIGH_WATER_MESSAGES = 256
+#: Why a message cannot be sent now, though the socket has room: the kernel has no memory, or too many of this
+#: user's descriptors are on their way, which may be any process's doing (sendmsg(2), unix(7)).
+_FOR_A_WHILE = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+#: When to try again then.
+RETRY_SECONDS = 0.05
+#: Of a send buffer, what the kernel takes for itself.
+_KERNELS_BYTES = 4096
 ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -73,16 +81,20 @@ class Channel:
     """One end of the control socket.
 
     What cannot be sent at once waits in `pending`, in order; the owner calls `flush` when the socket is
-    writable. It is bounded by what is under way: one notice of each kind and one exit a process, one answer a
-    request; an owner that answers requests of a peer that may be hostile reads none while `congested`.
+    writable, or after RETRY_SECONDS where it is `postponed`: it is writable all the time then. It is bounded
+    by what is under way: one notice of each kind and one exit a process, one answer a request; an owner that
+    answers requests of a peer that may be hostile reads none while `congested`.
     `events` is the owner's note of what it watches the socket for.
     """
 
     events = 0
+    postponed = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _KERNELS_BYTES
+        self._most_bytes = min(MAX_MESSAGE_BYTES, room)
         self._buffer = bytearray(MAX_MESSAGE_BYTES)
         self._buffers = (self._buffer,)
         self.pending: deque[tuple[bytes, Descriptors]] = deque()
@@ -90,7 +102,13 @@ class Channel:
 
     @staticmethod
     def pair() -> tuple[socket.socket, socket.socket]:
-        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Raises OSError."""
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for sock in pair:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < MAX_MESSAGE_BYTES + _KERNELS_BYTES:
+                # Somebody has lowered net.core.wmem_default. The kernel takes this twice (socket(7)).
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE_BYTES)
+        return pair
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -115,16 +133,16 @@ class Channel:
         self._send(notice, ())
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message."""
+        """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message,
+        OSError where it has to wait and descriptors cannot be duplicated for that."""
         data = encode(body)
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"{len(data)} bytes in one message, {MAX_MESSAGE_BYTES} are allowed")
+        if len(data) > self._most_bytes:
+            raise ValueError(f"{len(data)} bytes in one message, {self._most_bytes} are allowed")
         self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: Descriptors) -> None:
         if self.pending or not self._try(data, descriptors):
-            kept = descriptors if callable(descriptors) else [os.dup(fd) for fd in descriptors]
-            self.pending.append((data, kept))
+            self.pending.append((data, descriptors if callable(descriptors) else duplicates(descriptors)))
 
     def flush(self) -> None:
         while self.pending and self._try(*self.pending[0]):
@@ -134,6 +152,7 @@ class Channel:
 
     def _try(self, data: bytes, descriptors: Descriptors) -> bool:
         fds = descriptors() if callable(descriptors) else descriptors
+        self.postponed = False
         try:
             if fds:
                 socket.send_fds(self._sock, [data], fds)
@@ -142,7 +161,14 @@ class Channel:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise Disconnected from error
+            if error.errno == errno.EBADF and fds:
+                # One of them is closed: the trouble of one process, not of all. The other end sees that none
+                # came.
+                return self._try(data, ())
+            self.postponed = error.errno in _FOR_A_WHILE
+            if not self.postponed:
+                raise Disconnected from error
+            return False
         return True
 
     def receive(self) -> Message | None:
@@ -185,6 +211,18 @@ def _body(data: bytearray) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise NoMessage("not a JSON object")
     return body
+
+
+def duplicates(descriptors: Sequence[int]) -> list[int]:
+    """All of them, or none. Raises OSError."""
+    made: list[int] = []
+    try:
+        for fd in descriptors:
+            made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
+    except OSError:
+        _give_back(made)
+        raise
+    return made
 
 
 def _give_back(descriptors: Descriptors) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, TYPED, Channel, Disconnected, Message
+from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.server.room import none_left
@@ -44,7 +44,7 @@ class SupervisorLink:
         self._spawning: dict[int, asyncio.Future[int]] = {}
         # Of its own for each server: an answer to the one before must not be taken for one to this.
         self._last_request = os.getpid() << 32
-        self._writing = False
+        self._writing = self._retry_due = False
         loop.add_reader(channel.fileno(), self._readable)
 
     async def spawn(self, plan: LaunchPlan, descriptors: Sequence[int]) -> int:
@@ -111,12 +111,19 @@ class SupervisorLink:
         except Disconnected:
             self._gone()
             return
-        if bool(self._channel.pending) != self._writing:
+        if self._channel.postponed and not self._retry_due:
+            self._retry_due = True
+            self._loop.call_later(RETRY_SECONDS, self._retry)
+        if (bool(self._channel.pending) and not self._channel.postponed) != self._writing:
             self._writing = not self._writing
             if self._writing:
                 self._loop.add_writer(self._channel.fileno(), lambda: self._guard(self._channel.flush))
             else:
                 self._loop.remove_writer(self._channel.fileno())
+
+    def _retry(self) -> None:
+        self._retry_due = False
+        self._guard(self._channel.flush)
 
     def _readable(self) -> None:
         """One message; and all there are where large output waits, since some of them may be about small."""
@@ -159,7 +166,8 @@ class SupervisorLink:
         """All or nothing: no process may run that cannot be listed, read and ended here."""
         new, request = message.body["event"] == "spawned", message.body.get("request")
         try:
-            if not message.whole:
+            # None at all go with a process that was forgotten before the message was sent.
+            if not message.whole or not message.descriptors:
                 raise none_left()
             self._listener.on_process(record, message.descriptors, new)
         except (OSError, MhnosError):

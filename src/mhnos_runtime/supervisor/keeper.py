@@ -11,7 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mhnos_runtime.channel import ALIVE, Channel, Descriptors, Disconnected, Message, NoMessage
+from mhnos_runtime.channel import (
+    ALIVE,
+    RETRY_SECONDS,
+    Channel,
+    Descriptors,
+    Disconnected,
+    Message,
+    NoMessage,
+)
 from mhnos_runtime.supervisor import child, tree
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
@@ -60,27 +68,33 @@ class ServerKeeper:
         self._heard = 0.0
         self._short_lives = 0
         self._stopping = False
+        self._retry_due = False
 
     def start(self) -> None:
         try:
             ours, theirs = Channel.pair()
             with theirs:
+                self.use(Channel(ours))
                 arguments = [*self._config.server, str(theirs.fileno())]
                 self.os_pid = child.start_server(arguments, theirs.fileno(), self._config.listeners)
         except OSError as error:
             self._log.write("error", "no server can be started now", error=error.strerror)
+            self._drop_channel()
             self._loop.after(NONE_LEFT_SECONDS, self._start_again)
             return
         self._started = time.monotonic()
         self._heard = 0.0
-        self.use(Channel(ours))
         self._watch_dog(self.os_pid)
         self._introduce()
 
     def use(self, channel: Channel) -> None:
-        """Listen to a server at the other end."""
+        """Listen to a server at the other end. Raises OSError, and closes it then."""
+        try:
+            self._loop.watch(channel.fileno(), self._on_channel)
+        except OSError:
+            channel.close()
+            raise
         self._channel = channel
-        self._loop.watch(channel.fileno(), self._on_channel)
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
         """Tell the server, if there is one; the next one is told everything anyway."""
@@ -153,10 +167,18 @@ class ServerKeeper:
         if self._channel is not channel:
             return
         # A server that leaves answers unread is not asked for more questions: they would be kept without end.
-        events = (0 if channel.congested else EPOLLIN) | (EPOLLOUT if channel.pending else 0)
+        waits = channel.pending and not channel.postponed
+        events = (0 if channel.congested else EPOLLIN) | (EPOLLOUT if waits else 0)
+        if channel.postponed and not self._retry_due:
+            self._retry_due = True
+            self._loop.after(RETRY_SECONDS, self._retry)
         if events != channel.events:
             channel.events = events
             self._loop.watch(channel.fileno(), self._on_channel, events)
+
+    def _retry(self) -> None:
+        self._retry_due = False
+        self._use(lambda channel: channel.flush())
 
     def _drop_channel(self) -> None:
         if self._channel is not None:

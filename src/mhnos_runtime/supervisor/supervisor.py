@@ -5,6 +5,7 @@ Knows processes and messages; no network.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -22,7 +23,7 @@ from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
-from mhnos_runtime.supervisor.descriptors import check_room, duplicates, raise_limit
+from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
@@ -90,7 +91,8 @@ class Supervisor:
         self._handle_signals()
         # A fork copies what either side writes to later; what is there now is not looked at again.
         gc.freeze()
-        self._launcher.prepare()
+        with contextlib.suppress(LimitReached):  # the next start tries again, and is told
+            self._launcher.prepare()
         self._manager.watch()
         self._server.start()
         self._reap()
@@ -164,7 +166,7 @@ class Supervisor:
         if holder is None:
             self._launch(request, confined, descriptors, None, None)
             return
-        kept = duplicates(descriptors)
+        kept = duplicated(descriptors)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, confined, kept, namespaces, error)
@@ -299,7 +301,10 @@ class Supervisor:
                 break
             if os_pid == 0:
                 break
-            self._reaped(os_pid, status, usage)
+            try:
+                self._reaped(os_pid, status, usage)
+            except Exception as error:  # there may be others, of which nobody tells again
+                self._defects.tell(error)
         self._end_leftovers()
 
     def _reaped(self, os_pid: int, status: int, usage: resource.struct_rusage) -> None:
@@ -326,13 +331,15 @@ class Supervisor:
 
     def _end_leftovers(self) -> None:
         """A process has ended when nothing is left of its tree."""
+        again = True
         try:
             for process in self._leftovers.end():
                 if self._processes.get(process.pid) is process:
                     with self._defects.at_cost_of(process.pid):
                         process.set_tree_gone()
+            again = self._leftovers.some
         finally:
-            if self._leftovers.some and self._leftover_timer is None:
+            if again and self._leftover_timer is None:
                 self._leftover_timer = self._loop.after(LOOK_SECONDS, self._look_again)
         self._stop_server()
 
@@ -402,6 +409,16 @@ class Supervisor:
         self._server.stop()
 
     def _hand_over(self) -> None:
+        try:
+            self._replace()
+        except Exception as error:
+            self._log.write("error", "the new version could not be started; going on", error=place(error))
+            self._handing_over = False
+            self._handle_signals()
+            self._server.resume()
+
+    def _replace(self) -> None:
+        """Does not return. Raises OSError."""
         running = self._states()
         networks, kept_networks = self._holders.state()
         folders, kept_folders = self._folders.state()
@@ -417,13 +434,7 @@ class Supervisor:
         kept = [fd for _, descriptors in running for fd in descriptors]
         kept += [*kept_networks, *kept_folders, *self._config.listeners, self._config.lock_fd]
         self._launcher.discard()
-        try:
-            handover.replace(state, kept)
-        except Exception as error:
-            self._log.write("error", "the new version could not be started; going on", error=place(error))
-            self._handing_over = False
-            self._handle_signals()
-            self._server.resume()
+        handover.replace(state, kept)
 
     def _states(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Of all that run. One whose state cannot be told is not handed over, and so ends."""
