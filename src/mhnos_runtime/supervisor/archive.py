@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from mhnos_runtime.channel import encode
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.launch import REASONS, ExitRecord, ProcessRecord
 from mhnos_runtime.output import LogWriter
+from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
 #: Of the records that this supervisor writes, and the only one that it reads.
@@ -35,7 +37,10 @@ _RANGES = {
     "ProcessRecord.pty": (0, bounds.MAX_CELLS),
     "ExitRecord.code": (0, 255),
 }
-_DIGITS = len(str(bounds.MAX_PID))
+#: No runtime has come to a pid beyond this: a name with one is nobody's. The next pid is above all that are
+#: somebody's, and has to be one that a server can name.
+_LAST_PID = bounds.MAX_PID // 2
+_DIGITS = len(str(_LAST_PID))
 _check_record = checker(ProcessRecord, _RANGES)
 
 
@@ -132,14 +137,19 @@ class Archive:
 
     def load(self, pids: Iterable[int] | None = None) -> list[Ended]:
         """These processes, or all that earlier supervisors left, oldest first. What they did not see end is
-        `lost`. Raises nothing: what cannot be read is set aside."""
+        `lost`. Raises nothing: what cannot be read is set aside. Half of the descriptors are for what is to
+        run: where the others do not do, the oldest are left for a later start."""
         found: list[Ended] = []
-        for pid in sorted(self._all() if pids is None else pids):
+        least = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        for pid in sorted(self._all() if pids is None else pids, reverse=True):
+            if free_descriptors() <= least:
+                self.on_set_aside(pid, "no descriptor is left for it; it stays there", str(self._directory))
+                continue
             try:
                 found.append(self._read(pid))
             except (OSError, ValueError, KeyError, TypeError, RecursionError, MhnosError) as error:
                 self.set_aside(pid, _reason(error))
-        return found
+        return found[::-1]
 
     def set_aside(self, pid: int, reason: str) -> None:
         """Move what there is of a process out of the way."""
@@ -219,7 +229,7 @@ def _pids(directory: Path) -> set[int]:
     names = (path.name.split(".") for path in directory.glob("*.*"))
     stems = {name[0] for name in names if name[1] in ("json", "log")}
     numbers = {int(stem) for stem in stems if stem.isascii() and stem.isdecimal() and len(stem) <= _DIGITS}
-    return {number for number in numbers if number <= bounds.MAX_PID and str(number) in stems}
+    return {number for number in numbers if number <= _LAST_PID and str(number) in stems}
 
 
 def _unused(folder: Path, path: Path) -> Path:
