@@ -155,6 +155,9 @@ class Capture:
             self._loop.unwatch(fd)
             os.close(fd)
         self.sources.clear()
+        for timer in (self._stall_timer, self._reopen_timer):
+            if timer is not None:
+                timer.cancel()  # the log may be closed by then
 
     # Flow control
 

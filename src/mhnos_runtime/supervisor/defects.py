@@ -14,7 +14,7 @@ from mhnos_runtime.supervisor.requests import BadRequest
 
 
 class Defects:
-    """fail(pid, what) ends the process that has this number, if there is one, and raises nothing."""
+    """fail(pid, what) ends the process that has this number, if there is one."""
 
     def __init__(self, log: Log, fail: Callable[[int, str], None]) -> None:
         self._log = log
@@ -27,7 +27,10 @@ class Defects:
     def charge(self, pid: int, error: Exception) -> None:
         """An exception in what looks after one process costs that process, and no other."""
         self.tell(error, process=pid)
-        self._fail(pid, place(error))
+        try:
+            self._fail(pid, place(error))
+        except Exception as another:
+            self.tell(another, process=pid)
 
     @contextlib.contextmanager
     def at_cost_of(self, pid: int) -> Iterator[None]:

@@ -6,6 +6,7 @@ and their exits stay known.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,15 +36,18 @@ def start_check(own: str) -> int:
 def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:
     """Become the installed version, which reads `state` and has the descriptors. Raises OSError."""
     fd = write({"version": STATE_VERSION, **state})
+    kept = list(descriptors)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.set_wakeup_fd(-1)
     try:
-        for each in descriptors:
+        for each in kept:
             os.set_inheritable(each, True)
         os.execv(sys.executable, [sys.executable, *_MODULE, "--resume", str(fd)])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(fd)
+        with contextlib.suppress(OSError):
+            keep_to_oneself(kept)
 
 
 def keep_to_oneself(descriptors: Iterable[int]) -> None:

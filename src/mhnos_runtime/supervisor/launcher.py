@@ -127,7 +127,10 @@ class Launcher:
         self._refill_later()
 
     def _tell(self, message: bytes, descriptors: list[int]) -> int:
-        """Hand the plan to the waiting child, or to a new one where that was killed; return its OS pid."""
+        """Hand the plan to the waiting child, or to a new one where that was killed; return its OS pid.
+
+        Raises LimitReached, also where too many descriptors are on their way (unix(7), ETOOMANYREFS).
+        """
         while True:
             self.prepare()
             sock, os_pid = self._sock, self.os_pid
@@ -135,11 +138,13 @@ class Launcher:
                 raise RuntimeError("no child after prepare")
             try:
                 socket.send_fds(sock, [message], descriptors)
-                return os_pid
             except (BrokenPipeError, ConnectionResetError):
-                continue
-            finally:
                 self._forget()
+                continue
+            except OSError as error:  # the child waits on
+                raise child.none_left(f"no descriptors can be handed over: {error.strerror}") from error
+            self._forget()
+            return os_pid
 
     def _forget(self) -> None:
         if self._sock is not None:

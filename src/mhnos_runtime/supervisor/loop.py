@@ -97,8 +97,8 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
-            (self._bulk_epoll if self._bulk.pop(fd, 0) else self._epoll).unregister(fd)
             self._unwatched.add(fd)
+            (self._bulk_epoll if self._bulk.pop(fd, 0) else self._epoll).unregister(fd)
 
     def set_bulk(self, fd: int, bulk: bool) -> None:
         """Let `fd`, which is watched for input, wait for all that is not bulk, and take turns with what

@@ -122,15 +122,7 @@ class Process:
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
             child = launcher.start(plan, descriptors, surroundings)
-            undo.pop_all()
-        return cls(
-            loop,
-            attention,
-            archive,
-            log,
-            plan.after_start(),
-            surroundings,
-            {
+            state = {
                 "pid": pid,
                 "os_pid": child.os_pid,
                 "input_fd": child.input_fd,
@@ -149,8 +141,12 @@ class Process:
                 "deadlines": [],
                 "end_reason": "",
                 "last_signal": "",
-            },
-        )
+            }
+            undo.callback(cls.abandon, loop, state)
+            # The kernel may watch no more descriptors for this user (epoll_ctl(2), ENOSPC).
+            process = cls(loop, attention, archive, log, plan.after_start(), surroundings, state)
+            undo.pop_all()
+        return process
 
     @classmethod
     def restore(
@@ -172,10 +168,10 @@ class Process:
 
     @classmethod
     def abandon(cls, loop: Watching, state: dict[str, Any]) -> None:
-        """End what `restore` could not go on with, and give back its descriptors."""
+        """End what `launch` or `restore` could not go on with, and give back its descriptors."""
         if state["main_status"] is None:
             tree.kill([state["os_pid"]])
-        named = {state[name] for name in ("log_fd", "input_fd", "control_fd", "verdict_fd")}
+        named = {state.get(name, -1) for name in ("log_fd", "input_fd", "control_fd", "verdict_fd")}
         for fd in (named | {int(source) for source in state["sources"]}) - {-1}:
             with contextlib.suppress(OSError):
                 loop.unwatch(fd)
@@ -255,10 +251,11 @@ class Process:
         if report:
             self.on_started(child_module.why_not(report, self._plan.argv[0]))
             return
+        # Before all that may fail: whoever asked for it is answered in any case.
+        self.on_started(None)
         if self._plan.timeout_ms:
             self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
         self._watch_limits()
-        self.on_started(None)
         self._loop.after(SAVE_SECONDS, self._settle)
         self.check_ended()
 
@@ -395,7 +392,7 @@ class Process:
             elif self._verdict_fd >= 0:
                 self._fail_start()
             elif self.exit is None:
-                self.capture.close()
+                self._close_capture()
                 self.end(signal.SIGKILL, "killed")
                 self.check_ended()
         except Exception:  # what has just failed once may fail again
@@ -425,11 +422,15 @@ class Process:
         own = self._max_rss_kib * 1024 if self._max_rss_kib > self._least_kib else 0
         return max(own, self._surroundings.peak_bytes) or None
 
-    def close(self) -> None:
-        """Give back all descriptors and the log; the process must have ended, or never have started."""
+    def _close_capture(self) -> None:
+        """What is read is closed; of a terminal it is the input too, and its number may soon be another's."""
         if self.input_fd in self.capture.sources:
             self.input_fd = -1
         self.capture.close()
+
+    def close(self) -> None:
+        """Give back all descriptors and the log; the process must have ended, or never have started."""
+        self._close_capture()
         self.close_stdin()
         if self.control_fd >= 0:
             os.close(self.control_fd)

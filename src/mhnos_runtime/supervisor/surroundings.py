@@ -142,7 +142,8 @@ class Surroundings:
 
     def _namespaces_gone(self) -> None:
         if self._when_gone is not None:
-            self._when_gone()
+            # By way of the loop: what it raises is this process's.
+            self._loop.after(0.0, self._when_gone)
 
     def reason(self, code: int, known: str) -> str:
         """Why it ended: `known`, or that the kernel killed it for its memory. Then the peak is known too."""
