@@ -3,13 +3,14 @@ reserved opcodes, fragments, UTF-8, closing. Grouped as in Autobahn's test suite
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 
 import pytest
 
 from mhnos_runtime.testing import TestServer
-from tests.server.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frame, raw
+from tests.server.raw import BINARY, CLOSE, CONTINUATION, PATIENCE, PING, PONG, TEXT, Frame, frame, raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -387,6 +388,16 @@ async def test_nothing_is_done_behind_a_violation(server: TestServer) -> None:
     async with raw(server) as client:
         await client.send(frame(TEXT, reserved=1) + frame(PING, b"x") + frame(TEXT, ping("x")) * 1000)
         assert await client.closed() == 1002
+
+
+@pytest.mark.parametrize("data", [frame(CLOSE, b"\x03\xe8"), frame(TEXT, reserved=1)], ids=["close", "wrong"])
+async def test_the_server_ends_the_connection_by_itself(server: TestServer, data: bytes) -> None:
+    """RFC 6455, 7.1.1: a client that has its close frame answered waits for that."""
+    async with raw(server) as client:
+        await client.send(data)
+        assert (await client.frame()).opcode == CLOSE
+        async with asyncio.timeout(PATIENCE):
+            assert await client.reader.read() == b""
 
 
 async def test_a_client_that_goes_without_a_word_harms_nobody(server: TestServer) -> None:

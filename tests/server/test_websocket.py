@@ -35,6 +35,8 @@ class Transport(asyncio.Transport):
         self.reading = True
         self.written = b""
         self.aborted = False
+        self.half_closes = True
+        self.ended = ""
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return asyncio.Protocol()
@@ -49,7 +51,10 @@ class Transport(asyncio.Transport):
         return False
 
     def can_write_eof(self) -> bool:
-        return False
+        return self.half_closes
+
+    def write_eof(self) -> None:
+        self.ended = "half"
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -61,7 +66,7 @@ class Transport(asyncio.Transport):
         self.written += data
 
     def close(self) -> None:
-        pass
+        self.ended = "whole"
 
     def abort(self) -> None:
         self.aborted = True
@@ -144,4 +149,27 @@ async def test_who_says_goodbye_and_does_not_read_is_not_waited_for(monkeypatch:
     assert receiver.transport.written == b"\x88\x02\x03\xe8"
     while not receiver.transport.aborted:  # noqa: ASYNC110 - the loop's clock decides
         await asyncio.sleep(0)
+    receiver.end()
+
+
+@pytest.mark.parametrize(("half_closes", "end"), [(True, "half"), (False, "whole")], ids=["plain", "tls"])
+async def test_who_broke_the_protocol_is_told_why_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, half_closes: bool, end: str
+) -> None:
+    """A client that was behind saw the end first. With TLS, which has no half of an end, it never came."""
+    monkeypatch.setattr(websocket, "REASON_SECONDS", 0.01)
+    receiver = Receiver()
+    receiver.transport.half_closes = half_closes
+    receiver.socket.data_received(frame(TEXT, reserved=1))
+    assert receiver.transport.written == b"\x88\x02\x03\xea"
+    assert receiver.transport.ended == ""
+    # What still comes is taken from the network, and nothing is made of it.
+    receiver.socket.data_received(frame(TEXT, b"late"))
+    assert receiver.transport.reading
+    async with asyncio.timeout(10):
+        while not receiver.transport.ended:  # noqa: ASYNC110 - the loop's clock decides
+            await asyncio.sleep(0.01)
+    assert receiver.transport.ended == end
+    assert receiver.got == []
+    assert not receiver.transport.aborted
     receiver.end()

@@ -221,11 +221,16 @@ class WebSocket(asyncio.Protocol):
         read, since a connection that is closed with unread bytes is reset, and the client is not told why."""
         self._failed = True
         self.close(code)
-        self._loop.call_later(REASON_SECONDS, self._write_eof)
+        self._loop.call_later(REASON_SECONDS, self._end)
 
-    def _write_eof(self) -> None:
-        if self._transport.can_write_eof() and not self._transport.is_closing():
+    def _end(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            # TLS: there is no half of a connection to end, and the end of both is read up to.
+            self._transport.close()
 
     # What the transport says
 
