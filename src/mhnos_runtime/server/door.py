@@ -150,7 +150,7 @@ class Strangers:
     """Who has not shown a right token, by address, the one that has done nothing for longest first."""
 
     def __init__(self) -> None:
-        # Since when it has done nothing
+        # When it came
         self._addresses: dict[str, dict[Visitor, float]] = {}
         self._number = 0
 
@@ -171,6 +171,13 @@ class Strangers:
             del self._addresses[visitor.key]
         self._number -= 1
         return True
+
+    def renew(self, visitor: Visitor) -> None:
+        """It has done something, and is now the last to give way. It is no newcomer again: strangers who each
+        ask for something in their first second would stay, however many they are."""
+        here = self._addresses.get(visitor.key, {})
+        if (came := here.pop(visitor, None)) is not None:
+            here[visitor] = came
 
     def in_the_way(self, key: str, now: float, coming: int = 1) -> Visitor | None:
         """Who has to go before so many of this address come."""
@@ -219,9 +226,7 @@ class Door:
         self._listeners.clear()
 
     def renew(self, visitor: Visitor) -> None:
-        """It has done something: it is now the last that has to give way."""
-        if self._strangers.remove(visitor):
-            self._strangers.add(visitor, self._loop.time())
+        self._strangers.renew(visitor)
 
     def forget(self, visitor: Visitor) -> None:
         self._strangers.remove(visitor)
