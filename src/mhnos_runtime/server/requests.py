@@ -72,7 +72,8 @@ async def _started(runtime: Runtime, request: m.Spawn) -> Process:
     it."""
 
     def unwatched(starting: asyncio.Future[Process]) -> None:
-        if starting.exception() is None:
+        # Where the server ends, nobody is left to be told.
+        if not starting.cancelled() and starting.exception() is None:
             runtime.linger(starting.result())
 
     starting = asyncio.ensure_future(runtime.spawn(request))
