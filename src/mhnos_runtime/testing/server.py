@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from typing import BinaryIO, Self
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
+#: Between two looks for a server that the supervisor is about to start.
+_LOOK_SECONDS = 0.02
 
 
 class TestServer:
@@ -66,12 +69,22 @@ class TestServer:
         return self._process.pid
 
     def server_pid(self) -> int:
-        """The OS pid of the server process, a child of the supervisor; 0 while there is none."""
+        """The OS pid of the server process, a child of the supervisor. Waits, and blocks, while there is none:
+        a number that is no process's (0 is the caller's own group) must not get into a signal. Raises
+        RuntimeError where none comes."""
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until:
+            if (found := self._server_child()) is not None:
+                return found
+            time.sleep(_LOOK_SECONDS)
+        raise RuntimeError(f"there is no server:\n{self.log.read_text()}")
+
+    def _server_child(self) -> int | None:
         for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             with contextlib.suppress(OSError):
                 if b"mhnos_runtime.server" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return int(child)
-        return 0
+        return None
 
     async def __aenter__(self) -> Self:
         self.workspace.mkdir(parents=True, exist_ok=True)
