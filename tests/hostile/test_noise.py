@@ -4,10 +4,12 @@ tracebacks, takes bounded memory, and harms nobody who is there. Random bytes, a
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -78,10 +80,18 @@ async def healthy(server: TestServer) -> None:
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
+def most_in_a_minute(log: list[str]) -> int:
+    """Of the lines of a log: a long run, or a busy machine, takes more than one minute."""
+    times = [datetime.fromisoformat(json.loads(line)["ts"]) for line in log]
+    return max(
+        bisect.bisect_left(times, start + timedelta(minutes=1)) - number for number, start in enumerate(times)
+    )
+
+
 def quiet(server: TestServer) -> None:
     """The log has no more than it may, and none of it is a traceback."""
     log = lines(server)
-    assert len(log) <= LINES_A_MINUTE + OWN_LINES
+    assert most_in_a_minute(log) <= LINES_A_MINUTE + OWN_LINES
     assert not [line for line in log if "Traceback" in line or "exception" in line]
     assert not [line for line in log if len(line) > 4000]
 

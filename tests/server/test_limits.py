@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from mhnos_runtime.testing import TestServer
-from tests.server.client import HEADER, Client, Message, connect
+from tests.server.client import HEADER, PATIENCE, Client, Message, connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -385,7 +385,7 @@ async def test_bad_http_is_refused_and_harms_nobody(server: TestServer, client: 
     reader, writer = await asyncio.open_connection(*host.split(":"))
     writer.write(head.replace("{host}", host).encode("latin-1"))
     writer.write_eof()
-    status = (await asyncio.wait_for(reader.read(), 10)).split(b" ")[1:2]
+    status = (await asyncio.wait_for(reader.read(), PATIENCE)).split(b" ")[1:2]
     assert status in ([], [b"400"], [b"401"], [b"429"])
     writer.close()
     await client.quiet()
