@@ -69,7 +69,7 @@ class TestServer:
         return self._process.pid
 
     def server_pid(self) -> int:
-        """The OS pid of the server process, a child of the supervisor. Waits, and blocks, while there is none:
+        """The OS pid of the server process, a child of the supervisor. Blocks while there is none:
         a number that is no process's (0 is the caller's own group) must not get into a signal. Raises
         RuntimeError where none comes."""
         until = time.monotonic() + _START_SECONDS
