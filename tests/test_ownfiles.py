@@ -198,6 +198,49 @@ def test_packages_that_are_installed_by_reference(tmp_path: Path) -> None:
     assert f"{tmp_path}/site" in done.stdout
 
 
+def code_of(*, cwd: Path | None = None, **variables: str) -> set[tuple[str, str]]:
+    """(what, path) of what an interpreter with these variables executes."""
+    program = (
+        "import json; from mhnos_runtime import ownfiles;"
+        "print(json.dumps([(item.what, item.path) for item in ownfiles.code()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, **variables},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {(what, path) for what, path in json.loads(done.stdout)}
+
+
+def test_folders_that_a_pth_file_names(tmp_path: Path) -> None:
+    """The next start adds those that are there by then."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "more.pth").write_text("# none\nimport os\n\n/work/missing \nbeside/missing\n")
+    found = {path for _what, path in code_of(PYTHONPATH=str(site))}
+    assert {"/work/missing", f"{site}/beside/missing"} <= found
+    assert not [path for path in found if "import" in path or "#" in path]
+
+
+def test_libraries_and_compiled_modules_that_variables_name(tmp_path: Path) -> None:
+    """What the dynamic linker and Python's import system would take from there, there or not."""
+    found = code_of(
+        cwd=tmp_path,
+        LD_LIBRARY_PATH="/work/lib::relative",
+        LD_PRELOAD="libmissing.so /work/own.so",
+        PYTHONPYCACHEPREFIX="/work/cache",
+    )
+    assert ("LD_LIBRARY_PATH", "/work/lib") in found
+    assert {path.rstrip("/") for what, path in found if what == "LD_LIBRARY_PATH"} == {
+        *("/work/lib", str(tmp_path), f"{tmp_path}/relative")
+    }
+    assert [path for what, path in found if what == "LD_PRELOAD"] == ["/work/own.so"]
+    assert ("PYTHONPYCACHEPREFIX", "/work/cache") in found
+
+
 @pytest.mark.parametrize("kept", ["other.py", "other-1.dist-info/METADATA"])
 def test_a_module_that_is_linked_into_the_workspace(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str

@@ -158,9 +158,38 @@ def code() -> list[Item]:
     paths += [("folder of modules", _absolute(each)) for each in sys.path]
     if site.ENABLE_USER_SITE:
         paths.append(("folder of modules", site.getusersitepackages()))
-    paths += [("folder of modules", each) for each in _editable()]
+    paths += [("folder of modules", each) for each in (*_added(), *_editable())]
     paths += [(f"program {name}", found) for name in _PROGRAMS if (found := shutil.which(name))]
-    return [Item(what, path, _CODE_HINT) for what, path in dict.fromkeys(paths) if path]
+    items = [Item(what, path, _CODE_HINT) for what, path in dict.fromkeys(paths) if path]
+    return items + [Item(name, path, f"take it out of {name}") for name, path in _by_variables()]
+
+
+def _added() -> Iterator[str]:
+    """Folders that files named *.pth add to sys.path (site). One that is not there yet is added at the first
+    start that finds it."""
+    for folder in dict.fromkeys(map(_absolute, sys.path)):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".pth"):
+                    yield from _named_in(entry.path, folder)
+
+
+def _named_in(file: str, folder: str) -> Iterator[str]:
+    with suppress(OSError):
+        for line in Path(file).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            if line.strip() and not line.startswith(("#", "import ", "import\t")):
+                yield os.path.join(folder, line.rstrip())
+
+
+def _by_variables() -> Iterator[tuple[str, str]]:
+    """(variable, path) of compiled modules, and of libraries that each program is started with (ld.so(8))."""
+    if sys.pycache_prefix:
+        yield "PYTHONPYCACHEPREFIX", sys.pycache_prefix
+    for name, separators in (("LD_LIBRARY_PATH", "[:;]"), ("LD_PRELOAD", "[: ]")):
+        for each in re.split(separators, os.environ.get(name, "")) if os.environ.get(name) else ():
+            # An empty folder is the working directory; a library by its name alone is looked for in folders.
+            if name == "LD_LIBRARY_PATH" or "/" in each:
+                yield name, _absolute(each)
 
 
 def _editable() -> Iterator[str]:
