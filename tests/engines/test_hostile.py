@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +137,8 @@ def test_install_scripts_are_not_even_run(
         ("mkfifo fifo", "a device, FIFO or socket"),
         ("echo x > one; ln one other", "a file with several names"),
         ("mkdir closed; mkfifo closed/fifo; chmod 0 closed", "a device, FIFO or socket"),
+        # shutil.rmtree leaves them behind, or raises RecursionError, and so did each later command.
+        ("n=0; while [ $n -lt 3000 ]; do mkdir a; cd a; n=$((n + 1)); done", "folders nested too deeply"),
     ],
 )
 def test_what_no_engine_has_in_it_is_refused(
@@ -146,6 +150,43 @@ def test_what_no_engine_has_in_it_is_refused(
     assert (caught.value.code, what in caught.value.message) == ("engine-unsafe", True), caught.value.message
     assert EngineStore(scene / "engines", catalogue={spec.name: spec}).versions(spec.name) == []
     assert not (scene / "engines" / ".staging").exists()
+
+
+def test_a_first_start_that_writes_without_end_takes_no_memory_of_root_s(
+    scene: Path, registry: Registry, npm: tuple[str, ...], whom: Confined
+) -> None:
+    code = "head -c 300000000 /dev/zero; echo; echo the end >&2; exit 1"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InstallFailed, match=r"cannot be started on this machine: the end$"):
+        install(scene, spec_of(registry, scene / "locks", harmful(code)), npm, whom)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # KiB
+
+
+def test_npm_that_writes_a_line_without_end_takes_no_memory_of_root_s(
+    scene: Path, registry: Registry, whom: Confined
+) -> None:
+    (scene / "npm").write_text(
+        "#!/bin/sh\nhead -c 300000000 /dev/zero >&2\necho >&2\necho npm error EHUGE >&2\nexit 1\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InstallFailed, match="EHUGE"):
+        install(scene, spec_of(registry, scene / "locks", Package("main", "1.0.0")), (f"{scene}/npm",), whom)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # KiB
+
+
+def test_copies_of_root_s_settings_are_made_where_nobody_else_can_enter(
+    scene: Path, registry: Registry, npm: tuple[str, ...], whom: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    copy = Confined.npm
+
+    def watched(self: Confined, command: Sequence[str], home: Path, tools: Path) -> Any:
+        modes.append(home.stat().st_mode & 0o777)
+        return copy(self, command, home, tools)
+
+    monkeypatch.setattr(Confined, "npm", watched)
+    install(scene, spec_of(registry, scene / "locks", Package("main", "1.0.0")), npm, whom)
+    assert modes == [0o700]
 
 
 def test_modes_and_rights_that_let_others_write_are_taken(

@@ -8,13 +8,14 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from mhnos_runtime.engines import custody, npm
 from mhnos_runtime.engines.catalogue import Spec
@@ -30,6 +31,8 @@ _FIRST_START_SECONDS = 60
 _KEPT_VERSIONS = 2
 #: bytes of npm's account of what it installed; OpenClaw's takes a tenth
 _ACCOUNT_BYTES = 16 << 20
+#: bytes of the last line that a program writes at its first start
+_LINE_BYTES = 4096
 
 
 class Change:
@@ -163,7 +166,7 @@ class Change:
             if self._cache.exists() and self._cache.stat().st_uid != confined.user[0]:
                 self._discard(self._cache)  # another user's, who may not exist any more
             confined.give(self._cache)
-            home.mkdir()
+            home.mkdir(0o700)  # before root's credentials are put there
             command, environment = confined.npm(command, home, self._staging / "tools")
             confined.give(home, 0o700)
             writable = (draft, self._cache, home)
@@ -215,28 +218,30 @@ class Change:
         try:
             if not spec.script:
                 _check_format(program)
-            with self._first_start(draft, home, [node] if spec.script else [], program) as how:
+            with (
+                tempfile.TemporaryFile(dir=self._staging) as told,
+                self._first_start(draft, home, [node] if spec.script else [], program) as how,
+            ):
                 done = subprocess.run(
                     how.argv,
                     cwd=home,
                     stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
+                    stdout=told,
+                    stderr=told,
                     umask=0o022,
                     timeout=_FIRST_START_SECONDS,
                     check=False,
                     pass_fds=how.passed,
                     **how.options,
                 )
+                last = _last_line(told)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _no_build(spec, f"cannot be started on this machine: {error}") from None
         finally:
             if self._confined is not None:
                 self._confined.end()
         if done.returncode:
-            told = (done.stderr or done.stdout).strip().splitlines()
-            detail = told[-1] if told else f"it ended with {done.returncode}"
+            detail = last or f"it ended with {done.returncode}"
             raise _no_build(spec, f"cannot be started on this machine: {detail}")
 
     def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Start:
@@ -284,7 +289,9 @@ class Change:
     @staticmethod
     def _discard(*folders: Path) -> None:
         for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            # Unlike shutil.rmtree it takes trees of any depth, which npm or an engine may have made.
+            with contextlib.suppress(OSError):
+                subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 @contextlib.contextmanager
@@ -319,6 +326,13 @@ def _size(folder: Path) -> int:
         for where, _folders, names in os.walk(folder)
         for name in names
     )
+
+
+def _last_line(told: IO[bytes]) -> str:
+    """Of what a program wrote, however much that is."""
+    told.seek(max(0, told.seek(0, os.SEEK_END) - _LINE_BYTES))
+    lines = told.read(_LINE_BYTES).decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def _absent(draft: Path, wanted: Mapping[str, str]) -> list[str]:

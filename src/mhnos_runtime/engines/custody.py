@@ -15,21 +15,30 @@ from mhnos_runtime.errors import InstallFailed
 #: What gives rights beyond the mode; the rest of a file's attributes is harmless.
 _RIGHTS = ("system.posix_acl_access", "system.posix_acl_default", "security.capability")
 
+#: Folders in each other: several times what packages have. Python 3.11 walks a tree by recursion.
+_MAX_DEPTH = 100
+
 
 def check(folder: Path) -> None:
     """Raises InstallFailed (engine-unsafe) for a link out of the folder, a file with another name that may
-    lie outside, a set-user-ID or set-group-ID file, a device, a FIFO and a socket; OSError for what cannot be
-    looked at."""
+    lie outside, a set-user-ID or set-group-ID file, a device, a FIFO, a socket and folders nested too deeply;
+    OSError for what cannot be looked at."""
     root = os.path.realpath(folder)
     for where, folders, files in os.walk(folder, onerror=_fail):
+        if os.path.relpath(where, folder).count("/") >= _MAX_DEPTH:
+            raise _unsafe("folders nested too deeply", where, folder)
         for name in (*folders, *files):
             path = os.path.join(where, name)
             if what := _forbidden(path, os.lstat(path), root):
-                raise InstallFailed(
-                    f"what npm installed has {what} in it: {os.path.relpath(path, folder)}",
-                    code="engine-unsafe",
-                    hint="do not use it; look at what npm's registry serves",
-                )
+                raise _unsafe(what, path, folder)
+
+
+def _unsafe(what: str, path: str, folder: Path) -> InstallFailed:
+    return InstallFailed(
+        f"what npm installed has {what} in it: {os.path.relpath(path, folder)}",
+        code="engine-unsafe",
+        hint="do not use it; look at what npm's registry serves",
+    )
 
 
 def _fail(error: OSError) -> None:

@@ -35,6 +35,8 @@ _MOVED_BYTES = 4096
 _TICK_SECONDS = 0.2
 #: lines of npm's errors that are kept; its stack traces are of no use to anybody here
 _KEPT_LINES = 40
+#: bytes that are kept of a line that does not end
+_LINE_BYTES = 65536
 
 _FETCHED = re.compile(r"npm http (?:fetch GET 200|cache) \S+\.tgz\b")
 _ERROR = re.compile(r"(?:npm (?:error|ERR!)|bwrap:) ?(.*)")
@@ -157,6 +159,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
             if not data:
                 return
             *whole, rest = (rest + data).split(b"\n")
+            rest = rest[-_LINE_BYTES:]
             yield from (line.decode(errors="replace") for line in whole)
         if time.monotonic() >= tick_at:
             tick_at = time.monotonic() + _TICK_SECONDS
