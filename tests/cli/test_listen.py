@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_a_taken_address_is_named_with_who_has_it(taken: str) -> None:
     )
     assert f"process {os.getpid()} (" in caught.value.message
     assert "--port" in caught.value.hint
+
+
+def test_who_has_a_port_may_have_a_name_that_is_no_text() -> None:
+    program = (
+        "import socket; from pathlib import Path; Path('/proc/self/comm').write_bytes(b'odd\\xff');"
+        "s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        with pytest.raises(ConfigError) as caught:
+            listen("127.0.0.1", int(process.stdout.readline()))
+        process.communicate("\n")
+    assert f"by process {process.pid} (odd\ufffd)" in caught.value.message
 
 
 @ipv6

@@ -56,6 +56,13 @@ def test_an_unknown_verb_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> 
     assert "No such command" in capfd.readouterr().err
 
 
+def test_an_error_cannot_drive_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its text may be of a program, a file's name or a server."""
+    say.error("bad \x1b[2J\udcff\nmore", "hint\r")
+    told = "mhnos-runtime: bad \\x1b[2J\\udcff\nmore\nhint: hint\\r\n"
+    assert capfd.readouterr().err == told
+
+
 def test_no_runtime_is_told_in_two_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["ps", "--url", "http://127.0.0.1:1"]) == 1
     message, hint = capfd.readouterr().err.splitlines()

@@ -38,7 +38,10 @@ def test_variables_come_before_files_and_flags_before_variables(env: dict[str, s
 
 def test_the_local_token_does_not_leave_this_machine(env: dict[str, str]) -> None:
     assert discover("https://elsewhere.example", env=env).token is None
-    assert discover("http://[::1]:1", env=env).token == "secret"
+    assert discover("http://desk.localhost:1", env=env).token is None
+    assert discover("http://192.0.2.7:1", env=env).token is None
+    for host in ("[::1]", "localhost", "127.1.2.3"):
+        assert discover(f"http://{host}:1", env=env).token == "secret"
 
 
 def test_a_token_in_the_address_is_taken_out_of_it(env: dict[str, str]) -> None:

@@ -163,7 +163,10 @@ def _process_with(target: str) -> str:
         with contextlib.suppress(OSError):
             if os.readlink(link) == target:
                 folder = link.parents[1]
-                return f"process {folder.name} ({(folder / 'comm').read_text().strip()})"
+                name = (
+                    (folder / "comm").read_text(errors="replace").strip()
+                )  # a process names itself as it likes
+                return f"process {folder.name} ({name})"
     return ""
 
 

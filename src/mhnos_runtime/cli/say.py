@@ -25,9 +25,9 @@ def paint(text: str, code: str, stream: TextIO) -> str:
 
 def error(message: str, hint: str = "") -> None:
     """What is wrong, and on a second line what to do."""
-    print(f"{paint('mhnos-runtime:', RED, sys.stderr)} {message}", file=sys.stderr)
+    print(f"{paint('mhnos-runtime:', RED, sys.stderr)} {_printable_lines(message)}", file=sys.stderr)
     if hint:
-        print(f"{paint('hint:', BOLD, sys.stderr)} {hint}", file=sys.stderr)
+        print(f"{paint('hint:', BOLD, sys.stderr)} {_printable_lines(hint)}", file=sys.stderr)
 
 
 def as_json(value: object) -> None:
@@ -53,6 +53,10 @@ def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 def printable(text: str) -> str:
     """Control characters made visible: a process's name must not be able to drive the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def size(count: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from mhnos_runtime.client.errors import ConnectFailed
 DEFAULT_URL = "http://127.0.0.1:18790"
 #: Source of an address that nothing names.
 _DEFAULT = "default"
-_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def discover(
     address, source = _find_url(url, env, state_dir)
     address, token_in_url = _split_url(address)
     token = _read_token_file(token_file) if token_file else token_in_url or env.get("MHNOS_TOKEN")
-    if not token and source != _DEFAULT and urlsplit(address).hostname in _LOOPBACK_HOSTS:
+    if not token and source != _DEFAULT and _is_loopback(urlsplit(address).hostname or ""):
         token = _read_optional(state_dir / "token").strip()
     return Target(address, token or None, source)
 
@@ -69,6 +69,14 @@ def _find_url(url: str | None, env: Mapping[str, str], state_dir: Path) -> tuple
     except (ValueError, KeyError, TypeError):
         return DEFAULT_URL, _DEFAULT
     return (found, str(state_dir / "server.json")) if isinstance(found, str) else (DEFAULT_URL, _DEFAULT)
+
+
+def _is_loopback(host: str) -> bool:
+    """Other names, those below localhost too, are left to a resolver, which may lead elsewhere."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _split_url(url: str) -> tuple[str, str | None]:
