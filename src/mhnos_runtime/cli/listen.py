@@ -163,9 +163,8 @@ def _process_with(target: str) -> str:
         with contextlib.suppress(OSError):
             if os.readlink(link) == target:
                 folder = link.parents[1]
-                name = (
-                    (folder / "comm").read_text(errors="replace").strip()
-                )  # a process names itself as it likes
+                # A process names itself as it likes.
+                name = (folder / "comm").read_text(errors="replace").strip()
                 return f"process {folder.name} ({name})"
     return ""
 
