@@ -219,9 +219,9 @@ def test_folders_that_a_pth_file_names(tmp_path: Path) -> None:
     """The next start adds those that are there by then."""
     site = tmp_path / "site"
     site.mkdir()
-    (site / "more.pth").write_text("# none\nimport os\n\n/work/missing \nbeside/missing\n")
+    (site / "more.pth").write_text("# none\nimport os\n\n/planted/missing \nbeside/missing\n")
     found = {path for _what, path in code_of(PYTHONPATH=str(site))}
-    assert {"/work/missing", f"{site}/beside/missing"} <= found
+    assert {"/planted/missing", f"{site}/beside/missing"} <= found
     assert not [path for path in found if "import" in path or "#" in path]
 
 
@@ -229,16 +229,16 @@ def test_libraries_and_compiled_modules_that_variables_name(tmp_path: Path) -> N
     """What the dynamic linker and Python's import system would take from there, there or not."""
     found = code_of(
         cwd=tmp_path,
-        LD_LIBRARY_PATH="/work/lib::relative",
-        LD_PRELOAD="libmissing.so /work/own.so",
-        PYTHONPYCACHEPREFIX="/work/cache",
+        LD_LIBRARY_PATH="/planted/lib::relative",
+        LD_PRELOAD="libmissing.so /planted/own.so",
+        PYTHONPYCACHEPREFIX="/planted/cache",
     )
-    assert ("LD_LIBRARY_PATH", "/work/lib") in found
+    assert ("LD_LIBRARY_PATH", "/planted/lib") in found
     assert {path.rstrip("/") for what, path in found if what == "LD_LIBRARY_PATH"} == {
-        *("/work/lib", str(tmp_path), f"{tmp_path}/relative")
+        *("/planted/lib", str(tmp_path), f"{tmp_path}/relative")
     }
-    assert [path for what, path in found if what == "LD_PRELOAD"] == ["/work/own.so"]
-    assert ("PYTHONPYCACHEPREFIX", "/work/cache") in found
+    assert [path for what, path in found if what == "LD_PRELOAD"] == ["/planted/own.so"]
+    assert ("PYTHONPYCACHEPREFIX", "/planted/cache") in found
 
 
 @pytest.mark.parametrize("kept", ["other.py", "other-1.dist-info/METADATA"])
