@@ -1,4 +1,4 @@
-"""The HTTP side: one gate before every route, the WebSocket upgrade, and /health. Maps errors to statuses."""
+"""The HTTP side: one gate before every route, the WebSocket upgrade, and /health."""
 
 from __future__ import annotations
 
