@@ -27,6 +27,7 @@ from mhnos_runtime.server.readiness import Watchers
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
 from tests.hostile import damage, odd
+from tests.output.clock import holds_of
 
 GOOD = {"event": "listen", "socket": "http", "port": 8080}
 
@@ -67,7 +68,8 @@ class Programs:
         ready = {"state": "starting", "reason": ""}
         meta = {**damage.META, "ports": [], "watch": watch, "ready": ready}
         reader = LogReader(os.open(self.log, os.O_RDWR))
-        process = Process(ProcessRecord(pid, os.getpid(), 2**52, None, meta), reader, None)
+        record = ProcessRecord(pid, os.getpid(), 2**52, None, meta)
+        process = Process(record, reader, None, holds_of(reader))
         ours, theirs = socket.socketpair()
         self.watchers.begin(process, theirs.detach())
         ours.setblocking(False)

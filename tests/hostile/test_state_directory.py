@@ -23,6 +23,7 @@ from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
 from tests.hostile import damage
+from tests.output.clock import holds_of
 from tests.server.client import connect
 from tests.server.conftest import server_in
 from tests.supervisor.harness import supervised
@@ -70,7 +71,8 @@ def read(directory: Path) -> tuple[dict[int, bytes], int]:
         record = replace(ended.record(), meta=kept.usable(ended.record().meta)[0])
         told = {"event": "restored", "record": ended.record().to_dict()}
         assert len(encode(told)) <= MESSAGE_BYTES
-        process = Process(record, LogReader(os.dup(ended.log.fd)), None)
+        log = LogReader(os.dup(ended.log.fd))
+        process = Process(record, log, None, holds_of(log))
         served(process)
         found[ended.pid] = output(process.log)
         process.close()

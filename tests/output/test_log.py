@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mhnos_runtime.errors import Unavailable
-from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap, LogReader, LogWriter
+from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, LogWriter, Overrun
 from mhnos_runtime.output import layout as at
 from tests.output.model import Model, make, open_reader, slots_of
 
@@ -86,7 +86,7 @@ class Log(RuleBasedStateMachine):
         cursor, model = self.cursors[which], self.model
         offset = cursor.offset
         item = cursor.take(limit)
-        if isinstance(item, Gap):
+        if isinstance(item, Overrun):
             assert (item.from_, item.to) == (offset, self.reader.tail)
             assert item.from_ < item.to
         elif isinstance(item, Chunk):
@@ -97,7 +97,9 @@ class Log(RuleBasedStateMachine):
             assert item.time_ms == model.time_at(offset)
         else:
             assert offset == model.head
-        assert cursor.offset == (offset if item is None else item.to if isinstance(item, Gap) else item.next)
+        assert cursor.offset == (
+            offset if item is None else item.to if isinstance(item, Overrun) else item.next
+        )
         assert cursor.lag == model.head - cursor.offset
 
     @rule(which=st.integers(0, 2), back=st.integers(0, 200_000))
@@ -198,7 +200,7 @@ def read_all(reader: LogReader, offset: int) -> list[tuple[int, int, bytes]]:
     cursor, found = Cursor(reader, offset), []
     while (item := cursor.take()) is not None:
         found.append(
-            (-1, item.from_, b"") if isinstance(item, Gap) else (item.stream, item.offset, item.data)
+            (-1, item.from_, b"") if isinstance(item, Overrun) else (item.stream, item.offset, item.data)
         )
     return found
 
@@ -304,7 +306,7 @@ def test_a_chunk_stays_true_while_it_is_overwritten(path: Path) -> None:
     assert chunk.data == b"a" * at.BURST_BYTES
     # Who stands beside the first one may still have the same chunk; it is right, though no longer kept.
     again = Cursor(reader, 0).take()
-    assert isinstance(again, Gap) or again is chunk
+    assert isinstance(again, Overrun) or again is chunk
     writer.close()
     reader.close()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
-from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap, LogReader
+from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, Overrun
 from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
 
 BRIDGE = Path(__file__).with_name("bridge.py")
@@ -356,7 +356,7 @@ def gap_or_data(cursor: Cursor) -> tuple[bytes, list[tuple[int, int]]]:
     """Read to the head: the bytes that are kept, and the gaps before and between them."""
     data, gaps = b"", []
     while (item := cursor.take()) is not None:
-        if isinstance(item, Gap):
+        if isinstance(item, Overrun):
             gaps.append((item.from_, item.to))
         else:
             data += item.data

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap
+from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Overrun
 from tests.supervisor.harness import Seen, Server, Supervised, eventually, gap_or_data
 
 RETENTION = 1 << 16
@@ -95,14 +95,14 @@ def test_the_end_waits_for_what_a_slow_viewer_has_not_let_in(server: Server) -> 
     deadline = time.monotonic() + 2.5  # over several of the supervisor's looks at what is left
     while time.monotonic() < deadline and len(read) < 150_000:
         item = cursor.take(9000)
-        assert not isinstance(item, Gap)
+        assert not isinstance(item, Overrun)
         if item is not None:
             read += item.data
             server.place(process, cursor.offset)
         server.pump(150)
     while len(read) < 191_072:
         item = cursor.take()
-        assert not isinstance(item, Gap)
+        assert not isinstance(item, Overrun)
         read += b"" if item is None else item.data
         server.place(process, cursor.offset)
         server.pump(5)

@@ -9,40 +9,10 @@ from typing import Any
 
 from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
-from mhnos_runtime.output import NO_HOLD, LogReader
+from mhnos_runtime.output import Holds, LogReader
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
-
-#: What a viewer that the writer has waited for in vain must read before it is waited for again. One that
-#: takes less in the time of a stall would hold the process up for ever, at the price of a byte each time.
-RETURN_BYTES = 64 * 1024
-
-
-@dataclass(eq=False)
-class Place:
-    """Where one viewer is. offset: what it still needs. vanished: its connection broke without a goodbye, and
-    the place is kept for a while. came_at: the place that was nearest when this one came, and its offset.
-    passed_at: from where it has to show that it reads, since the writer has waited for it in vain."""
-
-    offset: int
-    vanished: bool = False
-    came_at: tuple[Place, int] | None = None
-    passed_at: int | None = None
-
-    def skip(self, offset: int) -> None:
-        """It has been told of a gap that ends here; that is not reading."""
-        if self.passed_at is not None:
-            self.passed_at = offset
-
-    def is_waited_for(self, log: LogReader, tail: int) -> bool:
-        if self.offset < tail:
-            if self.offset == log.hold:
-                self.passed_at = tail
-            return False
-        if self.passed_at is not None and self.offset >= min(self.passed_at + RETURN_BYTES, log.head):
-            self.passed_at = None
-        return self.passed_at is None
 
 
 @dataclass(eq=False)
@@ -50,16 +20,17 @@ class Process:
     """One process.
 
     meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox), and what was found out
-    since: ready ({state, reason} or None) and ports (as process.ready.Port). places: who reads its
-    log, with what to call when there is something to read. typed_at: when the supervisor was last told that
-    somebody types (event loop's clock).
+    since: ready ({state, reason} or None) and ports (as process.ready.Port). holds: backpressure, for whom
+    it waits. viewers: who watches it, with what to call when there is something to read. typed_at: when the
+    supervisor was last told that somebody types (event loop's clock).
     """
 
     record: ProcessRecord
     log: LogReader
     input: InputQueue | None
+    holds: Holds
     state: State = State.RUNNING
-    places: dict[Place, Callable[[], None]] = field(default_factory=dict)
+    viewers: dict[object, Callable[[], None]] = field(default_factory=dict)
     typed_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -95,36 +66,18 @@ class Process:
         served = ready is None or ready["state"] == "ready"
         return self.meta.get("early_exit", "") if early and not served else ""
 
-    @property
-    def viewers(self) -> int:
-        return sum(not place.vanished for place in self.places)
-
     def wake(self) -> None:
         """Tell everyone who reads the log that there is something new: output, or the end."""
-        for wake in list(self.places.values()):
+        for wake in list(self.viewers.values()):
             wake()
         self.log.forget()
-
-    @property
-    def passed_by(self) -> bool:
-        """The writer has given up what the slowest place needs; the others have to be held anew."""
-        return self.log.hold < self.log.tail
-
-    def hold(self) -> bool:
-        """Ask the writer to wait for the slowest place that has not been overtaken or passed by. True when it
-        has to be told."""
-        tail = self.log.tail
-        waited_for = (place.offset for place in self.places if place.is_waited_for(self.log, tail))
-        offset = min(waited_for, default=NO_HOLD)
-        if offset == self.log.hold:
-            return False
-        return self.log.set_hold(offset)
 
     def close(self) -> None:
         if self.input is not None:
             self.input.close()
         if self._inputs is not None:
             self._inputs.close()
+        self.holds.close()
         self.log.close()
 
 

@@ -209,10 +209,10 @@ class Connection:
     # Watching
 
     def watch(self, process: Process, start: int) -> Viewer:
-        """Follow a process from an offset. A viewer that was there before goes once the new one has its
-        place."""
-        viewer = Viewer(process, start, self.newer, self._sender.ready, self.runtime.moved)
-        self.runtime.enter(process, viewer.place, viewer.wake)
+        """Follow a process from an offset. A viewer that was there before goes once the new one holds what
+        it needs."""
+        viewer = Viewer(process, start, self.newer, self._sender.ready)
+        self.runtime.enter(process, viewer, viewer.wake)
         self.unwatch(process.pid)
         self.viewers[process.pid] = viewer
         return viewer
@@ -221,8 +221,8 @@ class Connection:
         viewer = self.viewers.pop(pid, None)
         if viewer is not None:
             # In this order: an ended process may be forgotten with the last one who reads its log.
-            viewer.drop()
-            self.runtime.leave(viewer.process, viewer.place, vanished)
+            viewer.drop(vanished)
+            self.runtime.leave(viewer.process, viewer)
 
     def follow(self, viewer: Viewer) -> None:
         self._sender.ready(viewer)

@@ -16,7 +16,7 @@ import aiohttp
 
 from mhnos_runtime import proc
 from mhnos_runtime.bounds import TOLD_BYTES
-from mhnos_runtime.output import Cursor, Gap
+from mhnos_runtime.output import Cursor, Overrun
 from mhnos_runtime.process import ready
 from mhnos_runtime.process.table import Process
 
@@ -163,7 +163,7 @@ class Watcher:
             if item is None:
                 if self._process.log.park(self._cursor.offset):
                     return
-            elif isinstance(item, Gap):
+            elif isinstance(item, Overrun):
                 self._search.skip()
             else:
                 searched += len(item.data)

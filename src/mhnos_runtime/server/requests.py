@@ -232,7 +232,7 @@ def describe(process: Process) -> m.ProcessInfo:
         os_pid=process.record.os_pid if record is None else None,
         first_offset=process.log.oldest,
         next_offset=process.log.head,
-        viewers=process.viewers,
+        viewers=len(process.viewers),
         sandbox=meta["sandbox"],
         isolation=m.Isolation(**meta["isolation"]) if meta["isolation"] else msgspec.UNSET,
         ready=ready(process),

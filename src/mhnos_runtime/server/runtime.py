@@ -21,12 +21,12 @@ from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.observe import logs
-from mhnos_runtime.output import NO_HOLD, LogReader
+from mhnos_runtime.output import Holds, LogReader
 from mhnos_runtime.process import kinds, openclaw
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
-from mhnos_runtime.process.table import Place, Process, ProcessTable
+from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server import kept, room
 from mhnos_runtime.server.filework import FileWork
 from mhnos_runtime.server.link import SupervisorLink
@@ -98,11 +98,11 @@ class Runtime:
                 _log.error("what is known of a process cannot be read", pid=record.pid, reason=why)
         control = own.pop() if record.control else None
         queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
-        process = Process(record, log, queue)
+        holds = Holds(
+            log, self.settings.stall_seconds, self._loop.call_later, lambda: self.link.moved(record.pid)
+        )
+        process = Process(record, log, queue, holds)
         self.table.add(process)
-        if process.log.hold != NO_HOLD:
-            # For whoever asked for it, or watched it under the last server: it comes now, or lapses.
-            self._keep_place(process, Place(process.log.hold, vanished=True))
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
         self._watchers.begin(process, control)
@@ -118,8 +118,7 @@ class Runtime:
         process = self.table.get(pid)
         if process is None:
             return
-        if process.passed_by:
-            self.moved(process)
+        process.holds.look()
         self._watchers.look(pid)
         process.wake()
 
@@ -270,48 +269,17 @@ class Runtime:
 
     # Watching
 
-    def enter(self, process: Process, place: Place, wake: Callable[[], None]) -> None:
-        """Someone begins to read.
-
-        Takes over the nearest place of one who vanished, which is most likely its own: in front of it if the
-        client acknowledged what it had used, behind it if what was sent got lost on the way. Where nobody has
-        vanished yet, the end of the old connection may still be on its way: see `leave`.
-        """
+    def enter(self, process: Process, viewer: object, wake: Callable[[], None]) -> None:
+        """Someone begins to watch."""
         self._stop_lingering(process.pid)
-        vanished = [p for p in process.places if p.vanished]
-        nearest = min(vanished or process.places, key=lambda p: abs(p.offset - place.offset), default=None)
-        if vanished and nearest is not None:
-            del process.places[nearest]
-        elif nearest is not None:
-            place.came_at = (nearest, nearest.offset)
-        process.places[place] = wake
-        self.moved(process)
+        process.viewers[viewer] = wake
 
-    def leave(self, process: Process, place: Place, vanished: bool) -> None:
-        """Someone stops reading; one who vanished keeps the place for as long as a stall may last, unless
-        somebody has come to it since this one last moved, who is most likely the same client."""
-        process.places.pop(place, None)
-        place.came_at = None
-        returned = any(other.came_at == (place, place.offset) for other in process.places)
-        if vanished and not returned and process.exit is None:
-            self._keep_place(process, Place(place.offset, vanished=True))
-        self.moved(process)
+    def leave(self, process: Process, viewer: object) -> None:
+        """Someone watches no longer."""
+        process.viewers.pop(viewer, None)
         self.linger(process)
         if process.exit is not None:
             self.expire()
-
-    def moved(self, process: Process) -> None:
-        """A place has moved: let the process write on if it waited for that."""
-        if process.hold():
-            self.link.moved(process.pid)
-
-    def _keep_place(self, process: Process, place: Place) -> None:
-        process.places[place] = lambda: None
-        self._loop.call_later(self.settings.stall_seconds, self._let_go, process, place)
-
-    def _let_go(self, process: Process, place: Place) -> None:
-        if process.places.pop(place, None) is not None and self.table.get(process.pid) is process:
-            self.moved(process)
 
     # Input
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from mhnos_runtime.launch import STDERR, STDOUT
-from mhnos_runtime.output import Chunk, Cursor, Gap
+from mhnos_runtime.output import Chunk, Cursor, Overrun
 from mhnos_runtime.output.layout import BURST_BYTES
-from mhnos_runtime.process.table import Place, Process
+from mhnos_runtime.process.table import Process
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 
@@ -101,11 +101,9 @@ class Viewer:
         start: int,
         binary: bool,
         wake: Callable[[Viewer], None],
-        moved: Callable[[Process], None],
     ) -> None:
         self.process = process
         self.start = max(start, process.log.tail)
-        self.place = Place(start)
         self.replay_end = process.log.head
         self.acknowledges = False
         self.on_replayed: Callable[[Viewer], None] | None = None
@@ -116,9 +114,9 @@ class Viewer:
         self._cursor = Cursor(process.log, start)
         self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
         self._wake = wake
-        self._moved = moved
         self._told: tuple[Any, Any] = (None, None)
         self._tells = binary
+        self._hold = process.holds.enter(start)
 
     @property
     def lag(self) -> int:
@@ -129,12 +127,13 @@ class Viewer:
         self._wake(self)
 
     def acknowledge(self, offset: int) -> None:
-        """The client has used everything below `offset`, and from now on its place is what it has used."""
+        """The client has used everything below `offset`, and from now on that is what it holds."""
         self.acknowledges = True
-        self._move(min(offset, self._cursor.offset))
+        self._hold.move(min(offset, self._cursor.offset))
 
-    def drop(self) -> None:
-        """Hand out nothing more. An attach that is still under way is over."""
+    def drop(self, vanished: bool) -> None:
+        """Hand out nothing more. An attach that is still under way is over. vanished: see Hold.leave."""
+        self._hold.leave(vanished)
         self.finished = True
         self._pending.clear()
         self._replayed()
@@ -170,24 +169,17 @@ class Viewer:
             return BURST_BYTES
         return min(BURST_BYTES, self.replay_end - self._cursor.offset)
 
-    def _take(self, item: Chunk | Gap) -> None:
-        if isinstance(item, Gap):
+    def _take(self, item: Chunk | Overrun) -> None:
+        if isinstance(item, Overrun):
             self._pending.extend(self._encoding.rest(item.from_))
             self._pending.append(text_frame(encode.encode(m.Gap(self.process.pid, item.from_, item.to))))
-            self.place.skip(item.to)
-            self._move(item.to)
+            self._hold.skip(item.to)
             return
         frame = self._encoding.chunk(item, self.on_replayed is not None)
         if frame is not None:
             self._pending.append(frame)
         if not self.acknowledges:
-            self._move(item.next)
-
-    def _move(self, offset: int) -> None:
-        before, self.place.offset = self.place.offset, max(self.place.offset, offset)
-        # Only the slowest place is waited for: unless it was this one, or was passed by, nothing changes.
-        if before <= self.process.log.hold or self.process.passed_by:
-            self._moved(self.process)
+            self._hold.move(item.next)
 
     def _tell_facts(self) -> bool:
         """Whether there was news of the process's readiness or ports."""
