@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Hold, Holds
+from mhnos_runtime.output import NO_HOLD, Cursor, Hold, Holds, Overrun
 from mhnos_runtime.output.holds import RETURN_BYTES
 from tests.output.clock import Clock
 from tests.output.model import make
@@ -69,7 +69,6 @@ class Model:
             reader.owes_from = None
 
     def vanish(self, reader: Reader, until: float) -> None:
-        self.here.remove(reader)
         if any(each.came_to == (reader, reader.needs) for each in self.here):
             return
         reader.owes_from, reader.kept_until = None, until
@@ -82,8 +81,8 @@ class Model:
 class Backpressure(RuleBasedStateMachine):
     """What is checked after each step is in `settled`."""
 
-    @initialize(watched=st.booleans())
-    def create(self, watched: bool) -> None:
+    @initialize(watched=st.booleans(), readers=st.integers(0, 3))
+    def create(self, watched: bool, readers: int) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.writer, self.log = make(Path(self.directory.name) / "log", 0)
         self.clock = Clock()
@@ -94,6 +93,8 @@ class Backpressure(RuleBasedStateMachine):
         if watched:
             self.writer.hold_all()
         self._serve()
+        for _ in range(readers):
+            self.enter(0)
 
     def teardown(self) -> None:
         if hasattr(self, "writer"):
@@ -142,16 +143,15 @@ class Backpressure(RuleBasedStateMachine):
         assert self.model.waited_for(self.log.tail) == waited_for
 
     @precondition(lambda self: bool(self.model.waited_for(self.log.tail)) and not self.model.passed)
-    @rule()
-    def flood(self) -> None:
-        """Write until it has to wait."""
+    @rule(stall=st.booleans())
+    def flood(self, stall: bool) -> None:
+        """Write until it has to wait, and perhaps until the stall time is over."""
         while not self.blocked:
             self.write(65_536, 0)
+        if stall:
+            self.pass_by()
 
-    @precondition(lambda self: self.blocked and not self.model.passed)
-    @rule()
     def pass_by(self) -> None:
-        """The stall time is over, as the supervisor reckons it."""
         self.model.passed = [e for e in self.model.waited_for(self.log.tail) if e.needs == self.log.hold]
         assert self.model.passed, "the writer has waited for nobody"
         self.writer.pass_by()
@@ -162,6 +162,7 @@ class Backpressure(RuleBasedStateMachine):
         self.blocked = False
         self.writer.unblock()
 
+    @precondition(lambda self: bool(self.model.passed))
     @rule()
     def notice(self) -> None:
         before = self.log.hold
@@ -181,64 +182,39 @@ class Backpressure(RuleBasedStateMachine):
         self.settled(before)
 
     @precondition(lambda self: bool(self.model.here))
-    @rule(which=st.integers(0, 9), limit=st.sampled_from([1, 700, 20_000, 65_536]))
-    def read(self, which: int, limit: int) -> None:
-        """As a viewer whose client does not acknowledge."""
-        before, reader = self.log.hold, self._one(which)
-        hold, cursor = self.holds_by[reader]
-        self.model.notice(self.log.tail)
-        owed = reader.owes_from is not None
-        item = cursor.take(limit)
-        if isinstance(item, Chunk):
-            self.model.move(reader, item.next, self.log.head)
-            hold.move(item.next)
-        elif item is not None:
-            if owed:
-                reader.owes_from = item.to
-            self.model.move(reader, item.to, self.log.head)
-            hold.skip(item.to)
-        else:
-            self.holds.look()
-        self.settled(before)
-
-    @precondition(lambda self: bool(self.model.here))
-    @rule(which=st.integers(0, 9), limit=st.sampled_from([1, 700, 20_000]), used=st.integers(-100, 20_000))
-    def read_and_acknowledge(self, which: int, limit: int, used: int) -> None:
-        """As a viewer whose client acknowledges: late, a part only, or less than before."""
+    @rule(
+        which=st.integers(0, 9),
+        limit=st.sampled_from([1, 700, 20_000, 65_536]),
+        used=st.none() | st.integers(-100, 20_000),
+    )
+    def read(self, which: int, limit: int, used: int | None) -> None:
+        """As a viewer does. used: what its client acknowledges beyond what it has: late, a part, or less than
+        before; None for a client that does not acknowledge."""
         before, reader = self.log.hold, self._one(which)
         hold, cursor = self.holds_by[reader]
         self.model.notice(self.log.tail)
         item = cursor.take(limit)
-        if item is not None and not isinstance(item, Chunk):
+        if isinstance(item, Overrun):
             if reader.owes_from is not None:
                 reader.owes_from = item.to
             self.model.move(reader, item.to, self.log.head)
             hold.skip(item.to)
-        offset = max(0, min(hold.offset + used, cursor.offset))
-        self.model.move(reader, offset, self.log.head)
-        hold.move(offset)
+        else:
+            offset = cursor.offset if used is None else max(0, min(hold.offset + used, cursor.offset))
+            self.model.move(reader, offset, self.log.head)
+            hold.move(offset)
         self.settled(before)
 
     @precondition(lambda self: bool(self.model.here))
-    @rule(which=st.integers(0, 9))
-    def say_goodbye(self, which: int) -> None:
+    @rule(which=st.integers(0, 9), vanished=st.booleans())
+    def leave(self, which: int, vanished: bool) -> None:
         before, reader = self.log.hold, self._one(which)
         self.model.notice(self.log.tail)
         self.model.here.remove(reader)
+        if vanished:
+            self.model.vanish(reader, self.clock.now + STALL)
         hold, _cursor = self.holds_by.pop(reader)
-        hold.leave()
-        self.settled(before)
-        hold.move(self.log.head)  # an acknowledgement that comes too late
-        hold.leave(vanished=True)
-        self.settled(self.log.hold)
-
-    @precondition(lambda self: bool(self.model.here))
-    @rule(which=st.integers(0, 9))
-    def vanish(self, which: int) -> None:
-        before, reader = self.log.hold, self._one(which)
-        self.model.notice(self.log.tail)
-        self.model.vanish(reader, self.clock.now + STALL)
-        self.holds_by.pop(reader)[0].leave(vanished=True)
+        hold.leave(vanished)
         self.settled(before)
 
     @rule(seconds=st.sampled_from([0.5, 1, 5, 9.5, 10]))
@@ -266,5 +242,5 @@ class Backpressure(RuleBasedStateMachine):
 
 TestBackpressure = Backpressure.TestCase
 TestBackpressure.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
