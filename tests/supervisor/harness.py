@@ -190,7 +190,7 @@ class Server:
         self._poll.modify(self.channel.fileno(), select.POLLIN)
         socket.send_fds(self.sock, [data], descriptors)
 
-    def place(self, process: Seen, offset: int = NO_HOLD) -> None:
+    def hold(self, process: Seen, offset: int = NO_HOLD) -> None:
         """Hold the writer at an offset, and tell it when it waits for that."""
         if process.log.set_hold(offset):
             self.channel.notify(MOVED, process.pid)

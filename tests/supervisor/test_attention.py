@@ -184,7 +184,7 @@ def test_what_waited_for_a_viewer_comes_back_as_bulk(turning: Loop, source: Call
         flood.write(1)
     os.write(flood._writer, b"y" * READ)
     until(turning, lambda: not turning.held_back(flood.fd))
-    flood.log.override()
+    flood.log.pass_by()
     flood.capture.resume()
     assert turning.held_back(flood.fd)
 

@@ -182,14 +182,13 @@ class Capture:
         self._progress = None
         self._log.pass_by()
         self.on_output()
-        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
+        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._waited_for_an_answer)
 
-    def _override(self) -> None:
-        """The server does not answer, and must not hold the process up."""
-        self._log.override()
+    def _waited_for_an_answer(self) -> None:
+        """Go on without one, since a hung server must not hold the process up."""
         self.resume()
         if self._stall_timer is not None:
-            # The answer came between the two: another place, which has its time from now.
+            # The answer was another hold, which leaves no room either, and has its time from now.
             self._stall_timer = self._loop.after(self._stall_seconds, self._pass_by)
 
     def resume(self) -> None:
