@@ -20,7 +20,7 @@ from mhnos_runtime.bounds import MESSAGE_BYTES
 
 #: "There is output": supervisor to server, once after the server has said that it waits.
 OUTPUT = b"O"
-#: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
+#: "The hold has moved": server to supervisor, when a process waits for that.
 MOVED = b"M"
 #: "Somebody types into this terminal": server to supervisor, a few times a second while that is so.
 TYPED = b"T"

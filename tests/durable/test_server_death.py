@@ -50,7 +50,7 @@ async def test_kills_at_random_moments_of_a_stream(tmp_path: Path, dice: random.
 
 @pytest.mark.timeout(120)
 async def test_a_server_that_is_stopped_for_a_while(tmp_path: Path, long: bool) -> None:
-    """2 s are a pause. After 5 s the watchdog takes it for hung: when that took as long as places are kept,
+    """2 s are a pause. After 5 s the watchdog takes it for hung: when that took as long as holds are kept,
     the clients came back too late."""
     stopped_s, blocks = (12.0, 512) if long else (2.0, 256)
     async with server_in(tmp_path) as server, client_of(server) as runtime:

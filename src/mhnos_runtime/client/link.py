@@ -107,7 +107,7 @@ class Link:
             pass  # the reader learns of it, and it alone decides what follows
 
     async def close(self) -> None:
-        """Say goodbye, so that the server lets go of this client's place at once."""
+        """Say goodbye, so that the server keeps nothing for this client."""
         await self._socket.close()
 
 

@@ -80,7 +80,7 @@ class ClientProcess:
 
         Goes on over reconnections. Raises ProcessLost, ProtocolViolation, and what ended the runtime's
         connection
-        for good. A consumer that is slow keeps its place as long as the server allows; before there is one,
+        for good. A consumer that is slow is waited for as long as the server allows; before there is one,
         nothing waits.
         """
         self._consuming = True

@@ -95,7 +95,7 @@ class SupervisorLink:
         self._guard(lambda: self._channel.notify(ALIVE, 0))
 
     def moved(self, pid: int) -> None:
-        """A viewer that held the process up has moved on."""
+        """The hold that the process waits for has moved."""
         self._guard(lambda: self._channel.notify(MOVED, pid))
 
     def typed(self, pid: int) -> None:

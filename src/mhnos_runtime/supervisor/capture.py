@@ -1,4 +1,4 @@
-"""One process's output on its way into its log: read in turns, held up by slow viewers, to its end.
+"""One process's output on its way into its log: read in turns, with backpressure by slow viewers, to its end.
 
 Knows descriptors and the log; not what is at the other end of them.
 """
@@ -14,7 +14,7 @@ from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.sources import TURN_SECONDS, fill, readable_bytes
 
-#: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
+#: How far the hold must move within the stall time; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
 
 #: How long the server may take to say whom to wait for after the slowest viewer was passed by.
@@ -159,7 +159,7 @@ class Capture:
             if timer is not None:
                 timer.cancel()  # the log may be closed by then
 
-    # Flow control
+    # Backpressure: output/holds.py decides whom it is for
 
     def _block(self) -> None:
         """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""

@@ -34,7 +34,7 @@ NONE_LEFT_SECONDS = 1.0
 STOP_SECONDS = 3.0
 #: A server whose event loop has been silent for this long hangs. It speaks once a second; a large request may
 #: keep it busy for a second or two. Well below the stall time of 10 s, so that its clients are back before
-#: their places lapse.
+#: their holds lapse.
 HANG_SECONDS = 5.0
 
 

@@ -120,7 +120,7 @@ class Attach(Message, tag="attach"):
     """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
 
     `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
-    the client's place is what it acknowledges, from the first byte on.
+    the client holds what it has not acknowledged, from the first byte on.
     """
 
     pid: Integer

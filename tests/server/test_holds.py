@@ -1,4 +1,4 @@
-"""Whose place in the output is kept, and who takes it over."""
+"""Backpressure through a whole server: whose hold on the output is kept, and who takes it over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.server.conftest import server_in
 
 
 async def test_a_client_that_is_back_before_its_old_connection_is_known_to_be_gone(tmp_path: Path) -> None:
-    """A process waited for the old place for the whole stall time, though its client was reading again."""
+    """A process waited for the old hold for the whole stall time, though its client was reading again."""
     flags = ("--stall-seconds", "3600", "--retention-bytes", "64k")
     async with (
         server_in(tmp_path, *flags) as server,
