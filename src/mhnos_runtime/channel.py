@@ -22,7 +22,7 @@ from mhnos_runtime.bounds import MESSAGE_BYTES
 OUTPUT = b"O"
 #: "The hold has moved": server to supervisor, when a process waits for that.
 MOVED = b"M"
-#: "Somebody types into this terminal": server to supervisor, a few times a second while that is so.
+#: "A key for this terminal is on its way": server to supervisor, before it is written.
 TYPED = b"T"
 #: "My event loop turns": server to supervisor, once a second; pid is 0.
 ALIVE = b"A"

@@ -123,8 +123,8 @@ def test_what_a_callback_raises_is_told_to_its_owner_and_everything_goes_on() ->
 
     loop.watch(pipes[0][0], lambda: fail("nobody's"))
     owned.watch(pipes[1][0], lambda: fail("owned"))
-    owned.watch(pipes[2][0], lambda: fail("bulk"))
-    owned.set_bulk(pipes[2][0], True)
+    owned.watch(pipes[2][0], lambda: fail("flood"))
+    owned.floods.set(pipes[2][0], True)
     owned.after(0.01, lambda: fail("timer"))
     loop.after(0.01, lambda: fail("nobody's timer"))
 
@@ -145,8 +145,8 @@ def test_what_a_callback_raises_is_told_to_its_owner_and_everything_goes_on() ->
         for pipe in pipes:
             for fd in pipe:
                 os.close(fd)
-    assert sorted(calls) == ["bulk", "nobody's", "nobody's timer", "owned", "signal", "timer"]
-    assert sorted(map(str, owners)) == ["bulk", "owned", "timer"]
+    assert sorted(calls) == ["flood", "nobody's", "nobody's timer", "owned", "signal", "timer"]
+    assert sorted(map(str, owners)) == ["flood", "owned", "timer"]
     assert sorted(map(str, nobodys)) == ["nobody's", "nobody's timer", "signal"]
 
 

@@ -134,7 +134,7 @@ def test_a_flood_waits_for_what_is_not_one_and_takes_turns_with_others() -> None
 
     def take(number: int) -> None:
         called.append(number)
-        loop.set_bulk(pipes[number][0], number != 3)
+        loop.floods.set(pipes[number][0], number != 3)
         if len(called) == 10:
             loop.stop()
 

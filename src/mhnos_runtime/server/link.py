@@ -99,7 +99,7 @@ class SupervisorLink:
         self._guard(lambda: self._channel.notify(MOVED, pid))
 
     def typed(self, pid: int) -> None:
-        """Somebody types into the process's terminal."""
+        """A key for the process's terminal is on its way."""
         self._guard(lambda: self._channel.notify(TYPED, pid))
 
     def _send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -41,8 +41,9 @@ _log = logs.get("server")
 _END_OF_FILE = b"\x04"
 #: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
 REPAINT_SECONDS = 0.1
-#: The supervisor is told no more often than this that somebody types: well within what it makes of it.
-TYPED_SECONDS = 0.1
+#: The supervisor is told no more often than this that somebody types into a process: a key that is held down
+#: repeats each 30 ms, and what a program pours into a terminal must not fill the channel.
+TYPED_SECONDS = 0.02
 
 
 class Runtime:
@@ -288,8 +289,8 @@ class Runtime:
         process.happen(Event.INPUT)
         if process.input is None:
             raise NotFound("the process's standard input is closed", code="input-closed")
-        process.input.write(data)
         self._typed(process)
+        process.input.write(data)
 
     def open_input(self, process: Process, client: str) -> ClientInput:
         """Raises LimitReached (too-many-clients)."""
@@ -302,12 +303,13 @@ class Runtime:
             if process.input is None:
                 raise NotFound("the process's standard input is closed", code="input-closed")
             process.happen(Event.INPUT)
+            self._typed(process)
             process.input.write(part, client)
             client.accepted += len(part)
-            self._typed(process)
 
     def _typed(self, process: Process) -> None:
-        """Have floods give way to what a terminal answers to whoever types into it."""
+        """Have floods wait for what a terminal answers. Told before the key is there, since an answer that
+        comes first ends no pause."""
         now = self._loop.time()
         if process.size is not None and now >= process.typed_at + TYPED_SECONDS:
             process.typed_at = now

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.loop import Timer, Watching
-from mhnos_runtime.supervisor.sources import TURN_SECONDS, fill, readable_bytes
+from mhnos_runtime.supervisor.sources import fill, readable_bytes
 
 #: How far the hold must move within the stall time; less is a stalled viewer that trickles.
 PROGRESS_BYTES = 64 * 1024
@@ -27,11 +26,8 @@ DRAIN_SECONDS = 1.0
 #: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
 REOPENED_SECONDS = 0.2
 
-#: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
-BULK_BYTES = 4096
-
-#: What is no bulk after a key, since somebody waits for it: some screens full.
-ANSWER_BYTES = 64 * 1024
+#: A source that gives so much in one turn is a flood: a full read of a PTY.
+FLOOD_BYTES = 4096
 
 
 class Capture:
@@ -46,7 +42,6 @@ class Capture:
     def __init__(
         self,
         loop: Watching,
-        attention: Attention,
         log: LogWriter,
         pid: int,
         sources: dict[int, int],
@@ -58,7 +53,6 @@ class Capture:
         until `drain`."""
         self.sources = sources
         self._loop = loop
-        self._attention = attention
         self._log = log
         self._pid = pid
         self._terminal = terminal
@@ -67,7 +61,6 @@ class Capture:
         self._stall_timer: Timer | None = None
         self._reopen_timer: Timer | None = None
         self._progress: tuple[int, float] | None = None
-        self._answer_to = 0
         self._draining = False
         self._drain_to = 0
         log.unblock()
@@ -88,26 +81,22 @@ class Capture:
         if not room:
             self._block()
             return
-        total, more = fill(fd, *log.reserve(room), 0 if self._loop.held_back(fd) else TURN_SECONDS)
+        total, more = fill(fd, *log.reserve(room))
         if total:
             log.advance(total, stream, time.time_ns() // 1_000_000)
             if log.publish():
                 self.on_output()
+            self._loop.floods.answered(self._pid)
         if more is None:
             self._ended(fd)
         else:
-            self._set_bulk(fd, more or total >= BULK_BYTES)
-
-    def _set_bulk(self, fd: int, bulk: bool) -> None:
-        awaited = self._log.head < self._answer_to or self._attention.only(self._pid)
-        self._loop.set_bulk(fd, bulk and not awaited and not self._draining)
+            self._loop.floods.set(fd, not self._draining and (more or total >= FLOOD_BYTES))
 
     def typed(self) -> None:
-        """Somebody types into the process, and waits for what it writes now."""
-        self._answer_to = self._log.head + ANSWER_BYTES
-        self._attention.typed(self._pid)
+        """Somebody types into the process: floods wait for its answer, which is none itself."""
         for fd in self.sources:
-            self._loop.set_bulk(fd, False)
+            self._loop.floods.set(fd, False)
+        self._loop.floods.pause(self._pid)
 
     # The end
 
@@ -138,8 +127,6 @@ class Capture:
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
         if self._stall_timer is None:
             self._watch()
-            for fd in self.sources:
-                self._loop.set_bulk(fd, False)
 
     def _stop_draining(self) -> None:
         """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
@@ -200,4 +187,4 @@ class Capture:
         self._log.unblock()
         self._watch()
         for fd in self.sources:
-            self._set_bulk(fd, True)
+            self._loop.floods.set(fd, not self._draining)

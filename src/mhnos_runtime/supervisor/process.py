@@ -18,7 +18,6 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive, lost
-from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
@@ -44,7 +43,6 @@ class Process:
     def __init__(
         self,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         log: LogWriter,
         plan: LaunchPlan,
@@ -79,7 +77,6 @@ class Process:
         self._timers: list[Timer] = []
         self.capture = Capture(
             loop,
-            attention,
             log,
             self.pid,
             {int(fd): stream for fd, stream in state["sources"].items()},
@@ -96,7 +93,6 @@ class Process:
     def launch(
         cls,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         launcher: Launcher,
         folders: TemporaryFolders,
@@ -144,7 +140,7 @@ class Process:
             }
             undo.callback(cls.abandon, loop, state)
             # The kernel may watch no more descriptors for this user (epoll_ctl(2), ENOSPC).
-            process = cls(loop, attention, archive, log, plan.after_start(), surroundings, state)
+            process = cls(loop, archive, log, plan.after_start(), surroundings, state)
             undo.pop_all()
         return process
 
@@ -152,7 +148,6 @@ class Process:
     def restore(
         cls,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         folders: TemporaryFolders,
         state: dict[str, Any],
@@ -161,7 +156,7 @@ class Process:
         plan = LaunchPlan.from_dict(state["plan"])
         surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
         surroundings.own_temporary(folders, state["pid"])
-        process = cls(loop, attention, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
+        process = cls(loop, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
         if process.started and process.main_status is None:
             process._watch_limits()
         return process

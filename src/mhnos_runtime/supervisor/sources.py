@@ -16,16 +16,14 @@ _PROBABLY_MORE_BYTES = 1024
 TURN_SECONDS = 0.0005
 
 
-def fill(
-    fd: int, first: memoryview, second: memoryview, seconds: float = TURN_SECONDS
-) -> tuple[int, bool | None]:
+def fill(fd: int, first: memoryview, second: memoryview) -> tuple[int, bool | None]:
     """Read into both, one behind the other, at least once: until they are full, the source is empty, or its
     turn is over.
 
     Returns the number of bytes, and whether there may be more: None at the end of the source.
     """
     size, border, done, readv = len(first) + len(second), len(first), 0, os.readv
-    until = time.monotonic() + seconds
+    until = time.monotonic() + TURN_SECONDS
     while done < size:
         try:
             count = readv(fd, (first[done:], second) if done < border else (second[done - border :],))

@@ -20,7 +20,6 @@ from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.asked import Asked
-from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
@@ -50,7 +49,6 @@ class Supervisor:
         self._log = Log(config.log_json)
         self._defects = Defects(self._log, self._fail)
         self._loop = Loop(self._defects.tell)
-        self._attention = Attention(self._loop)
         self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
@@ -205,7 +203,6 @@ class Supervisor:
             pid = self._next_pid
             process = Process.launch(
                 self._defects.watching(self._loop, pid),
-                self._attention,
                 self._archive,
                 self._launcher,
                 self._folders,
@@ -466,7 +463,6 @@ class Supervisor:
         pid = state["pid"]
         process = Process.restore(
             self._defects.watching(self._loop, pid),
-            self._attention,
             self._archive,
             self._folders,
             state,
