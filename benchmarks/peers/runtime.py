@@ -80,12 +80,16 @@ def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
 
 class Runtime(Peer):
     """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product.
+    `pause_seconds`: how long floods pause after a key at most, by the same hook; None for the product's own.
     `sandbox`: the level; only none can run what lies outside the workspace and the system's directories."""
 
     name = "mhnos-runtime"
 
-    def __init__(self, ballast_bytes: int = 0, sandbox: str = "none") -> None:
+    def __init__(
+        self, ballast_bytes: int = 0, sandbox: str = "none", pause_seconds: float | None = None
+    ) -> None:
         self._ballast_bytes = ballast_bytes
+        self._pause_seconds = pause_seconds
         self._sandbox = sandbox
 
     def start(self) -> None:
@@ -116,9 +120,11 @@ class Runtime(Peer):
         environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": self._sandbox}
         if os.geteuid() == 0 and self._sandbox == "none":
             environment["MHNOS_ALLOW_ROOT"] = "true"
-        if self._ballast_bytes:
+        if self._ballast_bytes or self._pause_seconds is not None:
             environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "ballast")
-            environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)
+        environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)
+        if self._pause_seconds is not None:
+            environment["BENCH_PAUSE_SECONDS"] = str(self._pause_seconds)
         return environment
 
     def _wait_ready(self) -> None:
