@@ -28,7 +28,7 @@ PLANS = st.builds(
     timeout_ms=NUMBER,
     escalation=st.lists(st.tuples(NUMBER, st.integers(1, 64)), max_size=3).map(tuple),
     rlimits=st.lists(st.tuples(st.integers(0, 15), NUMBER, NUMBER), max_size=3).map(tuple),
-    meta=META,
+    facts=META,
 )
 EXITS = st.builds(
     ExitRecord,
@@ -48,7 +48,7 @@ RECORDS = st.builds(
     os_pid=NUMBER,
     start_time_ms=NUMBER,
     pty=SIZE,
-    meta=META,
+    facts=META,
     stdin_open=st.booleans(),
     exit=st.none() | EXITS,
 )

@@ -188,8 +188,8 @@ class LaunchPlan:
     (resource number, soft, hard), and confine, what the child is kept from, follow from it, see
     `sandbox.Allowed`. handed: how many descriptors come with the plan and stay open in the program, numbered
     from FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every
-    server gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the
-    next server unread.
+    server gets. facts: the server's own facts about the process, which the supervisor stores and hands to
+    the next server unread.
     """
 
     argv: tuple[str, ...]
@@ -205,7 +205,7 @@ class LaunchPlan:
     choice: Choice = Choice()
     handed: int = 0
     control: bool = False
-    meta: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def after_start(self) -> LaunchPlan:
         """What is still needed once its child has it: the rest would be most of what a process costs."""
@@ -274,7 +274,7 @@ class ExitRecord:
 class ProcessRecord:
     """One process as the supervisor knows it; what a new server starts from.
 
-    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. meta is the server's, see
+    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. facts are the server's, see
     LaunchPlan. stdin_open, control: which descriptors come with it, behind the log's.
     """
 
@@ -282,7 +282,7 @@ class ProcessRecord:
     os_pid: int
     start_time_ms: int
     pty: tuple[int, int] | None
-    meta: dict[str, Any]
+    facts: dict[str, Any]
     stdin_open: bool = True
     exit: ExitRecord | None = None
     control: bool = False

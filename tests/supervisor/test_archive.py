@@ -79,12 +79,13 @@ def change(path: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"version": 2}, "of version '2'"),
+        ({"version": 1}, "of version '1'"),
+        ({"version": 3}, "of version '3'"),
         ({"pty": [10**12, 1]}, "record.pty"),
         ({"pid": 1001}, "is that of 1001"),
-        ({"meta": nested(300)}, "record.meta"),
-        ({"meta": {"name": "\1" * 30_000}}, "larger than what a server can be told"),
-        ({"meta": {"name": "n" * 2_000_000}}, "bytes"),
+        ({"facts": nested(300)}, "record.facts"),
+        ({"facts": {"name": "\1" * 30_000}}, "larger than what a server can be told"),
+        ({"facts": {"name": "n" * 2_000_000}}, "bytes"),
         ({"os_pid": -1}, "record.os_pid"),
         ({"odd": 1}, "odd"),
     ],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from mhnos_runtime.errors import InvalidRequest
+from mhnos_runtime.process.facts import ProcessFacts
 from mhnos_runtime.process.kinds import OPENCLAW, OPENCLAW_COMMAND, OPENCLAW_FOLDER, OPENCLAW_TOKEN, Kind
 
 #: Where it is in the workspace.
@@ -55,6 +55,7 @@ def config(home: str) -> str:
     return json.dumps({"gateway": {"mode": "local"}, "logging": {"file": log}}, indent=2) + "\n"
 
 
-def client_environment(port: int, secrets: Mapping[str, str]) -> dict[str, str]:
+def client_environment(gateway: ProcessFacts) -> dict[str, str]:
     """By which a command finds the gateway that runs."""
-    return {"OPENCLAW_GATEWAY_PORT": str(port), OPENCLAW_TOKEN: secrets["token"]}
+    port = next(each.port for each in gateway.ports if each.name == PORT)
+    return {"OPENCLAW_GATEWAY_PORT": str(port), OPENCLAW_TOKEN: gateway.secrets.token or ""}

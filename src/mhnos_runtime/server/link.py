@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.process.facts import Found
 from mhnos_runtime.server.room import none_left
 from mhnos_runtime.server.turns import Turns
 
@@ -75,9 +76,9 @@ class SupervisorLink:
     def size(self, pid: int, columns: int, rows: int) -> None:
         self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
 
-    def note(self, pid: int, facts: dict[str, Any]) -> None:
-        """Have the process's meta keep these facts, over restarts of the server."""
-        self._send({"do": "note", "pid": pid, "facts": facts})
+    def note(self, pid: int, found: Found) -> None:
+        """Have the process's facts changed so, over restarts of the server."""
+        self._send({"do": "note", "pid": pid, "found": found.to_plain()})
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})

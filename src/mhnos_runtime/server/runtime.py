@@ -13,7 +13,6 @@ import signal
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from mhnos_runtime.config import Settings
@@ -23,11 +22,12 @@ from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process import kinds, openclaw
+from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
-from mhnos_runtime.server import kept, room
+from mhnos_runtime.server import room
 from mhnos_runtime.server.filework import FileWork
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
@@ -91,14 +91,9 @@ class Runtime:
         descriptors.clear()
         os.close(own[0])
         self.table.total_spawned += new
-        if not new:
-            meta, why = kept.usable(record.meta)
-            record = replace(record, meta=meta)
-            if why:
-                _log.error("what is known of a process cannot be read", pid=record.pid, reason=why)
         control = own.pop() if record.control else None
         queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
-        process = Process(record, log, queue)
+        process = Process(record, log, queue, _facts(record))
         self.table.add(process)
         if process.log.hold != NO_HOLD:
             # For whoever asked for it, or watched it under the last server: it comes now, or lapses.
@@ -153,8 +148,8 @@ class Runtime:
 
     def _started_with(self, key: str, request: m.Spawn) -> Process | None:
         for process in self.table:
-            if process.meta.get("key") == key:
-                if process.meta["request"] != digest(request):
+            if process.facts.key is not None and process.facts.key.name == key:
+                if process.facts.key.request != digest(request):
                     raise InvalidRequest(
                         "this key was used for another request",
                         code="key-conflict",
@@ -206,21 +201,20 @@ class Runtime:
 
     def _running(self, kind: str) -> Process | None:
         """The one of a kind of which there is one at a time."""
-        alive = (each for each in self.table if each.exit is None and each.meta.get("single"))
-        return next((each for each in alive if each.meta["kind"] == kind), None)
+        alive = (each for each in self.table if each.exit is None and each.facts.single)
+        return next((each for each in alive if each.facts.kind == kind), None)
 
     def _environment(self, kind: kinds.Kind) -> dict[str, str]:
         """For a command that talks to a process that runs."""
         running = self._running(kind.name) if kind is kinds.OPENCLAW_COMMAND else None
         if running is None:
             return {}
-        port = next(port["port"] for port in running.meta["ports"] if port["name"] == openclaw.PORT)
-        return openclaw.client_environment(port, running.meta["secrets"])
+        return openclaw.client_environment(running.facts)
 
-    def _note(self, process: Process, facts: dict[str, Any]) -> None:
+    def _note(self, process: Process, found: Found) -> None:
         """Keep what was found out about a process, and have those told who watch it."""
-        process.meta.update(facts)
-        self.link.note(process.pid, facts)
+        process.facts = process.facts.with_found(found)
+        self.link.note(process.pid, found)
         process.wake()
 
     # Ending
@@ -239,7 +233,7 @@ class Runtime:
     def linger(self, process: Process) -> None:
         """Nobody may be watching any more: end the process if it was asked for, after the time it was
         given."""
-        linger_ms = process.meta["linger_ms"]
+        linger_ms = process.facts.linger_ms
         if linger_ms is None or process.viewers or process.exit is not None:
             return
         self._stop_lingering(process.pid)
@@ -387,6 +381,14 @@ class Runtime:
     def stats(self) -> m.ServerStats:
         active = self.table.active
         return m.ServerStats(self.table.total_spawned, self.table.total_spawned - active, active)
+
+
+def _facts(record: ProcessRecord) -> ProcessFacts:
+    try:
+        return ProcessFacts.decode(record.facts)
+    except Unreadable as error:
+        _log.error("the facts about a process cannot be read", pid=record.pid, reason=str(error))
+        return UNKNOWN
 
 
 def signal_number(name: str) -> int:

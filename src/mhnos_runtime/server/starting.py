@@ -25,6 +25,7 @@ from mhnos_runtime.errors import InvalidRequest, NotFound, Refused, StartFailed
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, LaunchPlan, Wish
 from mhnos_runtime.process import kinds, openclaw, plan, ready, template
+from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.sandbox.probe import reachable
 from mhnos_runtime.server import workers
@@ -52,6 +53,16 @@ class Asked:
     request: m.Spawn
     args: tuple[str, ...]
     ports: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What is known at the start of where it will listen, and what is still to be found out. token: what it
+    asks of its callers, or ""."""
+
+    ports: tuple[ready.Port, ...]
+    watch: ready.Watch | None
+    token: str
 
 
 class Starter:
@@ -162,9 +173,9 @@ class Starter:
             handed=len(handed.descriptors),
             given=given,
         )
-        meta = {**self._meta(asked, cwd, policy), **_facts(kind, given, handed, outside)}
+        facts = self._facts(asked, cwd, policy, _reached(kind, given, handed, outside))
         choice = Choice(_narrowed(policy), cwd, self._installed())
-        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, meta, choice)
+        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, facts.to_plain(), choice)
         return self._allowed.confined(wanted_plan, handed_sockets=bool(handed.sockets))
 
     def _find_engines(self, kind: kinds.Kind) -> dict[str, str]:
@@ -231,22 +242,25 @@ class Starter:
         path = workers.place(script, handed, dry)
         return path, tuple(dict.fromkeys((*named, workers.SOCKET)))
 
-    def _meta(self, asked: Asked, cwd: str, policy: Policy) -> dict[str, object]:
+    def _facts(self, asked: Asked, cwd: str, policy: Policy, reached: Reached) -> ProcessFacts:
         request = asked.request
-        return {
-            "kind": request.process_type,
-            "command": request.command,
-            "args": request.args,
-            "name": request.name,
-            "cwd": cwd,
-            "linger_ms": request.linger_ms,
-            "sandbox": policy.level,
-            "isolation": describe(self._sandbox.facts, policy),
-            "key": request.key,
-            "request": None if request.key is None else digest(request),
-            "single": asked.kind.single,
-            "early_exit": asked.kind.early_exit,
-        }
+        return ProcessFacts(
+            kind=request.process_type,
+            command=request.command,
+            args=tuple(request.args),
+            name=request.name,
+            cwd=cwd,
+            linger_ms=request.linger_ms,
+            sandbox=policy.level,
+            isolation=describe(self._sandbox.facts, policy),
+            key=None if request.key is None else Key(request.key, digest(request)),
+            single=asked.kind.single,
+            early_exit=asked.kind.early_exit,
+            ports=reached.ports,
+            watch=reached.watch,
+            ready=None if reached.watch is None else ready.Readiness("starting"),
+            secrets=Secrets(reached.token or None),
+        )
 
 
 def _check_size(request: m.Spawn) -> None:
@@ -300,21 +314,15 @@ def _given(
     )
 
 
-def _facts(kind: kinds.Kind, given: template.Values, handed: Handed, outside: bool) -> dict[str, object]:
-    """What is known of readiness and ports at the start, and what is still to be found out."""
+def _reached(kind: kinds.Kind, given: template.Values, handed: Handed, outside: bool) -> Reached:
     reachable = {name: outside or name in handed.sockets for name in handed.ports}
-    ports = [
+    ports = (
         ready.port(name, number, ready.LOOPBACK if reachable[name] else "")
         for name, number in handed.ports.items()
-    ]
+    )
     watch = _watch(kind, handed, reachable, outside)
     url = watch.url if watch is not None else ""
-    return {
-        "ports": [ready.to_plain(_with_url(port, url)) for port in ports],
-        "watch": None if watch is None else watch.to_dict(),
-        "ready": None if watch is None else {"state": "starting", "reason": ""},
-        "secrets": {"token": given.token} if given.token else {},
-    }
+    return Reached(tuple(_with_url(port, url) for port in ports), watch, given.token)
 
 
 def _with_url(port: ready.Port, url: str) -> ready.Port:

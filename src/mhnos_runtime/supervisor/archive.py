@@ -25,7 +25,7 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
 #: Of the records that this supervisor writes, and the only one that it reads.
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 #: Where what cannot be used is kept for the operator.
 SET_ASIDE = "set-aside"
 #: Negative exit codes are no exit codes; an address space has no more bytes than this.
@@ -203,7 +203,7 @@ def _parsed(data: bytes) -> ProcessRecord:
     if not isinstance(values, dict):
         raise BadShape("the record is no object")
     # Those that were written before there was a version are of the first one.
-    version = values.pop("version", RECORD_VERSION)
+    version = values.pop("version", 1)
     if version != RECORD_VERSION:
         raise BadShape(f"the record is of version {str(version)[:20]!r}, this is {RECORD_VERSION}")
     _check_record(values, "record")

@@ -114,7 +114,7 @@ class Asked:
             case requests.Size() if process.size is not None:
                 process.size = (request.columns, request.rows)
             case requests.Note():
-                process.note(request.facts)
+                process.note(request.found)
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from mhnos_runtime.supervisor import child
 
 #: Of the state that is handed over. A supervisor refuses any other one.
-STATE_VERSION = 5
+STATE_VERSION = 6
 _MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 #: They wait from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

@@ -224,7 +224,7 @@ def _fitting(told: dict[str, Any]) -> bytes:
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:
     """The plan without what only its parent needs: half of it, which would be parsed while somebody waits."""
     told = plan.to_dict()
-    return {**told, "meta": {}, "confine": {**told["confine"], "holder": None}}
+    return {**told, "facts": {}, "confine": {**told["confine"], "holder": None}}
 
 
 def _own_memory_kib() -> int:

@@ -23,7 +23,7 @@ from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Timer, Watching
-from mhnos_runtime.supervisor.requests import with_facts
+from mhnos_runtime.supervisor.requests import with_found
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
@@ -232,17 +232,16 @@ class Process:
             os_pid=self.os_pid,
             start_time_ms=self._start_time_ms,
             pty=self.size,
-            meta=self._plan.meta,
+            facts=self._plan.facts,
             stdin_open=self.input_fd >= 0,
             control=self.control_fd >= 0,
             exit=self.exit,
         )
 
-    def note(self, facts: dict[str, Any]) -> None:
-        """Keep what the server has found out about the process, for the next one. Raises BadRequest where a
-        record has no room for it."""
-        together = with_facts(self._plan.meta, facts)
-        self._plan.meta.update(together)
+    def note(self, found: dict[str, Any]) -> None:
+        """Keep what the server has found out about the process, unread, for the next one. Raises BadRequest
+        where a record has no room for it."""
+        self._plan.facts.update(with_found(self._plan.facts, found))
         self._archive.save(self.record())
 
     # Start

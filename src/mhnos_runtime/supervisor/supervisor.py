@@ -448,9 +448,9 @@ class Supervisor:
         self._spawned = state["spawned"]
 
     def _restore(self, state: dict[str, Any]) -> None:
-        meta = state["plan"]["meta"]
-        if requests.too_large(meta):
-            state["plan"]["meta"] = requests.shortened(meta)
+        facts = state["plan"]["facts"]
+        if requests.too_large(facts):
+            state["plan"]["facts"] = requests.shortened(facts)
             self._log.write("warning", "a record was too large and was shortened", pid=state["pid"])
         pid = state["pid"]
         process = Process.restore(
