@@ -14,7 +14,7 @@ from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
 from mhnos_runtime.process import template
-from mhnos_runtime.process.kinds import Kind
+from mhnos_runtime.process.kind import Kind
 
 TERM = "xterm-256color"
 #: Taken over from the server's own environment (protocol 1.0); nothing else is.

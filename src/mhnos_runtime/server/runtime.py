@@ -21,9 +21,9 @@ from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import NO_HOLD, LogReader
-from mhnos_runtime.process import kinds, openclaw
 from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.kind import Kind
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Place, Process, ProcessTable
@@ -181,7 +181,7 @@ class Runtime:
             return start.plan
 
     @contextlib.contextmanager
-    def _alone(self, kind: kinds.Kind) -> Iterator[None]:
+    def _alone(self, kind: Kind) -> Iterator[None]:
         """For a kind of which there is one at a time. Raises Refused (already-running)."""
         if not kind.single:
             yield
@@ -204,12 +204,10 @@ class Runtime:
         alive = (each for each in self.table if each.exit is None and each.facts.single)
         return next((each for each in alive if each.facts.kind == kind), None)
 
-    def _environment(self, kind: kinds.Kind) -> dict[str, str]:
-        """For a command that talks to a process that runs."""
-        running = self._running(kind.name) if kind is kinds.OPENCLAW_COMMAND else None
-        if running is None:
-            return {}
-        return openclaw.client_environment(running.facts)
+    def _environment(self, kind: Kind) -> Mapping[str, str]:
+        """What it is told of the process of its kind that runs."""
+        running = self._running(kind.name)
+        return kind.hooks.environment(None if running is None else running.facts)
 
     def _note(self, process: Process, found: Found) -> None:
         """Keep what was found out about a process, and have those told who watch it."""
