@@ -17,7 +17,7 @@ import msgspec
 
 from mhnos_runtime import config
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
@@ -147,7 +147,7 @@ class Scene:
                 record = ProcessRecord(
                     FIRST_PID + number, os.getpid(), 1, None, _facts(), stdin_open=False, exit=ended
                 )
-                self.runtime.on_process(record, [os.dup(writer.fd)], new=True)
+                self.runtime.on_process(record, ProcessDescriptors(os.dup(writer.fd)), new=True)
         finally:
             writer.close()
 

@@ -63,7 +63,7 @@ def test_nothing_goes_with_a_message_about_a_process_that_is_forgotten_meanwhile
     with ends[0], ends[1]:
         while not supervisor.pending:
             supervisor.send({"padding": "x" * 3000})
-        supervisor.send({"event": "restored"}, lambda: ended.descriptors)
+        supervisor.send({"event": "restored"}, lambda: list(ended.descriptors.sent()))
         ended.close()
         message = None
         while message is None or "event" not in message.body:
@@ -143,5 +143,5 @@ def test_of_a_lost_process_only_the_log_is_left(tmp_path: Path) -> None:
         record = left.record()
         assert (record.control, record.stdin_open) == (False, False)
         assert record.exit is not None
-        assert left.descriptors == [left.log.fd]
+        assert left.descriptors.sent() == [left.log.fd]
         left.log.close()

@@ -43,9 +43,9 @@ class Watchers:
         self._note = note
         self._watchers: dict[int, Watcher] = {}
 
-    def begin(self, process: Process, control_fd: int | None) -> None:
-        """Watch a process, if there is something to watch. Takes over the descriptor."""
-        control = None if control_fd is None else socket.socket(fileno=control_fd)
+    def begin(self, process: Process, control_fd: int) -> None:
+        """Watch a process, if there is something to watch. Takes over the descriptor, -1 for none."""
+        control = None if control_fd < 0 else socket.socket(fileno=control_fd)
         watch = process.facts.watch
         if watch is None:
             if control is not None:

@@ -18,7 +18,7 @@ from typing import Any
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import NO_HOLD, LogReader
 from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
@@ -79,20 +79,17 @@ class Runtime:
 
     # What the supervisor says
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
         # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
         try:
-            log = LogReader(os.dup(descriptors[0]))
+            log = LogReader(os.dup(descriptors.log))
         except MhnosError as error:
             _log.error("the output of a process cannot be read", pid=record.pid, reason=str(error))
             raise
-        own = descriptors.copy()
-        descriptors.clear()
-        os.close(own[0])
+        os.close(descriptors.log)
         self.table.total_spawned += new
-        control = own.pop() if record.control else None
-        queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
+        queue = InputQueue(descriptors.input, self._loop) if descriptors.input >= 0 else None
         process = Process(record, log, queue, _facts(record))
         self.table.add(process)
         if process.log.hold != NO_HOLD:
@@ -100,7 +97,7 @@ class Runtime:
             self._keep_place(process, Place(process.log.hold, vanished=True))
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
-        self._watchers.begin(process, control)
+        self._watchers.begin(process, descriptors.control)
 
     def on_restored(self) -> None:
         """The table is as the last server left it; clients will come back."""

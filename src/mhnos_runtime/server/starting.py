@@ -23,7 +23,7 @@ from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
 from mhnos_runtime.errors import InvalidRequest, NotFound, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Choice, LaunchPlan, Wish
+from mhnos_runtime.launch import Choice, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, plan, ready, template, workerd
 from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
 from mhnos_runtime.process.kind import Kind, Script
@@ -40,10 +40,10 @@ DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """descriptors: the folder, and what the program is handed; they end with `Starter.prepare`."""
+    """The descriptors end with `Starter.prepare`."""
 
     plan: LaunchPlan
-    descriptors: list[int]
+    descriptors: StartDescriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Starter:
         handed = Handed()
         try:
             launch = self._plan(asked, cwd, notice, handed, environment, dry)
-            yield Start(launch, [directory, *handed.descriptors])
+            yield Start(launch, StartDescriptors(directory, tuple(handed.descriptors)))
         finally:
             os.close(directory)
             handed.close()

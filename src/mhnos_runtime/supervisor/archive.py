@@ -20,7 +20,7 @@ from typing import Any
 from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.launch import REASONS, ExitRecord, ProcessRecord
+from mhnos_runtime.launch import REASONS, ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
@@ -53,8 +53,8 @@ class Ended:
         self._archive = archive
 
     @property
-    def descriptors(self) -> list[int]:
-        return [self.log.fd] if self.log.fd >= 0 else []
+    def descriptors(self) -> ProcessDescriptors:
+        return ProcessDescriptors(self.log.fd)
 
     def record(self) -> ProcessRecord:
         return self._record

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.supervisor.child import none_left
 
@@ -34,17 +34,17 @@ def check_room(plan: LaunchPlan, waiting: int) -> None:
         raise none_left("no descriptors are left for another process")
 
 
-def duplicates(descriptors: list[int]) -> list[int]:
+def duplicates(descriptors: StartDescriptors) -> StartDescriptors:
     """All of them, or none. Raises LimitReached."""
     made: list[int] = []
     try:
-        for fd in descriptors:
+        for fd in descriptors.sent():
             made.append(os.dup(fd))  # noqa: PERF401 - those made so far are closed when one fails
     except OSError as error:
         for fd in made:
             os.close(fd)
         raise none_left(f"no descriptors for another process: {error.strerror}") from error
-    return made
+    return StartDescriptors.received(made)
 
 
 def raise_limit() -> None:

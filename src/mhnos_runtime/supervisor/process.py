@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
@@ -86,11 +86,10 @@ class Process:
         folders: TemporaryFolders,
         pid: int,
         plan: LaunchPlan,
-        descriptors: list[int],
+        descriptors: StartDescriptors,
         namespaces: Namespaces | None,
     ) -> Process:
-        """Allocate the log and start. descriptors: the folder, then what the program is handed.
-        namespaces: those of the plan's holder, which end with the process.
+        """Allocate the log and start. namespaces: those of the plan's holder, which end with the process.
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
@@ -193,10 +192,9 @@ class Process:
         return self._state.verdict_fd < 0
 
     @property
-    def descriptors(self) -> list[int]:
-        """What a server needs: the log, the input if it is open, the control socket if there is one. Nothing
-        after `close`: a message about it may still wait to be sent."""
-        return [fd for fd in (self.log.fd, self._state.input_fd, self._state.control_fd) if fd >= 0]
+    def descriptors(self) -> ProcessDescriptors:
+        """What a server needs. Nothing after `close`: a message about it may still wait to be sent."""
+        return ProcessDescriptors(self.log.fd, self._state.input_fd, self._state.control_fd)
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(

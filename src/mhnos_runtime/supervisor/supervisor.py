@@ -14,7 +14,7 @@ from typing import Any
 
 from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
-from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan
+from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
@@ -149,7 +149,12 @@ class Supervisor:
 
     def _send_process(self, event: str, process: Process | Ended, **more: Any) -> None:
         body = {"event": event, "record": process.record().to_dict(), **more}
-        self._server.send(body, lambda: process.descriptors)
+
+        def descriptors() -> list[int]:
+            """Those that are open when the message is sent, which may be later."""
+            return process.descriptors.sent()
+
+        self._server.send(body, descriptors)
 
     # What a server may ask
 
@@ -160,17 +165,18 @@ class Supervisor:
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         """Start what the plan says, confined as the operator's policy says. The descriptors are closed after
         this. Raises what `permit` does, and LimitReached."""
-        confined = permit(self._allowed, plan, descriptors, self._config.listeners)
+        start = StartDescriptors.received(descriptors)
+        confined = permit(self._allowed, plan, start, self._config.listeners)
         self._check_room(confined)
         holder = confined.confine.holder
         if holder is None:
-            self._launch(request, confined, descriptors, None, None)
+            self._launch(request, confined, start, None, None)
             return
-        kept = duplicates(descriptors)
+        kept = duplicates(start)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, confined, kept, namespaces, error)
-            for fd in kept:
+            for fd in kept.sent():
                 os.close(fd)
             self._say_ready()
 
@@ -191,12 +197,11 @@ class Supervisor:
         self,
         request: int,
         plan: LaunchPlan,
-        descriptors: list[int],
+        descriptors: StartDescriptors,
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder, and
-        what the program is handed."""
+        """Start it inside `namespaces`, which are then its own, or say why not."""
         try:
             if error is not None:
                 raise error
