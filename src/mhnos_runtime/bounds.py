@@ -12,19 +12,19 @@ MESSAGE_BYTES = 160 * 1024
 
 # The parts of a record, in bytes of JSON as it is sent. Their sum is what one message carries.
 
-#: What the request said of a process. A launch plan has command and arguments twice, so that those of one
+#: The facts about a process at its start. A launch plan has command and arguments twice, so that those of one
 #: that fits into a message are half of it.
-META_BYTES = 112 * 1024
+FACTS_BYTES = 112 * 1024
 #: What is found out about a process later: 64 ports of some 420 bytes each are 27 KiB.
-FACTS_BYTES = 40 * 1024
+FOUND_BYTES = 40 * 1024
 #: The rest of a record and of the message around it: numbers, names of signals, a sentence of evidence.
-FRAME_BYTES = MESSAGE_BYTES - META_BYTES - FACTS_BYTES
+FRAME_BYTES = MESSAGE_BYTES - FACTS_BYTES - FOUND_BYTES
 #: What an event has beside the record.
 ENVELOPE_BYTES = 1024
 #: What a server has the next one know of the token: a digest and some numbers.
 TOKEN_BYTES = 1000
-#: How deep a record may be nested; the server's own is 4 levels deep.
-META_DEPTH = 16
+#: How deep facts may be nested; the server's own are 4 levels deep.
+FACTS_DEPTH = 16
 #: Of a record as a file, where each character may be escaped (6 bytes for one).
 RECORD_FILE_BYTES = 6 * MESSAGE_BYTES
 

@@ -6,8 +6,9 @@ Plain data that travels as JSON between server and supervisor. Knows no policy, 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 STDOUT = 0
 STDERR = 1
@@ -188,8 +189,8 @@ class LaunchPlan:
     (resource number, soft, hard), and confine, what the child is kept from, follow from it, see
     `sandbox.Allowed`. handed: how many descriptors come with the plan and stay open in the program, numbered
     from FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every
-    server gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the
-    next server unread.
+    server gets. facts: the server's own facts about the process, which the supervisor stores and hands to
+    the next server unread.
     """
 
     argv: tuple[str, ...]
@@ -205,7 +206,7 @@ class LaunchPlan:
     choice: Choice = Choice()
     handed: int = 0
     control: bool = False
-    meta: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def after_start(self) -> LaunchPlan:
         """What is still needed once its child has it: the rest would be most of what a process costs."""
@@ -237,6 +238,44 @@ class LaunchPlan:
                 "choice": Choice.from_dict(data["choice"]),
             }
         )
+
+
+class StartDescriptors(NamedTuple):
+    """What comes with a plan: the working directory, and what the program is handed. folder: -1 where it did
+    not come."""
+
+    folder: int
+    handed: tuple[int, ...] = ()
+
+    def sent(self) -> list[int]:
+        """In the order in which they travel."""
+        return [self.folder, *self.handed]
+
+    @classmethod
+    def received(cls, descriptors: Sequence[int]) -> StartDescriptors:
+        """What `sent` sent; some may be missing."""
+        return cls(descriptors[0], tuple(descriptors[1:])) if descriptors else cls(-1)
+
+
+class ProcessDescriptors(NamedTuple):
+    """What a server gets of a process; -1 for what there is not. input: open for writing, of a terminal also
+    for its size. control: what the program tells of itself."""
+
+    log: int
+    input: int = -1
+    control: int = -1
+
+    def sent(self) -> list[int]:
+        """In the order in which they travel."""
+        return [fd for fd in self if fd >= 0]
+
+    @classmethod
+    def received(cls, descriptors: Sequence[int], control: bool) -> ProcessDescriptors:
+        """What `sent` sent. control: as the record says; the input may have been closed since then."""
+        came = list(descriptors)
+        control_fd = came.pop() if control and came else -1
+        log, input_, *_ = [*came, -1, -1]
+        return cls(log, input_, control_fd)
 
 
 #: Why a process ended, as an exit record has it.
@@ -274,15 +313,15 @@ class ExitRecord:
 class ProcessRecord:
     """One process as the supervisor knows it; what a new server starts from.
 
-    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. meta is the server's, see
-    LaunchPlan. stdin_open, control: which descriptors come with it, behind the log's.
+    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. facts are the server's, see
+    LaunchPlan. stdin_open, control: which of ProcessDescriptors come with it, beside the log's.
     """
 
     pid: int
     os_pid: int
     start_time_ms: int
     pty: tuple[int, int] | None
-    meta: dict[str, Any]
+    facts: dict[str, Any]
     stdin_open: bool = True
     exit: ExitRecord | None = None
     control: bool = False

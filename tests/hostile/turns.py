@@ -13,12 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from mhnos_runtime import config
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
+from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
 from mhnos_runtime.server import requests
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.runtime import Runtime
@@ -142,9 +145,9 @@ class Scene:
             for number in range(RUNNING + ENDED):
                 ended = ExitRecord(0, None, "exit", "test", 1, 1, 1, 1, 1) if number >= RUNNING else None
                 record = ProcessRecord(
-                    FIRST_PID + number, os.getpid(), 1, None, _meta(), stdin_open=False, exit=ended
+                    FIRST_PID + number, os.getpid(), 1, None, _facts(), stdin_open=False, exit=ended
                 )
-                self.runtime.on_process(record, [os.dup(writer.fd)], new=True)
+                self.runtime.on_process(record, ProcessDescriptors(os.dup(writer.fd)), new=True)
         finally:
             writer.close()
 
@@ -213,10 +216,9 @@ def _lay_out(workspace: Path) -> None:
     (workspace / "l0.js").symlink_to("l0")
 
 
-def _meta() -> dict[str, Any]:
+def _facts() -> dict[str, Any]:
     """What a spawn with 160 KiB of control characters, each six bytes in JSON, leaves."""
-    isolation: dict[str, Any] = {"level": "none", "network": "host", "uid": 0, "namespaces": []}
-    isolation |= {"landlock": 0, "seccomp": False, "limits": {}}
-    texts = {"kind": "shell", "command": "\x01" * 40_000, "args": ["\x01" * 100] * 1200, "name": "n" * 1000}
-    rest = {"cwd": "/", "linger_ms": None, "sandbox": "none", "isolation": isolation, "key": None}
-    return {**texts, **rest, "request": None, "single": False, "early_exit": "", "secrets": {}}
+    texts: Any = {"command": "\x01" * 40_000, "args": ("\x01" * 100,) * 1200, "name": "n" * 1000}
+    isolation = Isolation("none", "host", 0, (), 0, False, {}, True)
+    facts: ProcessFacts = msgspec.structs.replace(UNKNOWN, kind="shell", isolation=isolation, **texts)
+    return facts.to_plain()

@@ -99,7 +99,7 @@ def test_a_notice_comes_before_the_shell(command: str) -> None:
 def test_the_plan_carries_policy_and_request() -> None:
     made = plan("python", request("a.py", timeout_ms=77, pty=(100, 30)))
     assert (made.retention_bytes, made.stall_ms, made.timeout_ms) == (1 << 20, 10_000, 77)
-    assert (made.pty, made.meta) == ((100, 30), {"name": "x"})
+    assert (made.pty, made.facts) == ((100, 30), {"name": "x"})
     assert LaunchPlan.from_dict(made.to_dict()) == made
 
 

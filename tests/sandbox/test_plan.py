@@ -83,9 +83,9 @@ def test_every_combination(policy: Policy, facts: Facts) -> None:
     if relaxed:
         check_ruleset(confinement, policy, facts)
     given = describe(facts, policy)
-    assert (given["level"], given["network"]) == (policy.level, policy.network)
-    assert given["uid"] == (policy.user[0] if policy.user else os.getuid())
-    assert ("net" in given["namespaces"]) is (strict and policy.network != "host")
+    assert (given.level, given.network) == (policy.level, policy.network)
+    assert given.uid == (policy.user[0] if policy.user else os.getuid())
+    assert ("net" in given.namespaces) is (strict and policy.network != "host")
 
 
 def check_holder(confinement: Confinement, policy: Policy) -> None:
@@ -249,7 +249,7 @@ def test_a_limit_is_said_to_be_enforced_only_by_what_can(
 ) -> None:
     facts = replace(FACTS, cgroups=groups)
     policy = Policy("none", "host", 1 << 30, 64, cpu_percent=50)
-    assert describe(facts, policy)["limits"] == {"memory": memory, "tasks": memory, "cpu": cpu}
+    assert describe(facts, policy).limits == {"memory": memory, "tasks": memory, "cpu": cpu}
     only_cpu = Policy("none", "host", 0, 0, cpu_percent=50)
     confinement, _ = confine(Sandbox(only_cpu, facts, "/srv/ws"), only_cpu, "/")
     assert bool(confinement.limits.cgroups) is (cpu != "none")

@@ -12,10 +12,12 @@ import pytest_asyncio
 
 from mhnos_runtime.channel import Channel, Message
 from mhnos_runtime.errors import LimitReached, Unavailable
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.turns import Turns
 
+#: What a start sends that is refused before anybody looks at it.
+NO_FOLDER = StartDescriptors(0)
 ENDED = ExitRecord(0, None, "exit", "", 1, 1, 1, 1, 1)
 
 
@@ -26,13 +28,13 @@ class Listener:
         self.error: Exception | None = None
         self.taken: list[int] = []
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
         del new
         if self.error is not None:
             raise self.error
         self.taken.append(record.pid)
-        while descriptors:
-            os.close(descriptors.pop())
+        for fd in descriptors.sent():
+            os.close(fd)
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
     def on_ready(self) -> None: ...
@@ -91,7 +93,7 @@ def is_open(fd: int) -> bool:
 async def test_a_start_that_cannot_be_taken_is_ended_and_refused(
     scene: Scene, whole: bool, error: Exception | None
 ) -> None:
-    asked = asyncio.ensure_future(scene.link.spawn(LaunchPlan(("/bin/true",), {}), []))
+    asked = asyncio.ensure_future(scene.link.spawn(LaunchPlan(("/bin/true",), {}), NO_FOLDER))
     request = (await scene.said())["request"]
     scene.listener.error = error
     pipe = scene.tell(whole, "spawned", 1000, request=request)

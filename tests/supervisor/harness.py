@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, Overrun
 from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
 
@@ -44,9 +44,8 @@ class Seen:
         self.pid = record.pid
         self.os_pid = record.os_pid
         self.record = record
-        self.log = LogReader(descriptors[0])
-        self.control_fd = descriptors.pop() if record.control else -1
-        self.input_fd = descriptors[1] if len(descriptors) > 1 else -1
+        log_fd, self.input_fd, self.control_fd = ProcessDescriptors.received(descriptors, record.control)
+        self.log = LogReader(log_fd)
         self.exit: ExitRecord | None = record.exit
         self.notices = 0
 

@@ -39,7 +39,7 @@ def killed(server: Server, process: Seen) -> None:
 
 
 def noted(server: Server, process: Seen) -> None:
-    server.ask("note", process, facts={"a": 1})
+    server.ask("note", process, found={"a": 1})
 
 
 def gone(_server: Server, process: Seen) -> None:

@@ -134,21 +134,21 @@ def test_every_server_gets_the_control_socket(supervisor: Supervised, server: Se
 
 
 def test_what_is_noted_is_kept(supervisor: Supervised, server: Server) -> None:
-    process = server.sh("read x", meta={"own": 1, "ready": None})
-    facts = {"ready": {"state": "ready"}, "ports": [1, "ü"]}
-    server.ask("note", process, facts=facts)
+    process = server.sh("read x", facts={"own": 1, "ready": None})
+    found = {"ready": {"state": "ready"}, "ports": [1, "ü"]}
+    server.ask("note", process, found=found)
     path = supervisor.state_dir / "processes" / f"{process.pid}.json"
-    eventually(lambda: path.exists() and "ports" in json.loads(path.read_text())["meta"], "a record")
+    eventually(lambda: path.exists() and "ports" in json.loads(path.read_text())["facts"], "a record")
     os.kill(server.os_pid, signal.SIGKILL)
     second = supervisor.serve()
-    assert second.processes[process.pid].record.meta == {"own": 1, **facts}
+    assert second.processes[process.pid].record.facts == {"own": 1, **found}
     second.processes[process.pid].write(b"\n")
     second.ended(second.processes[process.pid])
     # Also of one that has ended, and of one that is not there.
-    second.ask("note", second.processes[process.pid], facts={"later": True})
-    second.channel.send({"do": "note", "pid": 4711, "facts": {}})
+    second.ask("note", second.processes[process.pid], found={"later": True})
+    second.channel.send({"do": "note", "pid": 4711, "found": {}})
     second.ended(second.sh("true"))
-    assert json.loads(path.read_text())["meta"]["later"] is True
+    assert json.loads(path.read_text())["facts"]["later"] is True
 
 
 def test_a_child_that_did_not_get_everything_executes_nothing(tmp_path: Path) -> None:

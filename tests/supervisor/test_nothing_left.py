@@ -10,14 +10,15 @@ import resource
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from mhnos_runtime.bounds import MAX_PID, MESSAGE_BYTES
 from mhnos_runtime.channel import OUTPUT, RETRY_SECONDS, Channel, Disconnected
 from mhnos_runtime.errors import LimitReached
-from mhnos_runtime.launch import LaunchPlan, Limits, ProcessRecord
+from mhnos_runtime.launch import LaunchPlan, Limits, ProcessRecord, StartDescriptors
 from mhnos_runtime.supervisor import handover
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.supervisor.config import Config
@@ -253,10 +254,10 @@ def test_a_start_whose_descriptors_cannot_be_sent_now_is_refused_and_the_next_on
         with monkeypatch.context() as patched:
             patched.setattr(socket, "send_fds", refuse)
             with pytest.raises(LimitReached) as refused:
-                launcher.start(plan, [folder], around)
+                launcher.start(plan, StartDescriptors(folder), around)
         assert refused.value.code == "start-failed"
         assert launcher.os_pid == os_pid
-        child = launcher.start(plan, [folder], around)
+        child = launcher.start(plan, StartDescriptors(folder), around)
         assert os.waitpid(child.os_pid, 0)[0] == os_pid
         for fd in {*child.sources, child.input_fd, child.verdict_fd}:
             os.close(fd)
@@ -273,8 +274,9 @@ def test_a_reload_that_fails_leaves_no_descriptor_to_those_to_come(monkeypatch: 
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     monkeypatch.setattr(os, "execv", fail)
+    state = SimpleNamespace(encode=dict, descriptors={reader, writer})
     with pytest.raises(FileNotFoundError):
-        handover.replace({}, iter([reader, writer]))
+        handover.replace(cast(handover.HandOver, state))
     assert not os.get_inheritable(reader)
     assert not os.get_inheritable(writer)
     os.close(reader)

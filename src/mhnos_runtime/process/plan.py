@@ -7,13 +7,14 @@ import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mhnos_runtime.bounds import MAX_MS
 from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
 from mhnos_runtime.process import template
-from mhnos_runtime.process.kinds import Kind
+from mhnos_runtime.process.kind import Kind
 
 TERM = "xterm-256color"
 #: Taken over from the server's own environment (protocol 1.0); nothing else is.
@@ -77,7 +78,7 @@ def plan(
     request: Request,
     policy: Policy,
     host: Host,
-    meta: dict[str, object],
+    facts: dict[str, Any],
     choice: Choice = NOTHING_CHOSEN,
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
@@ -94,7 +95,7 @@ def plan(
         choice=choice,
         handed=request.handed,
         control=kind.events,
-        meta=meta,
+        facts=facts,
     )
     _check(result)
     return result

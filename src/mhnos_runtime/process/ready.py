@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from mhnos_runtime import bounds
 
@@ -53,9 +53,6 @@ class Watch:
     events: bool = False
     outside: bool = True
     timeout_ms: int = 60_000
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def port(name: str, number: int, address: str = LOOPBACK) -> Port:
@@ -122,7 +119,7 @@ def _listening(line: bytes) -> Port | None:
 
 
 def _is_name(name: object) -> bool:
-    """Printable, since it is shown, and short, since it is kept: see bounds.FACTS_BYTES."""
+    """Printable, since it is shown, and short, since it is kept: see bounds.FOUND_BYTES."""
     return isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= bounds.TOLD_NAME_BYTES
 
 
@@ -137,11 +134,6 @@ def merged(known: tuple[Port, ...], told: list[Port]) -> tuple[Port, ...]:
         if each.name not in ports or ports[each.name].port != each.port:
             ports[each.name] = each
     return tuple(ports.values())[:MAX_PORTS]
-
-
-def to_plain(port: Port) -> dict[str, Any]:
-    """As it stands in a record."""
-    return asdict(port)
 
 
 def reachable(address: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import Holds, LogReader
+from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
@@ -19,23 +19,22 @@ from mhnos_runtime.process.state import Event, State, after
 class Process:
     """One process.
 
-    meta: what the request said (kind, command, args, name, cwd, linger_ms, sandbox), and what was found out
-    since: ready ({state, reason} or None) and ports (as process.ready.Port). holds: backpressure, for whom
-    it waits. viewers: who watches it, with what to call when there is something to read. typed_at: when the
-    supervisor was last told that somebody types (event loop's clock).
+    holds: backpressure, for whom it waits. facts: those of the record, decoded. viewers: who watches it, with
+    what to call when there is something to read. typed_at: when the supervisor was last told that somebody
+    types (event loop's clock).
     """
 
     record: ProcessRecord
     log: LogReader
     input: InputQueue | None
     holds: Holds
+    facts: ProcessFacts = UNKNOWN
     state: State = State.RUNNING
     viewers: dict[object, Callable[[], None]] = field(default_factory=dict)
     typed_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.pid = self.record.pid
-        self.meta: dict[str, Any] = self.record.meta
         self.size = self.record.pty
         self.exit: ExitRecord | None = self.record.exit
         self._inputs: NumberedInputs | None = None
@@ -62,9 +61,8 @@ class Process:
     def failure(self) -> str:
         """What an end with an error before it served means for its kind, else ""."""
         early = self.exit is not None and self.exit.code and self.exit.reason == "exit"
-        ready = self.meta.get("ready")
-        served = ready is None or ready["state"] == "ready"
-        return self.meta.get("early_exit", "") if early and not served else ""
+        served = self.facts.ready is None or self.facts.ready.state == "ready"
+        return self.facts.early_exit if early and not served else ""
 
     def wake(self) -> None:
         """Tell everyone who reads the log that there is something new: output, or the end."""

@@ -3,7 +3,15 @@
 from mhnos_runtime.launch import Wish
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.sandbox.facts import Fact, Facts
-from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, reaches_abstract_sockets, view
+from mhnos_runtime.sandbox.plan import (
+    Isolation,
+    Sandbox,
+    View,
+    confine,
+    describe,
+    reaches_abstract_sockets,
+    view,
+)
 from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, narrow
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "Allowed",
     "Fact",
     "Facts",
+    "Isolation",
     "Policy",
     "Sandbox",
     "View",

@@ -220,7 +220,23 @@ def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:
     return not own_network and not landlock.scopes(facts.landlock)
 
 
-def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What a process really got. uid: on the host. landlock: its ABI, 0 for none. limits: for memory, tasks
+    and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
+    host_abstract_sockets: whether it reaches the machine's abstract Unix sockets."""
+
+    level: str
+    network: str
+    uid: int
+    namespaces: tuple[str, ...]
+    landlock: int
+    seccomp: bool
+    limits: Mapping[str, str]
+    host_abstract_sockets: bool
+
+
+def describe(facts: Facts, policy: Policy) -> Isolation:
     """What a process with this policy really gets, for its record."""
 
     def by(controller: str, otherwise: str) -> str:
@@ -234,14 +250,14 @@ def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
         "tasks": by("pids", "rlimit" if policy.level == "strict" else "watchdog") if policy.tasks else "none",
         "cpu": by("cpu", "none") if policy.cpu_percent else "none",
     }
-    namespaces = ["user", "mount", "pid", "ipc", "uts", "cgroup"] if policy.level == "strict" else []
-    return {
-        "level": policy.level,
-        "network": policy.network,
-        "uid": policy.user[0] if policy.user else os.getuid(),
-        "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
-        "landlock": facts.landlock if policy.level != "none" else 0,
-        "seccomp": policy.level != "none",
-        "host_abstract_sockets": reaches_abstract_sockets(facts, policy),
-        "limits": limits,
-    }
+    namespaces = ("user", "mount", "pid", "ipc", "uts", "cgroup") if policy.level == "strict" else ()
+    return Isolation(
+        level=policy.level,
+        network=policy.network,
+        uid=policy.user[0] if policy.user else os.getuid(),
+        namespaces=namespaces + (("net",) if namespaces and policy.network != "host" else ()),
+        landlock=facts.landlock if policy.level != "none" else 0,
+        seccomp=policy.level != "none",
+        limits=limits,
+        host_abstract_sockets=reaches_abstract_sockets(facts, policy),
+    )

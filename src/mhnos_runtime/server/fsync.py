@@ -15,7 +15,7 @@ import msgspec
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.process.kinds import OPENCLAW_CACHE
+from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.server.filework import Job
 from mhnos_runtime.server.replies import Reply
 from mhnos_runtime.wire import content, encode
@@ -36,8 +36,6 @@ PULL_CHUNK_BYTES = 1 << 16
 #: Of a push on its way: so much is worth a turn, and above so much no more is read from the network.
 PIECE_BYTES = 1 << 18
 MAX_WAITING_BYTES = 1 << 19
-#: Larger than a pull may be, and of no use anywhere else.
-_NOT_PULLED = frozenset(("/" + OPENCLAW_CACHE,))
 
 
 class Upload:
@@ -219,7 +217,7 @@ class _Pull:
         """JSON of the files and directories with commas between them, in pieces. Blocks."""
         between = b""
         items = transfer.pull(
-            self._workspace, max_bytes=MAX_PULL_BYTES, on_skip=self._leave_out, leave_out=_NOT_PULLED
+            self._workspace, max_bytes=MAX_PULL_BYTES, on_skip=self._leave_out, leave_out=CACHES
         )
         try:
             for item in items:

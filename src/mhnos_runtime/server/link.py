@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
+from mhnos_runtime.process.facts import Found
 from mhnos_runtime.server.room import none_left
 from mhnos_runtime.server.turns import Turns
 
 
 class Listener(Protocol):
-    """Who is told what the supervisor says. Who takes descriptors over takes them out of the list: the log's,
-    then the input's and the control socket's if there are any."""
+    """Who is told what the supervisor says. on_process takes the descriptors over, unless it raises."""
 
     def on_hello(self, hello: dict[str, Any]) -> None: ...
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> object: ...
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> object: ...
 
     def on_ready(self) -> None: ...
 
@@ -47,15 +47,15 @@ class SupervisorLink:
         self._writing = self._retry_due = False
         loop.add_reader(channel.fileno(), self._readable)
 
-    async def spawn(self, plan: LaunchPlan, descriptors: Sequence[int]) -> int:
-        """Start a program; return its pid, of which the listener has been told. descriptors: the folder, and
-        what the program is handed; they stay the caller's. Raises what the supervisor says."""
+    async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
+        """Start a program; return its pid, of which the listener has been told. The descriptors
+        stay the caller's. Raises what the supervisor says."""
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[int] = self._loop.create_future()
         self._spawning[number] = answer
         try:
-            self._send({"do": "spawn", "request": number, "plan": plan.to_request()}, descriptors)
+            self._send({"do": "spawn", "request": number, "plan": plan.to_request()}, descriptors.sent())
             return await answer
         except ValueError as error:
             raise InvalidRequest(
@@ -75,9 +75,9 @@ class SupervisorLink:
     def size(self, pid: int, columns: int, rows: int) -> None:
         self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
 
-    def note(self, pid: int, facts: dict[str, Any]) -> None:
-        """Have the process's meta keep these facts, over restarts of the server."""
-        self._send({"do": "note", "pid": pid, "facts": facts})
+    def note(self, pid: int, found: Found) -> None:
+        """Have the process's facts changed so, over restarts of the server."""
+        self._send({"do": "note", "pid": pid, "found": found.to_plain()})
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
@@ -169,7 +169,9 @@ class SupervisorLink:
             # None at all go with a process that was forgotten before the message was sent.
             if not message.whole or not message.descriptors:
                 raise none_left()
-            self._listener.on_process(record, message.descriptors, new)
+            received = ProcessDescriptors.received(message.descriptors, record.control)
+            self._listener.on_process(record, received, new)
+            message.descriptors.clear()
         except (OSError, MhnosError):
             if new or record.exit is None:
                 self.discard(record.pid)

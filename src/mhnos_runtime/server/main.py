@@ -16,7 +16,7 @@ from aiohttp import web
 
 from mhnos_runtime.channel import Channel
 from mhnos_runtime.config import Settings
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.server.app import App, BadRequests
@@ -70,7 +70,7 @@ class Server:
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
         self._runtime.on_process(record, descriptors, new)
 
     def on_ready(self) -> None:

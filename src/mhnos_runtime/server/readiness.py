@@ -1,6 +1,6 @@
 """Finds out when processes are ready and where they listen, and keeps it on their records. Knows no client.
 
-What is known already, and what to look for, stands in a process's meta: the next server goes on from there.
+What is known already, and what to look for, stands in a process's facts: the next server goes on from there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 
@@ -18,6 +17,7 @@ from mhnos_runtime import proc
 from mhnos_runtime.bounds import TOLD_BYTES
 from mhnos_runtime.output import Cursor, Overrun
 from mhnos_runtime.process import ready
+from mhnos_runtime.process.facts import Found
 from mhnos_runtime.process.table import Process
 
 #: Between two looks at a port: quick at first, for programs that start quickly.
@@ -29,13 +29,13 @@ _CONTROL_BYTES = 64 * 1024
 #: Bytes of output that are searched before others get their turn.
 _TURN_BYTES = 256 * 1024
 
-Note = Callable[[Process, dict[str, Any]], None]
+Note = Callable[[Process, Found], None]
 
 
 class Watchers:
     """One for each process that is not ready yet, or that goes on telling where it listens.
 
-    note: keeps facts on a process's record and has its viewers told.
+    note: keeps what was found on a process's record and has its viewers told.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, note: Note) -> None:
@@ -43,15 +43,15 @@ class Watchers:
         self._note = note
         self._watchers: dict[int, Watcher] = {}
 
-    def begin(self, process: Process, control_fd: int | None) -> None:
-        """Watch a process, if there is something to watch. Takes over the descriptor."""
-        control = None if control_fd is None else socket.socket(fileno=control_fd)
-        watch = process.meta.get("watch")
+    def begin(self, process: Process, control_fd: int) -> None:
+        """Watch a process, if there is something to watch. Takes over the descriptor, -1 for none."""
+        control = None if control_fd < 0 else socket.socket(fileno=control_fd)
+        watch = process.facts.watch
         if watch is None:
             if control is not None:
                 control.close()
             return
-        watcher = Watcher(self._loop, process, ready.Watch(**watch), control, self._note)
+        watcher = Watcher(self._loop, process, watch, control, self._note)
         self._watchers[process.pid] = watcher
         watcher.begin()
 
@@ -98,7 +98,8 @@ class Watcher:
 
     @property
     def _starting(self) -> bool:
-        return bool(self._process.meta["ready"]["state"] == "starting")
+        known = self._process.facts.ready
+        return known is not None and known.state == "starting"
 
     def begin(self) -> None:
         if self._control is not None:
@@ -140,7 +141,7 @@ class Watcher:
     def _settle(self, state: ready.State, reason: str = "") -> None:
         if self._starting:
             self._stop_looking()
-            self._note(self._process, {"ready": {"state": state, "reason": reason}})
+            self._note(self._process, Found(ready=ready.Readiness(state, reason)))
 
     def _stop_looking(self) -> None:
         self._search = None
@@ -219,10 +220,10 @@ class Watcher:
     def _listening(self, told: list[ready.Port]) -> None:
         if not told:
             return
-        known = tuple(ready.Port(**port) for port in self._process.meta["ports"])
+        known = self._process.facts.ports
         ports = ready.merged(known, [self._placed(port) for port in told])
         if ports != known:
-            self._note(self._process, {"ports": [ready.to_plain(port) for port in ports]})
+            self._note(self._process, Found(ports=ports))
         self._settle("ready")
 
     def _placed(self, port: ready.Port) -> ready.Port:

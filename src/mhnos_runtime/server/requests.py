@@ -11,7 +11,9 @@ import msgspec
 
 from mhnos_runtime import proc
 from mhnos_runtime.errors import InvalidRequest, MhnosError
+from mhnos_runtime.process.facts import ProcessFacts
 from mhnos_runtime.process.table import Process
+from mhnos_runtime.sandbox import Isolation
 from mhnos_runtime.server import fsync as files
 from mhnos_runtime.server.connection import Connection, Typing
 from mhnos_runtime.server.runtime import Runtime, signal_number
@@ -63,8 +65,23 @@ async def spawn(connection: Connection, request: m.Spawn) -> None:
 def plan(connection: Connection, request: m.Plan) -> m.Planned:
     launch = connection.runtime.plan(request)
     told = launch.to_dict()
-    meta = told.pop("meta")
-    return m.Planned(told, meta["cwd"], m.Isolation(**meta["isolation"]), id=request.id)
+    facts = ProcessFacts.decode(told.pop("facts"))
+    if facts.isolation is None:
+        raise RuntimeError("a plan without its isolation")
+    return m.Planned(told, facts.cwd, _isolation(facts.isolation), id=request.id)
+
+
+def _isolation(given: Isolation) -> m.Isolation:
+    return m.Isolation(
+        level=given.level,
+        network=given.network,
+        uid=given.uid,
+        namespaces=list(given.namespaces),
+        landlock=given.landlock,
+        seccomp=given.seccomp,
+        limits=dict(given.limits),
+        host_abstract_sockets=given.host_abstract_sockets,
+    )
 
 
 async def _started(runtime: Runtime, request: m.Spawn) -> Process:
@@ -90,7 +107,7 @@ def worker_config(connection: Connection, request: m.WorkerConfig) -> m.WorkerCo
 
 def credentials(connection: Connection, request: m.Credentials) -> m.CredentialsAnswer:
     process = connection.runtime.table.find(request.pid)
-    return m.CredentialsAnswer(process.pid, process.meta.get("secrets", {}).get("token"), id=request.id)
+    return m.CredentialsAnswer(process.pid, process.facts.secrets.token, id=request.id)
 
 
 def attach(connection: Connection, request: m.Attach) -> None:
@@ -218,23 +235,23 @@ def _listed(process: Process) -> m.ProcessInfo:
 
 def describe(process: Process) -> m.ProcessInfo:
     """A process as clients see it."""
-    meta, record = process.meta, process.exit
+    facts, record = process.facts, process.exit
     return m.ProcessInfo(
         pid=process.pid,
-        type=meta["kind"],
-        command=meta["command"],
-        args=meta["args"],
+        type=facts.kind,
+        command=facts.command,
+        args=list(facts.args),
         start_time=process.record.start_time_ms,
         status=process.state.value,
-        name=meta["name"],
-        cwd=meta["cwd"],
+        name=facts.name,
+        cwd=facts.cwd,
         pty=None if process.size is None else m.PtySize(*process.size),
         os_pid=process.record.os_pid if record is None else None,
         first_offset=process.log.oldest,
         next_offset=process.log.head,
         viewers=len(process.viewers),
-        sandbox=meta["sandbox"],
-        isolation=m.Isolation(**meta["isolation"]) if meta["isolation"] else msgspec.UNSET,
+        sandbox=facts.sandbox,
+        isolation=_isolation(facts.isolation) if facts.isolation is not None else msgspec.UNSET,
         ready=ready(process),
         ports=ports(process) or msgspec.UNSET,
         exit=None

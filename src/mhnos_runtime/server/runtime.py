@@ -13,21 +13,21 @@ import signal
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import Holds, LogReader
-from mhnos_runtime.process import kinds, openclaw
+from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.kind import Kind
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
-from mhnos_runtime.server import kept, room
+from mhnos_runtime.server import room
 from mhnos_runtime.server.filework import FileWork
 from mhnos_runtime.server.link import SupervisorLink
 from mhnos_runtime.server.readiness import Watchers
@@ -80,33 +80,25 @@ class Runtime:
 
     # What the supervisor says
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
         """A process is there: one that another server left, or a new one, which may be that one's too."""
         # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
         try:
-            log = LogReader(os.dup(descriptors[0]))
+            log = LogReader(os.dup(descriptors.log))
         except MhnosError as error:
             _log.error("the output of a process cannot be read", pid=record.pid, reason=str(error))
             raise
-        own = descriptors.copy()
-        descriptors.clear()
-        os.close(own[0])
+        os.close(descriptors.log)
         self.table.total_spawned += new
-        if not new:
-            meta, why = kept.usable(record.meta)
-            record = replace(record, meta=meta)
-            if why:
-                _log.error("what is known of a process cannot be read", pid=record.pid, reason=why)
-        control = own.pop() if record.control else None
-        queue = InputQueue(own[1], self._loop) if len(own) > 1 else None
+        queue = InputQueue(descriptors.input, self._loop) if descriptors.input >= 0 else None
         holds = Holds(
             log, self.settings.stall_seconds, self._loop.call_later, lambda: self.link.moved(record.pid)
         )
-        process = Process(record, log, queue, holds)
+        process = Process(record, log, queue, holds, _facts(record))
         self.table.add(process)
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
-        self._watchers.begin(process, control)
+        self._watchers.begin(process, descriptors.control)
 
     def on_restored(self) -> None:
         """The table is as the last server left it; clients will come back."""
@@ -153,8 +145,8 @@ class Runtime:
 
     def _started_with(self, key: str, request: m.Spawn) -> Process | None:
         for process in self.table:
-            if process.meta.get("key") == key:
-                if process.meta["request"] != digest(request):
+            if process.facts.key is not None and process.facts.key.name == key:
+                if process.facts.key.request != digest(request):
                     raise InvalidRequest(
                         "this key was used for another request",
                         code="key-conflict",
@@ -186,7 +178,7 @@ class Runtime:
             return start.plan
 
     @contextlib.contextmanager
-    def _alone(self, kind: kinds.Kind) -> Iterator[None]:
+    def _alone(self, kind: Kind) -> Iterator[None]:
         """For a kind of which there is one at a time. Raises Refused (already-running)."""
         if not kind.single:
             yield
@@ -206,21 +198,18 @@ class Runtime:
 
     def _running(self, kind: str) -> Process | None:
         """The one of a kind of which there is one at a time."""
-        alive = (each for each in self.table if each.exit is None and each.meta.get("single"))
-        return next((each for each in alive if each.meta["kind"] == kind), None)
+        alive = (each for each in self.table if each.exit is None and each.facts.single)
+        return next((each for each in alive if each.facts.kind == kind), None)
 
-    def _environment(self, kind: kinds.Kind) -> dict[str, str]:
-        """For a command that talks to a process that runs."""
-        running = self._running(kind.name) if kind is kinds.OPENCLAW_COMMAND else None
-        if running is None:
-            return {}
-        port = next(port["port"] for port in running.meta["ports"] if port["name"] == openclaw.PORT)
-        return openclaw.client_environment(port, running.meta["secrets"])
+    def _environment(self, kind: Kind) -> Mapping[str, str]:
+        """What it is told of the process of its kind that runs."""
+        running = self._running(kind.name)
+        return kind.hooks.environment(None if running is None else running.facts)
 
-    def _note(self, process: Process, facts: dict[str, Any]) -> None:
+    def _note(self, process: Process, found: Found) -> None:
         """Keep what was found out about a process, and have those told who watch it."""
-        process.meta.update(facts)
-        self.link.note(process.pid, facts)
+        process.facts = process.facts.with_found(found)
+        self.link.note(process.pid, found)
         process.wake()
 
     # Ending
@@ -239,7 +228,7 @@ class Runtime:
     def linger(self, process: Process) -> None:
         """Nobody may be watching any more: end the process if it was asked for, after the time it was
         given."""
-        linger_ms = process.meta["linger_ms"]
+        linger_ms = process.facts.linger_ms
         if linger_ms is None or process.viewers or process.exit is not None:
             return
         self._stop_lingering(process.pid)
@@ -357,6 +346,14 @@ class Runtime:
     def stats(self) -> m.ServerStats:
         active = self.table.active
         return m.ServerStats(self.table.total_spawned, self.table.total_spawned - active, active)
+
+
+def _facts(record: ProcessRecord) -> ProcessFacts:
+    try:
+        return ProcessFacts.decode(record.facts)
+    except Unreadable as error:
+        _log.error("the facts about a process cannot be read", pid=record.pid, reason=str(error))
+        return UNKNOWN
 
 
 def signal_number(name: str) -> int:

@@ -21,14 +21,16 @@ from mhnos_runtime import bounds
 from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
-from mhnos_runtime.errors import InvalidRequest, NotFound, Refused, StartFailed
+from mhnos_runtime.errors import InvalidRequest, NotFound, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Choice, LaunchPlan, Wish
-from mhnos_runtime.process import kinds, openclaw, plan, ready, template
+from mhnos_runtime.launch import Choice, LaunchPlan, StartDescriptors, Wish
+from mhnos_runtime.process import kinds, plan, ready, template, workerd
+from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
+from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.sandbox.probe import reachable
-from mhnos_runtime.server import workers
 from mhnos_runtime.server.ports import MOST, Handed, check_names, free, listen
+from mhnos_runtime.server.workplace import StartPlace
 from mhnos_runtime.wire import messages as m
 
 #: How long what is known of installed engines is good for processes that need none.
@@ -38,20 +40,30 @@ DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """descriptors: the folder, and what the program is handed; they end with `Starter.prepare`."""
+    """The descriptors end with `Starter.prepare`."""
 
     plan: LaunchPlan
-    descriptors: list[int]
+    descriptors: StartDescriptors
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request as its kind takes it. ports: numbers asked for by name."""
 
-    kind: kinds.Kind
+    kind: Kind
     request: m.Spawn
     args: tuple[str, ...]
     ports: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What is known at the start of where it will listen, and what is still to be found out. token: what it
+    asks of its callers, or ""."""
+
+    ports: tuple[ready.Port, ...]
+    watch: ready.Watch | None
+    token: str
 
 
 class Starter:
@@ -87,15 +99,6 @@ class Starter:
         _check_size(request)
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
-        if name == "openclaw":
-            if not self._settings.allow_openclaw:
-                raise Refused(
-                    "OpenClaw is not enabled in this runtime",
-                    code="kind-disabled",
-                    hint="the operator sets MHNOS_ALLOW_OPENCLAW=true",
-                )
-            kind, args, port = openclaw.meant(request.command, tuple(request.args))
-            return Asked(kind, request, args, {openclaw.PORT: port, **ports} if port else ports)
         found = self._kinds.get(name)
         if found is None:
             raise InvalidRequest(
@@ -103,7 +106,9 @@ class Starter:
                 code="unknown-kind",
                 hint=f"use one of {', '.join(self._kinds)}",
             )
-        return Asked(found, request, tuple(request.args), ports)
+        found.hooks.check_allowed(self._settings)
+        meant = found.hooks.meant(found, request.command, tuple(request.args))
+        return Asked(meant.kind, request, meant.args, {**meant.ports, **ports})
 
     @contextlib.contextmanager
     def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
@@ -113,21 +118,20 @@ class Starter:
         handed = Handed()
         try:
             launch = self._plan(asked, cwd, notice, handed, environment, dry)
-            yield Start(launch, [directory, *handed.descriptors])
+            yield Start(launch, StartDescriptors(directory, tuple(handed.descriptors)))
         finally:
             os.close(directory)
             handed.close()
 
     def worker_config(self, request: m.WorkerConfig) -> str:
         """The config that a spawn of the same script would run. Raises as `prepare`."""
+        if not workerd.is_script(request.command):
+            raise InvalidRequest(f"{request.command!r} is no worker script; expected a .js or .mjs file")
         cwd = self._workspace.normalise(request.options.cwd or "/")
         policy = narrow(self._sandbox.policy, Wish(network=request.network))
-        script = workers.Script(self._workspace, self._home, request.command, cwd, request.worker, policy)
-        return workers.generate(script)
-
-    @property
-    def _home(self) -> str:
-        return self._view.workspace
+        place = StartPlace(self._workspace, self._view.workspace, cwd, policy.network, Handed(), dry=True)
+        script = Script(request.command, place.real(request.command), request.worker)
+        return workerd.generate(script, place)
 
     def _plan(
         self,
@@ -147,10 +151,10 @@ class Starter:
             # One of them may have come this very moment.
             self._look_again_at = 0.0
         outside = policy.level == "none" or policy.network == "host"
-        command, named = self._command(asked, cwd, policy, handed, dry)
+        place = StartPlace(self._workspace, self._view.workspace, cwd, policy.network, handed, dry)
+        command, named = _command(asked, place)
         given = _given(asked, named, handed, engines, outside)
-        if kind is kinds.OPENCLAW and not dry:
-            workers.write_new(self._workspace, openclaw.CONFIG, openclaw.config(self._home))
+        kind.hooks.write_files(place)
         wanted = plan.Request(
             command=command,
             args=asked.args,
@@ -162,12 +166,12 @@ class Starter:
             handed=len(handed.descriptors),
             given=given,
         )
-        meta = {**self._meta(asked, cwd, policy), **_facts(kind, given, handed, outside)}
+        facts = self._facts(asked, cwd, policy, _reached(kind, given, handed, outside))
         choice = Choice(_narrowed(policy), cwd, self._installed())
-        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, meta, choice)
+        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, facts.to_plain(), choice)
         return self._allowed.confined(wanted_plan, handed_sockets=bool(handed.sockets))
 
-    def _find_engines(self, kind: kinds.Kind) -> dict[str, str]:
+    def _find_engines(self, kind: Kind) -> dict[str, str]:
         """Programs by engine's name. Raises StartFailed (engine-missing)."""
         found = {}
         for name in template.found((*kind.argv, *(text for _name, text in kind.env)), "engine"):
@@ -199,7 +203,7 @@ class Starter:
             self._look_again_at = now + _LOOK_SECONDS
         return self._folders
 
-    def _directory(self, kind: kinds.Kind, path: str) -> tuple[str, int, str]:
+    def _directory(self, kind: Kind, path: str) -> tuple[str, int, str]:
         """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
         cwd = self._workspace.normalise(path)
         try:
@@ -209,44 +213,36 @@ class Starter:
                 raise
         return "/", self._workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /"
 
-    def _command(
-        self, asked: Asked, cwd: str, policy: Policy, handed: Handed, dry: bool
-    ) -> tuple[str, tuple[str, ...]]:
-        """The command as the program takes it, and the sockets that it is to be handed by name."""
-        kind, command = asked.kind, asked.request.command
-        named = tuple(asked.ports) if kind.named_sockets else ()
-        if kind.command != "script" or not command or command.startswith("-"):
-            return command, named
-        real = self._workspace.real_path(command, cwd).removeprefix(os.path.realpath(self._workspace.root))
-        if kind is not kinds.WORKERD:
-            return (self._home + real if command.startswith("/") else command), named
-        if not workers.is_script(command):
-            if asked.request.worker is not None:
-                raise InvalidRequest(
-                    f"worker: {command} is a config; expected a .js or .mjs file",
-                    hint="put what it says into the config",
-                )
-            return workers.config_path(self._home, self._workspace.normalise(command, cwd), cwd), named
-        script = workers.Script(self._workspace, self._home, command, cwd, asked.request.worker, policy)
-        path = workers.place(script, handed, dry)
-        return path, tuple(dict.fromkeys((*named, workers.SOCKET)))
-
-    def _meta(self, asked: Asked, cwd: str, policy: Policy) -> dict[str, object]:
+    def _facts(self, asked: Asked, cwd: str, policy: Policy, reached: Reached) -> ProcessFacts:
         request = asked.request
-        return {
-            "kind": request.process_type,
-            "command": request.command,
-            "args": request.args,
-            "name": request.name,
-            "cwd": cwd,
-            "linger_ms": request.linger_ms,
-            "sandbox": policy.level,
-            "isolation": describe(self._sandbox.facts, policy),
-            "key": request.key,
-            "request": None if request.key is None else digest(request),
-            "single": asked.kind.single,
-            "early_exit": asked.kind.early_exit,
-        }
+        return ProcessFacts(
+            kind=request.process_type,
+            command=request.command,
+            args=tuple(request.args),
+            name=request.name,
+            cwd=cwd,
+            linger_ms=request.linger_ms,
+            sandbox=policy.level,
+            isolation=describe(self._sandbox.facts, policy),
+            key=None if request.key is None else Key(request.key, digest(request)),
+            single=asked.kind.single,
+            early_exit=asked.kind.early_exit,
+            ports=reached.ports,
+            watch=reached.watch,
+            ready=None if reached.watch is None else ready.Readiness("starting"),
+            secrets=Secrets(reached.token or None),
+        )
+
+
+def _command(asked: Asked, place: StartPlace) -> tuple[str, tuple[str, ...]]:
+    """The command as the program takes it, and the sockets that it is to be handed by name."""
+    kind, command = asked.kind, asked.request.command
+    named = tuple(asked.ports) if kind.named_sockets else ()
+    if kind.command != "script" or not command or command.startswith("-"):
+        return command, named
+    script = Script(command, place.real(command), asked.request.worker)
+    program, needed = kind.hooks.program(script, place)
+    return program, tuple(dict.fromkeys((*named, *needed)))
 
 
 def _check_size(request: m.Spawn) -> None:
@@ -300,21 +296,15 @@ def _given(
     )
 
 
-def _facts(kind: kinds.Kind, given: template.Values, handed: Handed, outside: bool) -> dict[str, object]:
-    """What is known of readiness and ports at the start, and what is still to be found out."""
+def _reached(kind: Kind, given: template.Values, handed: Handed, outside: bool) -> Reached:
     reachable = {name: outside or name in handed.sockets for name in handed.ports}
-    ports = [
+    ports = (
         ready.port(name, number, ready.LOOPBACK if reachable[name] else "")
         for name, number in handed.ports.items()
-    ]
+    )
     watch = _watch(kind, handed, reachable, outside)
     url = watch.url if watch is not None else ""
-    return {
-        "ports": [ready.to_plain(_with_url(port, url)) for port in ports],
-        "watch": None if watch is None else watch.to_dict(),
-        "ready": None if watch is None else {"state": "starting", "reason": ""},
-        "secrets": {"token": given.token} if given.token else {},
-    }
+    return Reached(tuple(_with_url(port, url) for port in ports), watch, given.token)
 
 
 def _with_url(port: ready.Port, url: str) -> ready.Port:
@@ -323,9 +313,7 @@ def _with_url(port: ready.Port, url: str) -> ready.Port:
     return replace(port, url=start) if port.address and url.startswith(f"{start}/") else port
 
 
-def _watch(
-    kind: kinds.Kind, handed: Handed, reachable: Mapping[str, bool], outside: bool
-) -> ready.Watch | None:
+def _watch(kind: Kind, handed: Handed, reachable: Mapping[str, bool], outside: bool) -> ready.Watch | None:
     """None where there is nothing to watch, or nothing that could be seen from here."""
     wanted = kind.ready
     if wanted is None:
@@ -342,7 +330,7 @@ def _watch(
     return ready.Watch(line, port, url, kind.events, outside, round(wanted.timeout_seconds * 1000))
 
 
-def _check_memory(kind: kinds.Kind, policy: Policy) -> None:
+def _check_memory(kind: Kind, policy: Policy) -> None:
     if 0 < policy.memory_bytes < kind.needed_memory_bytes:
         raise InvalidRequest(
             f"{kind.name} needs {_shown(kind.needed_memory_bytes)} of memory, and the limit is "
@@ -382,7 +370,7 @@ def _wish(request: m.Spawn) -> Wish:
     )
 
 
-def _terminal(kind: kinds.Kind, asked: m.PtySize | bool | None) -> tuple[int, int] | None:
+def _terminal(kind: Kind, asked: m.PtySize | bool | None) -> tuple[int, int] | None:
     if isinstance(asked, m.PtySize):
         return asked.cols, asked.rows
     return DEFAULT_SIZE if (kind.pty if asked is None else asked) else None

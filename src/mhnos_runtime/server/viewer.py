@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from mhnos_runtime.launch import STDERR, STDOUT
 from mhnos_runtime.output import Chunk, Cursor, Overrun
 from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
@@ -114,7 +115,7 @@ class Viewer:
         self._cursor = Cursor(process.log, start)
         self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
         self._wake = wake
-        self._told: tuple[Any, Any] = (None, None)
+        self._told = UNKNOWN
         self._tells = binary
         self._hold = process.holds.enter(start)
 
@@ -183,22 +184,21 @@ class Viewer:
 
     def _tell_facts(self) -> bool:
         """Whether there was news of the process's readiness or ports."""
-        meta = self.process.meta
-        facts = meta.get("ready"), meta.get("ports")
-        if facts[0] is self._told[0] and facts[1] is self._told[1]:
+        facts, before = self.process.facts, self._told
+        if facts is before:
             return False
-        before, self._told = self._told, facts
-        if (facts[1] or []) != (before[1] or []):
+        self._told = facts
+        if facts.ports != before.ports:
             self._pending.append(text_frame(encode.encode(m.Ports(self.process.pid, ports(self.process)))))
         readiness = ready(self.process)
-        if facts[0] != before[0] and readiness is not msgspec.UNSET:
+        if facts.ready != before.ready and readiness is not msgspec.UNSET:
             message = m.Ready(self.process.pid, readiness.state, readiness.reason)
             self._pending.append(text_frame(encode.encode(message)))
         return bool(self._pending)
 
     def know_facts(self) -> None:
         """They were told with the answer."""
-        self._told = self.process.meta.get("ready"), self.process.meta.get("ports")
+        self._told = self.process.facts
 
     def _replayed(self) -> None:
         done, self.on_replayed = self.on_replayed, None
@@ -235,14 +235,14 @@ def _exit(process: Process) -> m.Exit:
 
 def ready(process: Process) -> m.Readiness | msgspec.UnsetType:
     """Whether it serves, as clients see it."""
-    known = process.meta.get("ready")
+    known = process.facts.ready
     if known is None:
         return msgspec.UNSET
-    return m.Readiness(known["state"], known["reason"] or msgspec.UNSET)
+    return m.Readiness(known.state, known.reason or msgspec.UNSET)
 
 
 def ports(process: Process) -> list[m.Port]:
     return [
-        m.Port(port["name"], port["port"], port["address"] or None, port["url"] or msgspec.UNSET)
-        for port in process.meta.get("ports") or []
+        m.Port(port.name, port.port, port.address or None, port.url or msgspec.UNSET)
+        for port in process.facts.ports
     ]

@@ -19,11 +19,11 @@ from mhnos_runtime.supervisor.supervisor import Supervisor
 def main(arguments: list[str]) -> int:
     if arguments[0] == "--understands":
         return 1 if arguments[1] != str(handover.STATE_VERSION) else _exposed(arguments[2:])
-    state = handover.read(int(arguments[-1]))
-    resumes = arguments[0] == "--resume"
-    config = Config.from_dict(state["config"] if resumes else state)
+    data = handover.read(int(arguments[-1]))
+    state = handover.HandOver.decode(data) if arguments[0] == "--resume" else None
+    config = Config.from_dict(data) if state is None else state.config
     handover.keep_to_oneself([config.lock_fd, *config.listeners])
-    Supervisor(config).run(state if resumes else None)
+    Supervisor(config).run(state)
     return 0
 
 

@@ -21,13 +21,13 @@ from typing import Any
 from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.launch import REASONS, ExitRecord, ProcessRecord
+from mhnos_runtime.launch import REASONS, ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
 #: Of the records that this supervisor writes, and the only one that it reads.
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 #: Where what cannot be used is kept for the operator.
 SET_ASIDE = "set-aside"
 #: Negative exit codes are no exit codes; an address space has no more bytes than this.
@@ -58,8 +58,8 @@ class Ended:
         self._archive = archive
 
     @property
-    def descriptors(self) -> list[int]:
-        return [self.log.fd] if self.log.fd >= 0 else []
+    def descriptors(self) -> ProcessDescriptors:
+        return ProcessDescriptors(self.log.fd)
 
     def record(self) -> ProcessRecord:
         return self._record
@@ -213,7 +213,7 @@ def _parsed(data: bytes) -> ProcessRecord:
     if not isinstance(values, dict):
         raise BadShape("the record is no object")
     # Those that were written before there was a version are of the first one.
-    version = values.pop("version", RECORD_VERSION)
+    version = values.pop("version", 1)
     if version != RECORD_VERSION:
         raise BadShape(f"the record is of version {str(version)[:20]!r}, this is {RECORD_VERSION}")
     _check_record(values, "record")

@@ -111,10 +111,10 @@ class Asked:
                 process.end(request.signal, request.reason, request.escalate)
             case requests.CloseStdin():
                 process.close_stdin()
-            case requests.Size() if process.size is not None:
-                process.size = (request.columns, request.rows)
+            case requests.Size():
+                process.resized(request.columns, request.rows)
             case requests.Note():
-                process.note(request.facts)
+                process.note(request.found)
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)

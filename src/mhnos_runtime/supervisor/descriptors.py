@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 
 from mhnos_runtime.channel import duplicates
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.supervisor.child import none_left
 
@@ -34,10 +34,10 @@ def check_room(plan: LaunchPlan, waiting: int) -> None:
         raise none_left("no descriptors are left for another process")
 
 
-def duplicated(descriptors: list[int]) -> list[int]:
+def duplicated(descriptors: StartDescriptors) -> StartDescriptors:
     """All of them, or none. Raises LimitReached."""
     try:
-        return duplicates(descriptors)
+        return StartDescriptors.received(duplicates(descriptors.sent()))
     except OSError as error:
         raise none_left(f"no descriptors for another process: {error.strerror}") from error
 

@@ -12,12 +12,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mhnos_runtime.supervisor import child
+from mhnos_runtime.supervisor import child, plain
+from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.holder import NetworkState
+from mhnos_runtime.supervisor.state import ProcessState
+from mhnos_runtime.supervisor.temporary import FoldersState
 
-#: Of the state that is handed over. A supervisor refuses any other one.
-STATE_VERSION = 5
+#: Of HandOver, and of all that it consists of. A supervisor refuses any other one.
+STATE_VERSION = 6
 _MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 #: They wait from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -33,10 +38,43 @@ def start_check(own: str) -> int:
     return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION), own])
 
 
-def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:
-    """Become the installed version, which reads `state` and has the descriptors. Raises OSError."""
-    fd = write({"version": STATE_VERSION, **state})
-    kept = list(descriptors)
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Everything that the next supervisor goes on with. spawned: how many processes there were in all. ended:
+    pids of those that the archive has."""
+
+    config: Config
+    next_pid: int
+    spawned: int
+    processes: list[ProcessState]
+    ended: list[int]
+    networks: list[NetworkState]
+    folders: FoldersState
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Those that must stay open."""
+        found = {self.config.lock_fd, *self.config.listeners, *self.folders.descriptors}
+        return found.union(
+            *(each.descriptors for each in self.processes),
+            *(each.namespaces.descriptors for each in self.networks),
+        )
+
+    def encode(self) -> dict[str, Any]:
+        return {"version": STATE_VERSION, "state": plain.encode(self)}
+
+    @classmethod
+    def decode(cls, data: dict[str, Any]) -> HandOver:
+        """Raises ValueError for another version, which `start_check` finds before the old supervisor goes."""
+        if data.get("version") != STATE_VERSION:
+            raise ValueError(f"a state of version {data.get('version')!r}; this one reads {STATE_VERSION}")
+        return plain.decode(cls, data["state"])
+
+
+def replace(state: HandOver) -> NoReturn:
+    """Become the installed version, which reads `state` and has its descriptors. Raises OSError."""
+    fd = write(state.encode())
+    kept = state.descriptors
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.set_wakeup_fd(-1)
     try:

@@ -11,8 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
@@ -41,10 +40,27 @@ class Key:
     spec: Holder
     user: tuple[int, int] | None
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Key:
-        user = data["user"]
-        return cls(Holder.from_dict(data["spec"]), None if user is None else (user[0], user[1]))
+
+@dataclass(frozen=True, slots=True)
+class NamespacesState:
+    """Of namespaces that are ready, for the next supervisor."""
+
+    os_pid: int
+    init: int
+    input_fd: int
+    init_fd: int
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        return self.input_fd, self.init_fd
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """Of a network that holders share."""
+
+    key: Key
+    namespaces: NamespacesState
 
 
 class Namespaces:
@@ -79,20 +95,15 @@ class Namespaces:
         return self
 
     @classmethod
-    def restore(cls, loop: Watching, state: dict[str, Any]) -> Namespaces:
+    def restore(cls, loop: Watching, state: NamespacesState) -> Namespaces:
         """Those that another supervisor, whose descriptors this one has, described by `state`."""
-        self = cls(loop, state["os_pid"])
-        self.init, self._input_fd, self._init_fd = state["init"], state["input_fd"], state["init_fd"]
+        self = cls(loop, state.os_pid)
+        self.init, self._input_fd, self._init_fd = state.init, state.input_fd, state.init_fd
         return self
 
-    def state(self) -> tuple[dict[str, Any], list[int]]:
-        """What `restore` needs once it is ready, and descriptors that must stay open until then."""
-        return {
-            "os_pid": self.os_pid,
-            "init": self.init,
-            "input_fd": self._input_fd,
-            "init_fd": self._init_fd,
-        }, [self._input_fd, self._init_fd]
+    def state(self) -> NamespacesState:
+        """What `restore` needs, once it is ready."""
+        return NamespacesState(self.os_pid, self.init, self._input_fd, self._init_fd)
 
     @property
     def ready(self) -> bool:
@@ -308,17 +319,15 @@ class Holders:
         """Take over what was restored."""
         self._all[namespaces.os_pid] = namespaces
 
-    def state(self) -> tuple[list[dict[str, Any]], list[int]]:
-        """The shared networks, for `restore`, and descriptors that must stay open. The spare ends."""
+    def state(self) -> list[NetworkState]:
+        """The shared networks, for `restore`. The spare ends."""
         if self._spare is not None:
             self._spare.kill()
-        ready = [(key, each.state()) for key, each in self._networks.items() if each.ready]
-        rows = [{"spec": asdict(key.spec), "user": key.user, **state} for key, (state, _) in ready]
-        return rows, [fd for _, (_, descriptors) in ready for fd in descriptors]
+        return [NetworkState(key, each.state()) for key, each in self._networks.items() if each.ready]
 
-    def restore(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            namespaces = self._networks[Key.from_dict(row)] = Namespaces.restore(self._loop, row)
+    def restore(self, networks: list[NetworkState]) -> None:
+        for each in networks:
+            namespaces = self._networks[each.key] = Namespaces.restore(self._loop, each.namespaces)
             self.adopt(namespaces)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of, encode
 from mhnos_runtime.errors import InvalidRequest, LimitReached
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.supervisor import child
 from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
 from mhnos_runtime.supervisor.loop import Loop
@@ -65,17 +65,17 @@ class Launcher:
         except OSError as error:
             raise no_limits(error) from error
 
-    def start(self, plan: LaunchPlan, descriptors: list[int], surroundings: Surroundings) -> child.Child:
-        """Have the waiting child execute the plan. descriptors: the folder, and what the plan hands to the
-        program; they stay the caller's.
+    def start(
+        self, plan: LaunchPlan, descriptors: StartDescriptors, surroundings: Surroundings
+    ) -> child.Child:
+        """Have the waiting child execute the plan. The descriptors stay the caller's.
 
         surroundings: with the namespaces of the plan's holder, which are ready.
 
         Raises LimitReached (code no-pty, start-failed) when the machine has nothing left for it.
         """
-        folder, *handed = descriptors
         with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
-            sent = [folder, *wiring.handed_over, *handed, *wiring.for_program]
+            sent = [descriptors.folder, *wiring.handed_over, *descriptors.handed, *wiring.for_program]
             told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
             told["temporary"] = surroundings.temporary
             os_pid = self._tell(_fitting(told), sent)
@@ -229,7 +229,7 @@ def _fitting(told: dict[str, Any]) -> bytes:
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:
     """The plan without what only its parent needs: half of it, which would be parsed while somebody waits."""
     told = plan.to_dict()
-    return {**told, "meta": {}, "confine": {**told["confine"], "holder": None}}
+    return {**told, "facts": {}, "confine": {**told["confine"], "holder": None}}
 
 
 def _own_memory_kib() -> int:

@@ -12,19 +12,21 @@ import socket
 import stat
 from collections.abc import Iterable
 
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed, forbidden
 from mhnos_runtime.supervisor.child import none_left
 
 
-def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners: list[int]) -> LaunchPlan:
-    """The plan as it is to be executed. descriptors: the folder, and what the program is to be handed.
-    listeners: the runtime's own. Raises LimitReached where some did not come, Refused (forbidden-plan)."""
+def permit(
+    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: list[int]
+) -> LaunchPlan:
+    """The plan as it is to be executed. listeners: the runtime's own. Raises LimitReached where some
+    descriptors did not come, Refused (forbidden-plan)."""
     allowed.check(plan)
-    if len(descriptors) != 1 + plan.handed:
+    folder, handed = descriptors
+    if folder < 0 or len(handed) != plan.handed:
         # Those for which there was no room did not come (unix(7)).
         raise none_left("no descriptor is left for another process")
-    folder, *handed = descriptors
     if not _is_folder_below(folder, allowed.sandbox.workspace):
         raise forbidden("the folder that it is to start in does not lie in the workspace")
     own = {_identity(fd) for fd in listeners}

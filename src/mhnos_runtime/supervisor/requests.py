@@ -65,10 +65,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """facts: any JSON that is not nested deeply."""
+    """found: what changes of a process's facts: any JSON that is not nested deeply."""
 
     pid: int
-    facts: dict[str, Any]
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _plan(data: Any) -> LaunchPlan:
     except BadShape as error:
         raise BadRequest(str(error)) from None
     _check_sense(data)
-    _check_meta(data["meta"])
+    _check_facts(data["facts"])
     return LaunchPlan.from_request(data)
 
 
@@ -167,28 +167,28 @@ def _check_sense(data: dict[str, Any]) -> None:
         raise BadRequest(f"plan.escalation is not of at most {MAX_STEPS} signals")
 
 
-def _check_meta(meta: dict[str, Any]) -> None:
-    size = len(encode(meta))
-    if size > bounds.META_BYTES:
+def _check_facts(facts: dict[str, Any]) -> None:
+    size = len(encode(facts))
+    if size > bounds.FACTS_BYTES:
         raise BadRequest(
-            f"what is to be kept of the request takes {size} bytes, {bounds.META_BYTES} are allowed",
+            f"what is to be kept of the request takes {size} bytes, {bounds.FACTS_BYTES} are allowed",
             code="too-large",
         )
 
 
-def with_facts(meta: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a process together with what was found out. Raises BadRequest where that is more than
-    a record has room for."""
-    together = {**meta, **facts}
-    size, most = len(encode(together)), bounds.META_BYTES + bounds.FACTS_BYTES
+def with_found(facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The facts about a process with those replaced that were found out. Raises BadRequest where that is more
+    than a record has room for."""
+    together = {**facts, **found}
+    size, most = len(encode(together)), bounds.FACTS_BYTES + bounds.FOUND_BYTES
     if size > most:
         raise BadRequest(f"what is known of a process takes {size} bytes, {most} are allowed")
     return together
 
 
-def too_large(meta: dict[str, Any]) -> bool:
+def too_large(facts: dict[str, Any]) -> bool:
     """Whether a record of it would not fit into a message."""
-    return len(encode(meta)) > bounds.META_BYTES + bounds.FACTS_BYTES
+    return len(encode(facts)) > bounds.FACTS_BYTES + bounds.FOUND_BYTES
 
 
 #: What is left of each text and list, where a record is too large.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
-from mhnos_runtime.bounds import MAX_INTEGER, META_DEPTH
+from mhnos_runtime.bounds import FACTS_DEPTH, MAX_INTEGER
 
 #: Raises BadShape; the second argument says where it looks.
 Check: TypeAlias = Callable[[Any, str], None]
@@ -78,11 +78,11 @@ def plain(value: Any, where: str) -> None:
     if not isinstance(value, dict):
         raise BadShape(f"{where} is no object")
     level: list[Any] = [value]
-    for _ in range(META_DEPTH):
+    for _ in range(FACTS_DEPTH):
         level = [item for each in level for item in _inside(each)]
         if not level:
             return
-    raise BadShape(f"{where} is nested deeper than {META_DEPTH} levels")
+    raise BadShape(f"{where} is nested deeper than {FACTS_DEPTH} levels")
 
 
 def _inside(value: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
-from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan
+from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
@@ -23,6 +23,7 @@ from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
+from mhnos_runtime.supervisor.handover import HandOver
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
@@ -32,6 +33,7 @@ from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
+from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
@@ -74,7 +76,7 @@ class Supervisor:
         self._stopping = False
         self._has_terminal = _terminal_is_there()
 
-    def run(self, handed_over: dict[str, Any] | None = None) -> None:
+    def run(self, handed_over: HandOver | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
 
         handed_over: the state of the supervisor that this one replaces. Without it, what earlier ones left
@@ -147,7 +149,12 @@ class Supervisor:
 
     def _send_process(self, event: str, process: Process | Ended, **more: Any) -> None:
         body = {"event": event, "record": process.record().to_dict(), **more}
-        self._server.send(body, lambda: process.descriptors)
+
+        def descriptors() -> list[int]:
+            """Those that are open when the message is sent, which may be later."""
+            return process.descriptors.sent()
+
+        self._server.send(body, descriptors)
 
     # What a server may ask
 
@@ -158,17 +165,18 @@ class Supervisor:
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         """Start what the plan says, confined as the operator's policy says. The descriptors are closed after
         this. Raises what `permit` does, and LimitReached."""
-        confined = permit(self._allowed, plan, descriptors, self._config.listeners)
+        start = StartDescriptors.received(descriptors)
+        confined = permit(self._allowed, plan, start, self._config.listeners)
         self._check_room(confined)
         holder = confined.confine.holder
         if holder is None:
-            self._launch(request, confined, descriptors, None, None)
+            self._launch(request, confined, start, None, None)
             return
-        kept = duplicated(descriptors)
+        kept = duplicated(start)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, confined, kept, namespaces, error)
-            for fd in kept:
+            for fd in kept.sent():
                 os.close(fd)
             self._say_ready()
 
@@ -189,12 +197,11 @@ class Supervisor:
         self,
         request: int,
         plan: LaunchPlan,
-        descriptors: list[int],
+        descriptors: StartDescriptors,
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder, and
-        what the program is handed."""
+        """Start it inside `namespaces`, which are then its own, or say why not."""
         try:
             if error is not None:
                 raise error
@@ -416,24 +423,19 @@ class Supervisor:
 
     def _replace(self) -> None:
         """Does not return. Raises OSError."""
-        running = self._states()
-        networks, kept_networks = self._holders.state()
-        folders, kept_folders = self._folders.state()
-        state = {
-            "networks": networks,
-            "folders": folders,
-            "config": self._config.to_dict(),
-            "next_pid": self._next_pid,
-            "spawned": self._spawned,
-            "processes": [each for each, _ in running],
-            "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
-        }
-        kept = [fd for _, descriptors in running for fd in descriptors]
-        kept += [*kept_networks, *kept_folders, *self._config.listeners, self._config.lock_fd]
+        state = HandOver(
+            self._config,
+            self._next_pid,
+            self._spawned,
+            processes=self._states(),
+            ended=[each.pid for each in self._processes.values() if isinstance(each, Ended)],
+            networks=self._holders.state(),
+            folders=self._folders.state(),
+        )
         self._launcher.discard()
-        handover.replace(state, kept)
+        handover.replace(state)
 
-    def _states(self) -> list[tuple[dict[str, Any], list[int]]]:
+    def _states(self) -> list[ProcessState]:
         """Of all that run. One whose state cannot be told is not handed over, and so ends."""
         states = []
         for process in list(self._processes.values()):
@@ -442,25 +444,25 @@ class Supervisor:
                     states.append(process.state())
         return states
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        self._holders.restore(state["networks"])
-        self._folders.restore(state.get("folders"))
-        handover.keep_to_oneself(self._holders.state()[1])
-        for each in state["processes"]:
+    def _resume(self, state: HandOver) -> None:
+        self._holders.restore(state.networks)
+        self._folders.restore(state.folders)
+        handover.keep_to_oneself(fd for each in state.networks for fd in each.namespaces.descriptors)
+        for each in state.processes:
             try:
                 self._restore(each)
             except Exception as error:
                 self._not_restored(each, error)
-        self._take_over_ended(self._archive.load(state["ended"]))
-        self._next_pid = max(self._next_pid, state["next_pid"])
-        self._spawned = state["spawned"]
+        self._take_over_ended(self._archive.load(state.ended))
+        self._next_pid = max(self._next_pid, state.next_pid)
+        self._spawned = state.spawned
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        meta = state["plan"]["meta"]
-        if requests.too_large(meta):
-            state["plan"]["meta"] = requests.shortened(meta)
-            self._log.write("warning", "a record was too large and was shortened", pid=state["pid"])
-        pid = state["pid"]
+    def _restore(self, state: ProcessState) -> None:
+        handover.keep_to_oneself(state.descriptors)
+        pid, facts = state.pid, state.plan.facts
+        if requests.too_large(facts):
+            facts.update(requests.shortened(facts))
+            self._log.write("warning", "a record was too large and was shortened", pid=pid)
         process = Process.restore(
             self._defects.watching(self._loop, pid),
             self._archive,
@@ -469,18 +471,17 @@ class Supervisor:
         )
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
-        handover.keep_to_oneself(process.state()[1])
         self._take(process, 0)
         if process.main_status is not None and process.exit is None:
             self._leftovers.reaped(process.os_pid, process)
 
-    def _not_restored(self, state: dict[str, Any], error: Exception) -> None:
+    def _not_restored(self, state: ProcessState, error: Exception) -> None:
         """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
         kept."""
-        pid = state["pid"]
+        pid = state.pid
         self._defects.tell(error, process=pid)
         self._processes.pop(pid, None)
-        self._by_os_pid.pop(state["os_pid"], None)
+        self._by_os_pid.pop(state.os_pid, None)
         Process.abandon(self._loop, state)
         self._archive.set_aside(pid, "it could not be taken over")
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import Limits
 from mhnos_runtime.supervisor import watchdog
 from mhnos_runtime.supervisor.cgroup import Group
-from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.holder import Namespaces, NamespacesState
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
@@ -82,15 +81,13 @@ class Surroundings:
         self._remove_temporary = lambda: folders.remove(pid)
 
     @classmethod
-    def restore(cls, loop: Watching, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
+    def restore(cls, loop: Watching, limits: Limits, pid: int, state: NamespacesState | None) -> Surroundings:
         namespaces = None if state is None else Namespaces.restore(loop, state)
         return cls(loop, limits, namespaces, Group(limits.cgroups, pid) if limits.cgroups else None)
 
-    def state(self) -> tuple[dict[str, Any] | None, list[int]]:
-        """What `restore` needs, and descriptors that must stay open until then."""
-        if self.namespaces is None or self.namespaces.gone:
-            return None, []
-        return self.namespaces.state()
+    def state(self) -> NamespacesState | None:
+        """What `restore` needs."""
+        return None if self.namespaces is None or self.namespaces.gone else self.namespaces.state()
 
     @property
     def doors(self) -> tuple[str, ...]:

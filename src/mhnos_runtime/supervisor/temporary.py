@@ -15,8 +15,9 @@ import select
 import signal
 import stat
 import time
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.loop import Loop
@@ -37,6 +38,20 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = "gone"
 _PR_SET_PDEATHSIG = 1
 _NICE = 19
+
+
+@dataclass(frozen=True, slots=True)
+class FoldersState:
+    """For the next supervisor. fd: -1 where there is no folder."""
+
+    path: str
+    fd: int
+    number: int
+    os_pid: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return () if self.fd < 0 else (self.fd,)
 
 
 class TemporaryFolders:
@@ -76,17 +91,13 @@ class TemporaryFolders:
         if self._some:
             self._remove_later()
 
-    def state(self) -> tuple[dict[str, Any], list[int]]:
-        """What `restore` needs, as JSON, and descriptors that must stay open until then."""
-        row = {"path": self._path, "fd": self._fd, "number": self._number, "os_pid": self.os_pid}
-        return row, [] if self._fd < 0 else [self._fd]
+    def state(self) -> FoldersState:
+        """What `restore` needs."""
+        return FoldersState(self._path, self._fd, self._number, self.os_pid)
 
-    def restore(self, state: dict[str, Any] | None) -> None:
+    def restore(self, state: FoldersState) -> None:
         """Go on with the folder of the supervisor that this one replaces."""
-        if state is None:
-            return
-        self._path, self._fd, self._number = state["path"], state["fd"], state["number"]
-        self.os_pid = state["os_pid"]
+        self._path, self._fd, self._number, self.os_pid = state.path, state.fd, state.number, state.os_pid
         if self._fd >= 0:
             os.set_inheritable(self._fd, False)
             self._remove_later()
