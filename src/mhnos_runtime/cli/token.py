@@ -23,7 +23,7 @@ def token(rotate: bool, state_dir: str | None, json_: bool) -> None:
       curl -H "Authorization: Bearer $(mhnos-runtime token)" http://127.0.0.1:18790/
     """
     from mhnos_runtime.config import load
-    from mhnos_runtime.server.token import ensure_token, read_token, rotate_token, token_path
+    from mhnos_runtime.server.auth.token import ensure_token, read_token, rotate_token, token_path
 
     folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
     if rotate:

@@ -20,13 +20,17 @@ from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.server.app import App, BadRequests
-from mhnos_runtime.server.auth import Gate
+from mhnos_runtime.server.auth.gate import Gate
+from mhnos_runtime.server.auth.token import token_path
+from mhnos_runtime.server.auth.token_store import Known, TokenStore
+from mhnos_runtime.server.auth.token_watch import TokenWatch
+from mhnos_runtime.server.auth.tokens import Tokens
 from mhnos_runtime.server.door import Door
+from mhnos_runtime.server.health import Health
 from mhnos_runtime.server.link import SupervisorLink
+from mhnos_runtime.server.routes import Routes
 from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.token import token_path
-from mhnos_runtime.server.token_store import Known, TokenStore
-from mhnos_runtime.server.token_watch import TokenWatch
+from mhnos_runtime.server.sockets import Sockets
 from mhnos_runtime.server.turns import Turns
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
@@ -47,7 +51,7 @@ class Server:
     def __init__(self, channel: Channel) -> None:
         self._loop = asyncio.get_running_loop()
         self._runtime: Runtime
-        self._tokens: TokenStore
+        self._token: TokenStore
         self._watch: TokenWatch
         self._listeners: list[int] = []
         self._ready = self._loop.create_future()
@@ -65,8 +69,8 @@ class Server:
         handler.addFilter(LimitForeign(self._limiter))
         logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
-        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
-        self._watch = TokenWatch(self._tokens, lambda new: self._link.token(new.to_dict() if new else None))
+        self._token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
+        self._watch = TokenWatch(self._token, lambda new: self._link.token(new.to_dict() if new else None))
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
 
@@ -93,7 +97,12 @@ class Server:
             self._loop.add_signal_handler(number, self._stop.set)
         await self._ready
         sockets = [socket.socket(fileno=fd) for fd in self._listeners]
-        app = App(self._runtime, self._gate(sockets), self._log)
+        websockets = Sockets(self._runtime)
+        app = App(
+            routes(self._runtime, websockets, self._runtime.settings.base_path),
+            self._gate(sockets),
+            self._log,
+        )
         http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
         door = Door(http, _tls(self._runtime.settings), self._log)
         for sock in sockets:
@@ -102,7 +111,7 @@ class Server:
         logs.get("server").info("serving", processes=self._runtime.table.active)
         await self._stop.wait()
         door.close()
-        await app.close()
+        await websockets.close()
         http.pre_shutdown()
         await http.shutdown(_SHUTDOWN_SECONDS)
         self._runtime.close()
@@ -115,7 +124,13 @@ class Server:
     def _gate(self, sockets: list[socket.socket]) -> Gate:
         settings = self._runtime.settings
         port = sockets[0].getsockname()[1]
-        return Gate(settings, port, self._tokens, time.monotonic, self._limiter)
+        return Gate(settings, port, Tokens(self._token), time.monotonic, self._limiter)
+
+
+def routes(runtime: Runtime, websockets: Sockets, base_path: str) -> Routes:
+    """The whole table of routes."""
+    domains = (Health(runtime), websockets)
+    return Routes([row for domain in domains for row in domain.rows()], base_path)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
