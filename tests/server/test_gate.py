@@ -32,6 +32,9 @@ ROUTES: dict[tuple[str, str, bool], Need] = {
     ("GET", "/", False): Access.GRANTED,
     ("GET", "/{path...}", True): Access.GRANTED,
     ("GET", "/health", False): Access.OPEN,
+    ("GET", "/v1/tokens", False): Access.OPERATOR,
+    ("POST", "/v1/tokens", False): Access.OPERATOR,
+    ("DELETE", "/v1/tokens/{name}", False): Access.OPERATOR,
 }
 REFUSED = (401, 403, 421, 429)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -75,7 +78,7 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 
 async def test_the_routes_that_are_known_here() -> None:
     nobody: Any = None
-    table = routes(nobody, Sockets(nobody), "/").rows
+    table = routes(nobody, Sockets(nobody, nobody), nobody, "/").rows
     assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import Any
@@ -23,6 +24,7 @@ from mhnos_runtime.observe.limit import LimitedLog, Limiter
 from mhnos_runtime.server import app as module
 from mhnos_runtime.server.app import App
 from mhnos_runtime.server.auth.grants import Access, Forbidden
+from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.call import Call
 from mhnos_runtime.server.problems import HttpError, problem, status_of
 from mhnos_runtime.server.routes import Routes, Row
@@ -66,6 +68,9 @@ class AnyVisitor:
     def welcome(self) -> None:
         """No door remembers it."""
 
+    def close(self) -> None:
+        """There is no connection."""
+
 
 async def test_an_unexpected_error_is_a_number_that_the_log_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an exception says may be about paths and secrets: none of it leaves the server."""
@@ -74,7 +79,9 @@ async def test_an_unexpected_error_is_a_number_that_the_log_knows(monkeypatch: p
         raise RuntimeError("secret-detail")
 
     log = LimitedLog(logs.get("server"), Limiter(Clock()))
-    app = App(Routes([Row("GET", "/", Access.GRANTED, broken)]), gate(), log)
+    app = App(
+        Routes([Row("GET", "/", Access.GRANTED, broken)]), gate(), Live(asyncio.get_running_loop()), log
+    )
     written: list[dict[str, Any]] = []
     monkeypatch.setattr(log, "exception", lambda message, **fields: written.append(fields))
     monkeypatch.setattr(module, "_visitor", lambda _request: AnyVisitor())

@@ -3,6 +3,7 @@ that turns what goes wrong into an answer. Knows no domain: each contributes its
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 
@@ -14,6 +15,7 @@ from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog
 from mhnos_runtime.server.auth.gate import Gate, RequestFacts
 from mhnos_runtime.server.auth.grants import Access
+from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.auth.refusals import Refusal
 from mhnos_runtime.server.call import GONE, Call, offered_protocols
 from mhnos_runtime.server.door import Visitor
@@ -26,10 +28,11 @@ _log = logs.get("server")
 class App:
     """Answers what the table has; everything else is 404, behind the gate too."""
 
-    def __init__(self, routes: Routes, gate: Gate, log: LimitedLog) -> None:
+    def __init__(self, routes: Routes, gate: Gate, live: Live, log: LimitedLog) -> None:
         """log: for what strangers cause."""
         self._routes = routes
         self._gate = gate
+        self._live = live
         self._stranger_log = log
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -62,7 +65,10 @@ class App:
         if isinstance(found, NoRoute):
             raise _no_route(found)
         outcome.require(found.row.needs)
-        response: web.StreamResponse = await found.row.handler(Call(request, found.params, outcome, visitor))
+        call = Call(request, found.params, outcome, visitor)
+        # A WebSocket says why it ends, and so has its own place there.
+        with contextlib.nullcontext() if upgrade else self._live.entered(outcome, visitor.close):
+            response: web.StreamResponse = await found.row.handler(call)
         return response
 
 

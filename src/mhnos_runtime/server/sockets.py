@@ -13,7 +13,8 @@ from aiohttp import WSCloseCode, hdrs, web
 from mhnos_runtime import __version__
 from mhnos_runtime.observe import logs
 from mhnos_runtime.server import handshake, requests, room
-from mhnos_runtime.server.auth.grants import Access
+from mhnos_runtime.server.auth.grants import Access, Grant, Scope
+from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.call import GONE, Call, offered_protocols
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.handshake import NoHandshake
@@ -61,8 +62,9 @@ _log = logs.get("server")
 class Sockets:
     """All WebSockets of one server."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, live: Live) -> None:
         self._runtime = runtime
+        self._live = live
         self._numbers = itertools.count(1)
         self._sockets: set[WebSocket] = set()
 
@@ -102,13 +104,15 @@ class Sockets:
         )
         call.visitor.stay()
         log = _log.bind(connection=next(self._numbers))
-        log.info("client connected", address=request.remote, newer=newer)
+        grant = call.grant
+        log.info("client connected", address=request.remote, newer=newer, principal=grant.principal)
         self._sockets.add(connection)
         try:
-            serving = Connection(self._runtime, connection, newer, requests.handle, log)
+            serving = Connection(self._runtime, connection, newer, grant, requests, log)
             # What the client has sent behind its handshake already is with the protocol of HTTP until here.
             request.protocol.set_parser(cast(Any, connection))
-            await serving.run(self._hello())
+            with self._live.entered(grant, lambda: serving.end(WSCloseCode.POLICY_VIOLATION)):
+                await serving.run(self._hello(grant))
         except Exception:
             # An answer of HTTP would come in the middle of a WebSocket.
             log.exception("defect in a request")
@@ -118,7 +122,7 @@ class Sockets:
             log.info("client left", code=connection.close_code)
         return GONE
 
-    def _hello(self) -> m.Connected:
+    def _hello(self, grant: Grant) -> m.Connected:
         settings = self._runtime.settings
         return m.Connected(
             m.ServerConfig("/workspace", settings.sandbox, settings.allow_openclaw),
@@ -126,6 +130,7 @@ class Sockets:
             server_version=__version__,
             protocol=m.PROTOCOL,
             features=FEATURES,
+            scopes=[scope.value for scope in Scope if grant.allows(scope)],
             limits=m.Limits(
                 max_message_bytes=m.MAX_MESSAGE_BYTES,
                 max_input_bytes=frames.MAX_INPUT_PAYLOAD_BYTES,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from mhnos_runtime.server.auth.grants import EVERYTHING, Grant
+from mhnos_runtime.server.auth.stored import StoredGrants
 from mhnos_runtime.server.auth.token_store import TokenStore
 
 
 class Tokens:
-    def __init__(self, own: TokenStore) -> None:
-        """own: the operator's."""
+    """own: the operator's."""
+
+    def __init__(self, own: TokenStore, stored: StoredGrants) -> None:
         self._own = own
+        self._stored = stored
 
     @property
     def in_force(self) -> bool:
@@ -18,4 +21,4 @@ class Tokens:
 
     def find(self, candidate: str) -> Grant | None:
         """What it grants; None for one that is no token."""
-        return EVERYTHING if self._own.matches(candidate) else None
+        return EVERYTHING if self._own.matches(candidate) else self._stored.find(candidate)
