@@ -94,7 +94,6 @@ async def test_a_view_may_type_by_no_frame_and_repaint_nothing(server: TestServe
         assert (await view.ask("attach", pid=pid))["type"] == "attached"
         await client.send("write", pid=pid, data="echo se''en\n")
         await view.text(pid, "seen")
-        push = {"operation": "push", "files": [{"path": "/escalated", "content": "x" * 2_000_000}]}
         large = json.dumps(
             {
                 "type": "fsync",
