@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) ->
 EACH = [
     ("host", "::1", "10.0.0.1", '"Example.org"', "::1", "10.0.0.1", "example.org"),
     ("port", "0", "81", "82", 0, 81, 82),
+    ("base_path", "/a/", "a/b", '"/%41/~b"', "/a/", "/a/b/", "/%41/~b/"),
     ("workspace", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("state_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("engines_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
@@ -408,6 +410,13 @@ def test_handed_over_and_back(env: dict[str, str]) -> None:
     text = settings.to_json()
     assert "\n" not in text
     assert Settings.from_json(text) == settings
+
+
+def test_a_version_without_a_base_path_is_reloaded_into_this_one(env: dict[str, str]) -> None:
+    settings, _ = load({}, env)
+    data = json.loads(settings.to_json())
+    del data["settings"]["base_path"]
+    assert Settings.from_json(json.dumps(data)) == settings
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"settings": {}, "kinds": {}, "sources": {}}'])

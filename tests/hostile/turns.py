@@ -23,6 +23,7 @@ from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
 from mhnos_runtime.server import requests
+from mhnos_runtime.server.auth.grants import EVERYTHING
 from mhnos_runtime.server.connection import Connection
 from mhnos_runtime.server.runtime import Runtime
 from mhnos_runtime.server.turns import Turns
@@ -158,7 +159,7 @@ class Scene:
         """Seconds of CPU of the most expensive turn while a new connection sends this and leaves."""
         transport = Transport()
         socket = WebSocket(cast(Any, transport), m.MAX_MESSAGE_BYTES, 1000.0)
-        connection = Connection(self.runtime, socket, newer, requests.handle, logs.get("test"))
+        connection = Connection(self.runtime, socket, newer, EVERYTHING, requests, logs.get("test"))
         hello = m.Connected(m.ServerConfig("/workspace", "none", False))
         running = asyncio.create_task(connection.run(hello))
         await transport.taken.wait()

@@ -79,6 +79,16 @@ class Client:
         await self.send(type_, id=number, **fields)
         return await self.until_id(number)
 
+    async def ask_any(self, type_: str, /, **fields: Any) -> Message:
+        """As `ask`; of a request that has no answer, its error, or that of a ping behind it."""
+        number = f"ask-{next(_numbers)}"
+        await self.send(type_, id=number, **fields)
+        await self.send("ping", id=f"{number}-behind")
+        while True:
+            message = await self.next()
+            if str(message.get("id", "")).startswith(number):
+                return message
+
     async def until_id(self, number: object) -> Message:
         """Read up to the answer with this id; return it."""
         while True:

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from mhnos_runtime.observe.limit import Limiter
-from mhnos_runtime.server.auth import Gate, RequestFacts, Verdict
+from mhnos_runtime.server.auth.gate import Gate, Outcome, RequestFacts
+from mhnos_runtime.server.auth.grants import EVERYTHING, Grant
+from mhnos_runtime.server.auth.refusals import Refusal
 
 TOKEN = "t" * 43
 PORT = 18790
@@ -24,16 +26,16 @@ class Setting:
 
 
 class OneToken:
-    """A token store without a file, which counts how often it was asked."""
+    """All tokens, without a file: counts how often it was asked."""
 
     in_force = True
 
     def __init__(self) -> None:
         self.asked = 0
 
-    def matches(self, candidate: str) -> bool:
+    def find(self, candidate: str) -> Grant | None:
         self.asked += 1
-        return candidate == TOKEN
+        return EVERYTHING if candidate == TOKEN else None
 
 
 class Clock:
@@ -61,13 +63,18 @@ def facts(**changes: object) -> RequestFacts:
         local_address="127.0.0.1",
         hosts=(HOST,),
         query_tokens=(TOKEN,),
-        upgrade=True,
     )
     return dataclasses.replace(right, **changes)  # type: ignore[arg-type]
 
 
-def outcome(verdict: Verdict) -> tuple[int, str]:
-    return verdict.status, verdict.code
+def outcome(answer: Outcome) -> tuple[int, str]:
+    return LET_IN if isinstance(answer, Grant) else (answer.status, answer.code)
+
+
+def refusal(answer: Outcome) -> Refusal:
+    """What must be one."""
+    assert isinstance(answer, Refusal)
+    return answer
 
 
 LET_IN = (200, "")

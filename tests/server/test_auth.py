@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.server.auth import RequestFacts, shown_tokens
+from mhnos_runtime.server.auth.gate import RequestFacts, shown_tokens
+from mhnos_runtime.server.auth.grants import Grant
 from tests.server.gates import (
     BAD_HOST,
     HOST,
@@ -21,6 +22,7 @@ from tests.server.gates import (
     facts,
     gate,
     outcome,
+    refusal,
 )
 
 
@@ -118,7 +120,7 @@ def test_allowed_host(allowed: str, host: str, expected: tuple[int, str]) -> Non
 
 
 def test_refused_host_says_what_to_do() -> None:
-    hint = gate().check(facts(hosts=("localhost:8080",))).hint
+    hint = refusal(gate().check(facts(hosts=("localhost:8080",)))).hint
     assert "port 18790" in hint
     assert "--allow-host localhost:8080" in hint
 
@@ -181,10 +183,9 @@ def test_own_origin_under_tls(scheme: str) -> None:
 
 
 def test_refused_origin_says_what_to_do() -> None:
-    assert (
-        gate().check(facts(origins=("http://X.example:80",))).hint.endswith("--allow-origin http://x.example")
-    )
-    assert gate().check(facts(origins=("no origin",))).hint == ""
+    known = refusal(gate().check(facts(origins=("http://X.example:80",))))
+    assert known.hint.endswith("--allow-origin http://x.example")
+    assert refusal(gate().check(facts(origins=("no origin",)))).hint == ""
 
 
 # --- token
@@ -221,8 +222,8 @@ def test_token(shown: dict[str, tuple[str, ...]], expected: tuple[int, str]) -> 
 
 
 def test_words_of_a_refused_token() -> None:
-    assert gate().check(facts(query_tokens=())).text == "A token is needed"
-    assert gate().check(facts(query_tokens=("x",))).text == "The token is wrong"
+    assert refusal(gate().check(facts(query_tokens=()))).text == "A token is needed"
+    assert refusal(gate().check(facts(query_tokens=("x",)))).text == "The token is wrong"
 
 
 def test_many_shown_tokens_cost_no_more_than_two_comparisons() -> None:
@@ -237,8 +238,7 @@ def test_no_token_is_repeated_in_a_refusal() -> None:
         {"origins": ("null",)},
         {"query_tokens": ("wrong-token", TOKEN)},
     ):
-        verdict = gate().check(facts(**changes))
-        assert not verdict.allowed
+        verdict = refusal(gate().check(facts(**changes)))
         assert TOKEN not in repr(verdict)
         assert "wrong-token" not in repr(verdict)
 
@@ -261,37 +261,34 @@ def test_let_in_only_when_all_shown_are_right(order: list[int], values: list[str
         authorizations=(f"Bearer {shown[2]}",),
         subprotocols=(f"mhnos.token.{shown[3]}",),
     )
-    assert gate().check(asked).allowed is (set(values) == {TOKEN})
-    assert shown_tokens(asked) == set(values)
+    assert isinstance(gate().check(asked), Grant) is (set(values) == {TOKEN})
+    assert set(shown_tokens(asked)) == set(values)
 
 
-# --- /health
+# --- what is open to strangers
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, LET_IN),
-        ({"method": "HEAD"}, LET_IN),
-        ({"method": "POST"}, NO_TOKEN),
-        ({"method": "OPTIONS"}, NO_TOKEN),
-        ({"method": "get"}, NO_TOKEN),
-        ({"upgrade": True}, NO_TOKEN),
-        ({"path": "/health/"}, NO_TOKEN),
-        ({"path": "/health/x"}, NO_TOKEN),
-        ({"path": "//health"}, NO_TOKEN),
-        ({"path": "/Health"}, NO_TOKEN),
-        ({"path": "/"}, NO_TOKEN),
+        ({"open": False}, NO_TOKEN),
         ({"hosts": ("evil.example",)}, NO_HOST),
         ({"origins": ("http://evil.example",)}, NO_ORIGIN),
         ({"query_tokens": ("stale",)}, LET_IN),
     ],
 )
-def test_health_needs_no_token_and_nothing_else_is_exempt(
+def test_what_is_open_needs_no_token_and_the_other_checks_stay(
     changes: dict[str, object], expected: tuple[int, str]
 ) -> None:
-    asked = facts(**{"path": "/health", "upgrade": False, "query_tokens": (), **changes})
+    asked = facts(**{"open": True, "query_tokens": (), **changes})
     assert outcome(gate().check(asked)) == expected
+
+
+def test_a_stranger_is_granted_nothing() -> None:
+    stranger = gate().check(facts(open=True, query_tokens=(TOKEN,)))
+    assert isinstance(stranger, Grant)
+    assert (stranger.known, stranger.scopes) == (False, frozenset())
 
 
 # --- no authentication
@@ -325,7 +322,7 @@ hosts = st.lists(st.one_of(st.text(max_size=30), st.just(HOST)), max_size=2).map
 texts = st.lists(st.text(max_size=30), max_size=2).map(tuple)
 
 
-@given(hosts, texts, texts, texts, texts, st.text(max_size=20), st.text(max_size=10))
+@given(hosts, texts, texts, texts, texts, st.text(max_size=20))
 def test_whatever_arrives_is_answered_and_never_let_in_without_the_token(
     host: tuple[str, ...],
     origins: tuple[str, ...],
@@ -333,7 +330,6 @@ def test_whatever_arrives_is_answered_and_never_let_in_without_the_token(
     query_tokens: tuple[str, ...],
     subprotocols: tuple[str, ...],
     address: str,
-    path: str,
 ) -> None:
     asked = RequestFacts(
         address,
@@ -343,9 +339,7 @@ def test_whatever_arrives_is_answered_and_never_let_in_without_the_token(
         query_tokens,
         subprotocols,
         local_address=address,
-        path="/x" + path,
     )
-    verdict = gate().check(asked)
-    assert not verdict.allowed
+    verdict = refusal(gate().check(asked))
     assert verdict.status in (400, 401, 403, 421)
     assert verdict.text

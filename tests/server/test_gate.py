@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.server.app import App
+from mhnos_runtime.cli import health
+from mhnos_runtime.client import connect as runtime_at
+from mhnos_runtime.server.auth.grants import Access, Need
+from mhnos_runtime.server.main import routes
+from mhnos_runtime.server.sockets import Sockets
 from mhnos_runtime.testing import TestServer
 from tests.server.certificate import make_certificate
 from tests.server.client import NEWER, Client, connect
@@ -21,7 +27,15 @@ from tests.server.conftest import server_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROUTES = [("GET", "/"), ("GET", "/health"), ("HEAD", "/health")]
+#: Every row of the table, and what it needs. A new one is added here, and so to the tests below.
+ROUTES: dict[tuple[str, str, bool], Need] = {
+    ("GET", "/", False): Access.GRANTED,
+    ("GET", "/{path...}", True): Access.GRANTED,
+    ("GET", "/health", False): Access.OPEN,
+    ("GET", "/v1/tokens", False): Access.OPERATOR,
+    ("POST", "/v1/tokens", False): Access.OPERATOR,
+    ("DELETE", "/v1/tokens/{name}", False): Access.OPERATOR,
+}
 REFUSED = (401, 403, 421, 429)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 PATHS = (
@@ -63,8 +77,18 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 
 
 async def test_the_routes_that_are_known_here() -> None:
-    """A new route is added to this list, and so to the tests below."""
-    assert sorted(App(None, None, None).routes) == ROUTES  # type: ignore[arg-type]
+    nobody: Any = None
+    table = routes(nobody, Sockets(nobody, nobody), nobody, "/").rows
+    assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
+
+
+@pytest.mark.parametrize(("method", "pattern", "upgrade"), ROUTES)
+async def test_no_row_answers_a_stranger_unless_it_is_open(
+    server: TestServer, method: str, pattern: str, upgrade: bool
+) -> None:
+    path = re.sub(r"[{}.]", "", pattern)
+    status = await raw(server, method, path, UPGRADE if upgrade else {})
+    assert status in ((200,) if ROUTES[method, pattern, upgrade] is Access.OPEN else REFUSED)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,6 +193,20 @@ async def test_origins_and_hosts_that_were_allowed(tmp_path: Path) -> None:
             == 403
         )
         assert await raw(server, "GET", "/", {**UPGRADE, **good}) == 401
+
+
+async def test_everything_is_below_the_base_path(tmp_path: Path) -> None:
+    async with server_in(tmp_path, "--base-path", "user/ann") as server:
+        assert server.url.endswith("/user/ann")
+        async with connect(server) as client:
+            assert (await client.ask("ping"))["type"] == "pong"
+        async with runtime_at(f"{server.url}/", server.token) as runtime:
+            assert await runtime.list() == []
+        assert (await asyncio.to_thread(health.ask, server.url))["status"] == "ok"
+        server.url, token = server.url.removesuffix("/user/ann"), f"?token={server.token}"
+        assert await raw(server, "GET", f"/health{token}", {}) == 404
+        assert await raw(server, "GET", f"/{token}", UPGRADE) == 404
+        assert await raw(server, "GET", "/health", {}) == 401
 
 
 # Where the token is not

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.config import ConfigError
-from mhnos_runtime.server.token import (
+from mhnos_runtime.server.auth.token import (
     ensure_token,
     is_made_here,
     read_token,

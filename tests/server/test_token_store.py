@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.config import ConfigError
-from mhnos_runtime.server.token import ensure_token, read_token, rotate_token, token_path
-from mhnos_runtime.server.token_store import Known, TokenStore, learn
+from mhnos_runtime.server.auth.token import ensure_token, read_token, rotate_token, token_path
+from mhnos_runtime.server.auth.token_store import Known, TokenStore, learn
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.server.token import ensure_token, read_token, rotate_token
-from mhnos_runtime.server.token_store import Known, TokenStore, learn
-from mhnos_runtime.server.token_watch import REPORT_SECONDS, TokenWatch
+from mhnos_runtime.server.auth.token import ensure_token, read_token, rotate_token
+from mhnos_runtime.server.auth.token_store import Known, TokenStore, learn
+from mhnos_runtime.server.auth.token_watch import REPORT_SECONDS, TokenWatch
 from mhnos_runtime.testing import TestServer
 from tests.server.client import eventually
 

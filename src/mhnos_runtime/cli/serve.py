@@ -25,8 +25,8 @@ from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.process import kinds
 from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox, cgroups
-from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
-from mhnos_runtime.server.token_store import learn
+from mhnos_runtime.server.auth.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.server.auth.token_store import learn
 from mhnos_runtime.supervisor.handover import STATE_VERSION
 
 SERVER_FILE = "server.json"
@@ -148,7 +148,8 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     if is_loopback(settings.host) and not secure:
         host = address
-    return f"{'https' if secure else 'http'}://{HostPort(host, port)}"
+    origin = f"{'https' if secure else 'http'}://{HostPort(host, port)}"
+    return origin + settings.base_path.removesuffix("/")
 
 
 def _publish(state_dir: Path, facts: dict[str, object]) -> None:

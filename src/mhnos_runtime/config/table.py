@@ -23,6 +23,7 @@ from mhnos_runtime.config.values import (
     Where,
     Wrong,
     allowed_host,
+    base_path,
     host,
     many,
     one_of,
@@ -135,6 +136,7 @@ SETTINGS: tuple[Setting, ...] = (
         "port to listen on; 0 takes any free one",
         variable="MHNOS_RUNTIME_PORT",
     ),
+    Setting("base_path", base_path(), "/", "path below which everything is served, as behind a hub or proxy"),
     Setting(
         "workspace",
         path(),
@@ -237,6 +239,7 @@ class Settings:
 
     host: str
     port: int
+    base_path: str
     workspace: Path
     state_dir: Path
     engines_dir: Path
@@ -283,7 +286,7 @@ class Settings:
         try:
             data = json.loads(text)
             values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: values[setting.name] for setting in SETTINGS}
+            raw = {setting.name: _handed(values, setting) for setting in SETTINGS}
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
         where = Where(Path("/"), Path("/"))
@@ -291,6 +294,11 @@ class Settings:
             name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
         }
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
+
+
+def _handed(values: Mapping[str, object], setting: Setting) -> object:
+    """What was handed over; of a version that does not know "base_path", the default."""
+    return values.get("base_path", setting.default) if setting.name == "base_path" else values[setting.name]
 
 
 class Row(NamedTuple):

@@ -12,6 +12,7 @@ from fractions import Fraction
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mhnos_runtime.config.address import HostPort, normal_host, parse_host, parse_origin
 
@@ -19,6 +20,8 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
+# One segment of a URL's path (RFC 3986, 3.3), as it stands in a URL.
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+\Z")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
@@ -170,6 +173,22 @@ def host() -> ValueType:
         return name
 
     return ValueType("an IP address or a host name", parse, "ADDRESS")
+
+
+def base_path() -> ValueType:
+    """A URL's path that begins and ends with a slash, without an empty or dot segment or an encoded slash."""
+
+    def parse(value: object, _: Where) -> str:
+        parts = value.strip().strip("/").split("/") if isinstance(value, str) else [""]
+        if parts == [""] and isinstance(value, str):
+            return "/"
+        for part in parts:
+            segment = unquote(part)
+            if not _SEGMENT.match(part) or segment in (".", "..") or {"/", "\0"} & set(segment):
+                raise Wrong
+        return f"/{'/'.join(parts)}/"
+
+    return ValueType("a path of a URL such as /user/ann/", parse, "PATH")
 
 
 def many(item: Callable[[str], str], allowed: str, metavar: str) -> ValueType:

@@ -100,9 +100,7 @@ class ProcessTable:
         """Raises NotFound with the text of protocol 1.0."""
         process = self._processes.get(pid)
         if process is None:
-            raise NotFound(
-                f"Process {pid} not found", code="unknown-process", hint="list shows those there are"
-            )
+            raise unknown_process(pid)
         return process
 
     @property
@@ -154,3 +152,8 @@ class ProcessTable:
         """Epoch time at which `expire` has something to do again; None while nothing has ended."""
         ends = [p.exit.end_time_ms for p in self._processes.values() if p.exit is not None and not p.viewers]
         return min(ends) + self._retain_ms if ends else None
+
+
+def unknown_process(pid: int) -> NotFound:
+    """With the text of protocol 1.0."""
+    return NotFound(f"Process {pid} not found", code="unknown-process", hint="list shows those there are")

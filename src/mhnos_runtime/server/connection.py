@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 from aiohttp import WSCloseCode
@@ -14,7 +15,8 @@ from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
 from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
-from mhnos_runtime.process.table import Process
+from mhnos_runtime.process.table import Process, unknown_process
+from mhnos_runtime.server.auth.grants import Forbidden, Grant
 from mhnos_runtime.server.fsync import Upload, receive
 from mhnos_runtime.server.replies import Replies, Reply
 from mhnos_runtime.server.runtime import Runtime
@@ -28,7 +30,12 @@ from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
 from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
 
-Handler = Callable[["Connection", m.Request], Awaitable[None] | None]
+
+class Requests(Protocol):
+    """The table of requests: what each needs of a grant, and what it does."""
+
+    def check(self, grant: Grant, kind: type[m.Message], /) -> None: ...
+    def handle(self, connection: Connection, request: m.Request, /) -> Awaitable[None] | None: ...
 
 
 class Typing:
@@ -45,17 +52,20 @@ class Typing:
 
 
 class Connection:
-    """Has the requests of one client done by `handle`, one after the other, until it leaves."""
+    """Has the requests of one client done, one after the other, until it leaves or its grant ends."""
 
-    def __init__(self, runtime: Runtime, socket: WebSocket, newer: bool, handle: Handler, log: Log) -> None:
+    def __init__(
+        self, runtime: Runtime, socket: WebSocket, newer: bool, grant: Grant, requests: Requests, log: Log
+    ) -> None:
         self.runtime = runtime
+        self.grant = grant
         self.newer = newer
         self.viewers: dict[int, Viewer] = {}
         self.typing: dict[int, Typing] = {}
         self._numbered: dict[int, tuple[ClientInput, Callable[[int], None]]] = {}
         self._log = log
         self._socket = socket
-        self._handle = handle
+        self._requests = requests
         self._sender = Sender(socket, runtime.turns, self._finished, self._work)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +89,27 @@ class Connection:
             self._leave_all()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def end(self, code: int) -> None:
+        """The grant has ended: nothing that waits is done, and nothing more is shown."""
+        self._inbox.clear()
+        self._busy = True
+        for task in self._tasks:
+            task.cancel()
+        self._socket.close(code)
+        for pid in list(self.viewers):
+            self.unwatch(pid)
+
+    # What the grant shows of the table
+
+    def get(self, pid: int) -> Process | None:
+        return self.runtime.table.get(pid) if self.grant.sees(pid) else None
+
+    def find(self, pid: int) -> Process:
+        """Raises NotFound (unknown-process), also for one that is there and not this client's to see."""
+        if not self.grant.sees(pid):
+            raise unknown_process(pid)
+        return self.runtime.table.find(pid)
+
     # Requests
 
     def _receive(self, data: Payload, binary: bool) -> None:
@@ -89,7 +120,8 @@ class Connection:
         """How much a message may have of which this is the beginning. One that may be large is not gathered:
         it is taken as it arrives."""
         try:
-            check_head(b"" if binary else head)
+            request_id = check_head(b"" if binary else head)
+            self._check_upload(request_id)
             self._upload = Upload(self._pace)
             self._inbox.append(self._upload)
         except WireError as error:
@@ -97,6 +129,12 @@ class Connection:
             self._inbox.append(error)
         self._work()
         return m.MAX_MESSAGE_BYTES
+
+    def _check_upload(self, request_id: m.RequestId) -> None:
+        try:
+            self._requests.check(self.grant, m.Fsync)
+        except Forbidden as error:
+            raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
 
     def _receive_part(self, data: Payload, last: bool) -> None:
         if self._upload is not None:
@@ -156,7 +194,7 @@ class Connection:
         except WireError as error:
             self.begin().set(encode.encode(error_message(error)))
             return None
-        return self._handle(self, request)
+        return self._requests.handle(self, request)
 
     def _defect(self) -> None:
         """Something that must not happen has: this connection ends, the others go on."""
@@ -251,6 +289,7 @@ class Connection:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )
+            self._requests.check(self.grant, m.Write)
             frame = frames.unpack(data)
             if frame.kind != frames.INPUT:
                 raise InvalidRequest("a client sends no output", code="invalid-message")
@@ -263,7 +302,7 @@ class Connection:
             self.input(frame.pid, frame.payload)
 
     def _take_numbered(self, frame: frames.DataFrame) -> None:
-        process, opened = self.runtime.table.get(frame.pid), self._numbered.get(frame.pid)
+        process, opened = self.get(frame.pid), self._numbered.get(frame.pid)
         try:
             if process is None or opened is None:
                 raise InvalidRequest(
@@ -293,7 +332,7 @@ class Connection:
 
     def input(self, pid: int, data: bytes | memoryview) -> None:
         """Pass on what was typed; a pid that is not there is ignored, as in protocol 1.0."""
-        process = self.runtime.table.get(pid)
+        process = self.get(pid)
         if process is None:
             return
         try:

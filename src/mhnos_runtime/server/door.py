@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from mhnos_runtime.observe.limit import LimitedLog
-from mhnos_runtime.server.auth import rate_key
+from mhnos_runtime.server.auth.refusals import rate_key
 
 #: Connections without a right token, of all addresses, and of one. One that is let in too many is closed: the
 #: oldest of the address that has the most.

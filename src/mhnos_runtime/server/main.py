@@ -20,13 +20,21 @@ from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.server.app import App, BadRequests
-from mhnos_runtime.server.auth import Gate
+from mhnos_runtime.server.auth.gate import Gate
+from mhnos_runtime.server.auth.grantfile import GrantFile
+from mhnos_runtime.server.auth.live import Live
+from mhnos_runtime.server.auth.stored import StoredGrants
+from mhnos_runtime.server.auth.token import token_path
+from mhnos_runtime.server.auth.token_store import Known, TokenStore
+from mhnos_runtime.server.auth.token_watch import TokenWatch
+from mhnos_runtime.server.auth.tokens import Tokens
 from mhnos_runtime.server.door import Door
+from mhnos_runtime.server.health import Health
 from mhnos_runtime.server.link import SupervisorLink
+from mhnos_runtime.server.routes import Routes
 from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.token import token_path
-from mhnos_runtime.server.token_store import Known, TokenStore
-from mhnos_runtime.server.token_watch import TokenWatch
+from mhnos_runtime.server.sockets import Sockets
+from mhnos_runtime.server.tokens import TokenRoutes
 from mhnos_runtime.server.turns import Turns
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
@@ -47,7 +55,8 @@ class Server:
     def __init__(self, channel: Channel) -> None:
         self._loop = asyncio.get_running_loop()
         self._runtime: Runtime
-        self._tokens: TokenStore
+        self._token: TokenStore
+        self._stored: StoredGrants
         self._watch: TokenWatch
         self._listeners: list[int] = []
         self._ready = self._loop.create_future()
@@ -55,6 +64,7 @@ class Server:
         self._limiter = Limiter(time.monotonic)
         self._log = LimitedLog(logs.get("server"), self._limiter)
         self._turns = Turns(self._loop)
+        self._live = Live(self._loop)
         self._link = SupervisorLink(channel, self._loop, self._turns, self)
 
     # What the supervisor says
@@ -65,8 +75,9 @@ class Server:
         handler.addFilter(LimitForeign(self._limiter))
         logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
-        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
-        self._watch = TokenWatch(self._tokens, lambda new: self._link.token(new.to_dict() if new else None))
+        self._token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
+        self._stored = StoredGrants(GrantFile(settings.state_dir), self._live, self._loop)
+        self._watch = TokenWatch(self._token, lambda new: self._link.token(new.to_dict() if new else None))
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
 
@@ -93,7 +104,13 @@ class Server:
             self._loop.add_signal_handler(number, self._stop.set)
         await self._ready
         sockets = [socket.socket(fileno=fd) for fd in self._listeners]
-        app = App(self._runtime, self._gate(sockets), self._log)
+        websockets = Sockets(self._runtime, self._live)
+        app = App(
+            routes(self._runtime, websockets, self._stored, self._runtime.settings.base_path),
+            self._gate(sockets),
+            self._live,
+            self._log,
+        )
         http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
         door = Door(http, _tls(self._runtime.settings), self._log)
         for sock in sockets:
@@ -102,9 +119,10 @@ class Server:
         logs.get("server").info("serving", processes=self._runtime.table.active)
         await self._stop.wait()
         door.close()
-        await app.close()
+        await websockets.close()
         http.pre_shutdown()
         await http.shutdown(_SHUTDOWN_SECONDS)
+        await self._stored.close()
         self._runtime.close()
 
     def _show_life(self) -> None:
@@ -115,7 +133,13 @@ class Server:
     def _gate(self, sockets: list[socket.socket]) -> Gate:
         settings = self._runtime.settings
         port = sockets[0].getsockname()[1]
-        return Gate(settings, port, self._tokens, time.monotonic, self._limiter)
+        return Gate(settings, port, Tokens(self._token, self._stored), time.monotonic, self._limiter)
+
+
+def routes(runtime: Runtime, websockets: Sockets, stored: StoredGrants, base_path: str) -> Routes:
+    """The whole table of routes."""
+    domains = (Health(runtime), TokenRoutes(stored), websockets)
+    return Routes([row for domain in domains for row in domain.rows()], base_path)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from mhnos_runtime.process.facts import ProcessFacts
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.sandbox import Isolation
 from mhnos_runtime.server import fsync as files
+from mhnos_runtime.server.auth.grants import Access, Grant, Need, Scope, Whole
 from mhnos_runtime.server.connection import Connection, Typing
 from mhnos_runtime.server.runtime import Runtime, signal_number
 from mhnos_runtime.server.viewer import Viewer, ports, ready
@@ -34,7 +35,8 @@ def handle(connection: Connection, request: m.Request) -> Awaitable[None] | None
     What goes wrong is answered.
     """
     try:
-        result = HANDLERS[type(request)](connection, request)
+        check(connection.grant, type(request))
+        result = ROWS[type(request)].handler(connection, request)
     except MhnosError as error:
         connection.fail(error, request, pid=getattr(request, "pid", None))
         return None
@@ -42,6 +44,12 @@ def handle(connection: Connection, request: m.Request) -> Awaitable[None] | None
         connection.answer(result)
         return None
     return None if result is None else _awaited(connection, request, result)
+
+
+def check(grant: Grant, kind: type[m.Message]) -> None:
+    """Whether a request of this kind may be made. Raises Forbidden."""
+    row = ROWS[kind]
+    grant.require(row.needs, row.whole)
 
 
 async def _awaited(connection: Connection, request: m.Request, work: Awaitable[None]) -> None:
@@ -106,12 +114,14 @@ def worker_config(connection: Connection, request: m.WorkerConfig) -> m.WorkerCo
 
 
 def credentials(connection: Connection, request: m.Credentials) -> m.CredentialsAnswer:
-    process = connection.runtime.table.find(request.pid)
+    process = connection.find(request.pid)
     return m.CredentialsAnswer(process.pid, process.facts.secrets.token, id=request.id)
 
 
 def attach(connection: Connection, request: m.Attach) -> None:
-    process = connection.runtime.table.find(request.pid)
+    process = connection.find(request.pid)
+    if request.repaint:
+        check(connection.grant, m.Resize)
     viewer = connection.watch(process, _start(process, request))
     viewer.acknowledges = request.acks
     reply = connection.begin()
@@ -156,7 +166,7 @@ def detach(connection: Connection, request: m.Detach) -> m.Detached:
 
 
 def write(connection: Connection, request: m.Write) -> None:
-    process = connection.runtime.table.get(request.pid)
+    process = connection.get(request.pid)
     if process is None:
         return
     typing = connection.typing.get(request.pid)
@@ -170,12 +180,12 @@ def write(connection: Connection, request: m.Write) -> None:
 
 
 def close_stdin(connection: Connection, request: m.CloseStdin) -> m.StdinClosed:
-    connection.runtime.close_stdin(connection.runtime.table.find(request.pid))
+    connection.runtime.close_stdin(connection.find(request.pid))
     return m.StdinClosed(request.pid, id=request.id)
 
 
 def open_input(connection: Connection, request: m.OpenInput) -> m.InputOpened:
-    process = connection.runtime.table.find(request.pid)
+    process = connection.find(request.pid)
     client = connection.number_input(process, request.client)
     return m.InputOpened(
         process.pid,
@@ -186,14 +196,14 @@ def open_input(connection: Connection, request: m.OpenInput) -> m.InputOpened:
 
 
 def resize(connection: Connection, request: m.Resize) -> None:
-    process = connection.runtime.table.get(request.pid)
+    process = connection.get(request.pid)
     if process is not None:
         connection.runtime.resize(process, request.cols, request.rows)
 
 
 def kill(connection: Connection, request: m.Kill) -> m.Message | None:
     number = signal_number(request.signal)
-    process = connection.runtime.table.get(request.pid)
+    process = connection.get(request.pid)
     if process is None:
         return m.Killed(request.pid, id=request.id)
     name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
@@ -216,7 +226,8 @@ async def _killed(connection: Connection, process: Process, request: m.Kill) -> 
 
 def list_(connection: Connection, request: m.List) -> m.ProcessList:
     runtime = connection.runtime
-    shown = [_listed(process) for process in runtime.table if request.all or process.exit is None]
+    seen = (process for process in runtime.table if connection.grant.sees(process.pid))
+    shown = [_listed(process) for process in seen if request.all or process.exit is None]
     return m.ProcessList(shown, runtime.stats(), id=request.id)
 
 
@@ -285,8 +296,10 @@ def ping(_connection: Connection, request: m.Ping) -> m.Pong:
 
 async def stats(connection: Connection, request: m.Stats) -> None:
     """In a thread: 50 trees of 512 tasks are some 100,000 reads of /proc."""
-    table = connection.runtime.table
-    processes = list(table) if request.pid is None else [table.find(request.pid)]
+    if request.pid is None:
+        processes = [each for each in connection.runtime.table if connection.grant.sees(each.pid)]
+    else:
+        processes = [connection.find(request.pid)]
     alive = [(process.pid, process.record.os_pid) for process in processes if process.exit is None]
     job = connection.runtime.files.begin(lambda: None)
     try:
@@ -320,22 +333,34 @@ def fsync(connection: Connection, request: m.Fsync) -> m.Message | Awaitable[Non
 
 Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
 
-HANDLERS: dict[type[m.Message], Handler] = {
-    m.Spawn: spawn,
-    m.WorkerConfig: worker_config,
-    m.Credentials: credentials,
-    m.Plan: plan,
-    m.Attach: attach,
-    m.Detach: detach,
-    m.Write: write,
-    m.CloseStdin: close_stdin,
-    m.OpenInput: open_input,
-    m.Resize: resize,
-    m.Kill: kill,
-    m.List: list_,
-    m.Status: status,
-    m.Ping: ping,
-    m.Stats: stats,
-    m.Ack: ack,
-    m.Fsync: fsync,
+
+class Row(NamedTuple):
+    """A request: what a grant must have for it, and what it does. whole: it is about all processes, or all
+    paths, and so not for a grant that is limited to some."""
+
+    needs: Need
+    handler: Handler
+    whole: Whole = ""
+
+
+#: Frames of input need what m.Write needs; a repaint what m.Resize needs; a push that is too large to be
+#: gathered what m.Fsync needs.
+ROWS: dict[type[m.Message], Row] = {
+    m.Spawn: Row(Scope.CONTROL, spawn, "processes"),
+    m.WorkerConfig: Row(Scope.CONTROL, worker_config, "processes"),
+    m.Credentials: Row(Scope.CONTROL, credentials),
+    m.Plan: Row(Scope.CONTROL, plan, "processes"),
+    m.Attach: Row(Scope.VIEW, attach),
+    m.Detach: Row(Scope.VIEW, detach),
+    m.Write: Row(Scope.CONTROL, write),
+    m.CloseStdin: Row(Scope.CONTROL, close_stdin),
+    m.OpenInput: Row(Scope.CONTROL, open_input),
+    m.Resize: Row(Scope.CONTROL, resize),
+    m.Kill: Row(Scope.CONTROL, kill),
+    m.List: Row(Scope.VIEW, list_),
+    m.Status: Row(Scope.VIEW, status),
+    m.Ping: Row(Access.GRANTED, ping),
+    m.Stats: Row(Scope.CONTROL, stats),
+    m.Ack: Row(Scope.VIEW, ack),
+    m.Fsync: Row(Scope.FILES, fsync, "paths"),
 }

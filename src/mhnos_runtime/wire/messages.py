@@ -230,6 +230,7 @@ class Connected(Message, tag="connected"):
     protocol: str | UnsetType = UNSET
     features: list[str] | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
+    scopes: list[str] | UnsetType = UNSET
 
 
 class Spawned(Message, tag="spawned"):

@@ -54,9 +54,9 @@ _T = TypeVar("_T")
 _Steps: TypeAlias = Generator[Event | None, None, _T]
 
 
-def check_head(head: bytes) -> None:
-    """Raises WireError unless a message that begins so may be large: its own `type`, not one inside of it, is
-    "fsync"."""
+def check_head(head: bytes) -> RequestId:
+    """The id of a message that begins so, as far as it has come. Raises WireError unless it may be large: its
+    own `type`, not one inside of it, is "fsync"."""
     parser = PushParser()
     with suppress(WireError):
         for _ in parser.feed(head):
@@ -68,6 +68,7 @@ def check_head(head: bytes) -> None:
             hint=f'send it in parts; the type "fsync" of a push stands in its first {HEAD_BYTES} bytes',
             request_id=parser.request_id,
         )
+    return parser.request_id
 
 
 class PushParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.config import ConfigError
-from mhnos_runtime.server.token import MAX_TOKEN_CHARS, Unfit, digest_of, read_file
+from mhnos_runtime.server.auth.token import MAX_TOKEN_CHARS, Unfit, digest_of, read_file
 
 # File times advance in ticks of up to 10 ms: a file that was younger than this when it was read may change
 # again without its times showing it.

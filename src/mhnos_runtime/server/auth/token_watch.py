@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.observe import logs
-from mhnos_runtime.server.token_store import Known, TokenStore
+from mhnos_runtime.server.auth.token_store import Known, TokenStore
 
 #: Whoever changes the mode of the file to and fro must not fill the log.
 REPORT_SECONDS = 60.0
