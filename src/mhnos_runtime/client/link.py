@@ -87,7 +87,7 @@ class Link:
         """The next message or frame. Raises LinkClosed."""
         frame = await self._socket.receive()
         if frame.type is aiohttp.WSMsgType.BINARY:
-            return _unpack(frame.data)
+            return unpack(frame.data)
         if frame.type is aiohttp.WSMsgType.TEXT:
             return decode(frame.data)
         raise LinkClosed(self._socket.close_code if frame.type in _NORMAL_CLOSE else None)
@@ -173,8 +173,12 @@ def decode(text: str | bytes) -> ServerMessage | Unknown:
         return Unknown(reason=str(error))
 
 
-def _unpack(data: bytes) -> frames.DataFrame:
+def unpack(data: bytes) -> frames.DataFrame:
+    """One binary frame of a server. Raises ProtocolViolation."""
     try:
-        return frames.unpack(data)
+        frame = frames.unpack(data)
     except InvalidRequest as error:
         raise ProtocolViolation(error.message) from error
+    if frame.kind == frames.INPUT:
+        raise ProtocolViolation("a server sends no input")
+    return frame
