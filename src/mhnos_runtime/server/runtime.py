@@ -41,6 +41,8 @@ _log = logs.get("server")
 _END_OF_FILE = b"\x04"
 #: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
 REPAINT_SECONDS = 0.1
+#: When a terminal's size is set once more, should something in it have undone it.
+SETTLE_SECONDS = 0.1
 #: The supervisor is told no more often than this that somebody types: well within what it makes of it.
 TYPED_SECONDS = 0.1
 
@@ -68,6 +70,7 @@ class Runtime:
         self._ended: dict[int, asyncio.Future[None]] = {}
         self._keys: dict[str, asyncio.Lock] = {}
         self._lingering: dict[int, asyncio.TimerHandle] = {}
+        self._settling: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -362,6 +365,15 @@ class Runtime:
         termios.tcsetwinsize(process.input.fd, (rows, columns))
         process.size = (columns, rows)
         self.link.size(process.pid, columns, rows)
+        # A shell's line editor reads the size and sets it again before each prompt (readline, set_winsize),
+        # and may so undo this one. To set what is there already changes nothing.
+        if process.pid in self._settling:
+            self._settling.pop(process.pid).cancel()
+        self._settling[process.pid] = self._loop.call_later(SETTLE_SECONDS, self._settle_size, process)
+
+    def _settle_size(self, process: Process) -> None:
+        self._settling.pop(process.pid, None)
+        self._restore_size(process)
 
     def repaint(self, process: Process) -> None:
         """Have a full-screen program draw anew: make its terminal one row smaller, and after a moment as
