@@ -39,9 +39,8 @@ _log = logs.get("server")
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
 _END_OF_FILE = b"\x04"
-#: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
-REPAINT_SECONDS = 0.1
-#: When a terminal's size is set once more, should something in it have undone it.
+#: When a terminal's size is set again. Long enough for a program on a busy machine to ask for the smaller
+#: size of a repaint, short enough not to be seen.
 SETTLE_SECONDS = 0.1
 #: The supervisor is told no more often than this that somebody types: well within what it makes of it.
 TYPED_SECONDS = 0.1
@@ -367,13 +366,7 @@ class Runtime:
         self.link.size(process.pid, columns, rows)
         # A shell's line editor reads the size and sets it again before each prompt (readline, set_winsize),
         # and may so undo this one. To set what is there already changes nothing.
-        if process.pid in self._settling:
-            self._settling.pop(process.pid).cancel()
-        self._settling[process.pid] = self._loop.call_later(SETTLE_SECONDS, self._settle_size, process)
-
-    def _settle_size(self, process: Process) -> None:
-        self._settling.pop(process.pid, None)
-        self._restore_size(process)
+        self._settle_size(process)
 
     def repaint(self, process: Process) -> None:
         """Have a full-screen program draw anew: make its terminal one row smaller, and after a moment as
@@ -387,9 +380,16 @@ class Runtime:
             return
         columns, rows = process.size
         termios.tcsetwinsize(process.input.fd, (max(1, rows - 1), columns))
-        self._loop.call_later(REPAINT_SECONDS, self._restore_size, process)
+        self._settle_size(process)
+
+    def _settle_size(self, process: Process) -> None:
+        """Set the size again after a moment, counted from the last change of it."""
+        if process.pid in self._settling:
+            self._settling[process.pid].cancel()
+        self._settling[process.pid] = self._loop.call_later(SETTLE_SECONDS, self._restore_size, process)
 
     def _restore_size(self, process: Process) -> None:
+        self._settling.pop(process.pid, None)
         if process.size is not None and process.input is not None and not process.input.closed:
             columns, rows = process.size
             termios.tcsetwinsize(process.input.fd, (rows, columns))
