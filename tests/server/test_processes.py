@@ -86,9 +86,33 @@ async def test_a_shell_is_interactive_and_on_a_terminal_of_100_by_30(client: Cli
     found = await client.text(pid, "xterm-256color ")
     assert "30 100\r\n" in found
     await client.send("resize", pid=pid, cols=80, rows=24)
-    await client.send("write", pid=pid, data="stty size\r")
+    await client.send("write", pid=pid, data="until [ \"$(stty size)\" = '24 80' ]; do :; done; stty size\r")
     await client.text(pid, "24 80\r\n")
     await client.ask("kill", pid=pid)
+
+
+UNDOES = """
+import signal, sys, termios
+before = termios.tcgetwinsize(0)
+undone = []
+def resized(*_):
+    if not undone:
+        undone.append(termios.tcgetwinsize(0))
+        termios.tcsetwinsize(0, before)
+signal.signal(signal.SIGWINCH, resized)
+print("waiting", flush=True)
+while not undone or termios.tcgetwinsize(0) != undone[0]:
+    signal.sigtimedwait([], 0.01)
+print("now", *termios.tcgetwinsize(0), flush=True)
+"""
+
+
+async def test_a_size_that_the_terminal_undoes_is_set_again(client: Client, script: Script) -> None:
+    """Readline sets the size that it has read just before, and so a new one was sometimes lost for good."""
+    pid = await client.spawn("python", script(UNDOES), pty={"cols": 100, "rows": 30})
+    await client.text(pid, "waiting")
+    await client.send("resize", pid=pid, cols=80, rows=24)
+    await client.text(pid, "now 24 80")
 
 
 async def test_environment_holds_what_is_named_and_nothing_else(client: Client, server: TestServer) -> None:

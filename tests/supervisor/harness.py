@@ -79,7 +79,8 @@ class Server:
         self.gone = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self._last_request = 0
+        # Above what a fuzzer makes up: an answer to that must not be taken for the answer to a request here.
+        self._last_request = 1 << 45
         self._events_before: dict[int, int] = {}
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ def test_closed_input_stays_closed(supervisor: Supervised, server: Server) -> No
 
 
 def test_requests_under_way_do_not_answer_the_next_servers(supervisor: Supervised, server: Server) -> None:
-    """Each server counts its requests from one, so what the last one asked for comes before it is ready."""
+    """Each server counts its requests from the same number: those of the last one come before `ready`."""
     os.kill(supervisor.pid, signal.SIGSTOP)
     server.request(("/bin/sh", "-c", "exit 1"))
     server.request(("/no/such",))
@@ -140,10 +140,10 @@ def test_requests_under_way_do_not_answer_the_next_servers(supervisor: Supervise
     os.kill(server.os_pid, signal.SIGKILL)
     os.kill(supervisor.pid, signal.SIGCONT)
     fresh = supervisor.serve()
-    process = fresh.answer(fresh.request(("/bin/sh", "-c", "exit 2")))
-    assert fresh.ended(process).code == 2
+    request = fresh.request(("/bin/sh", "-c", "exit 2"))
+    assert fresh.ended(fresh.answer(request)).code == 2
     ready = next(number for number, body in enumerate(fresh.events) if body["event"] == "ready")
-    assert [body["request"] for body in fresh.events[ready:] if "request" in body] == [1]
+    assert [body["request"] for body in fresh.events[ready:] if "request" in body] == [request]
 
 
 def _arrived(server: Server) -> bool:

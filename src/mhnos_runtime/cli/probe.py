@@ -145,9 +145,10 @@ class Steps:
         return f"the shell answered after {len(self._text)} bytes"
 
     async def do_resize(self) -> str:
+        """Asks until it is so: a shell that is about to write its prompt may undo a new size for a moment."""
         await self._send(type="resize", pid=self._pid, cols=97, rows=31)
-        await self._type("stty size\r")
-        await self._until(lambda: b"31 97" in self._text)
+        await self._type("until [ \"$(stty size)\" = '31 97' ]; do sleep 0.02; done; stty size\r")
+        await self._until(lambda: b"31 97\r" in self._text)
         return "31 rows, 97 columns"
 
     async def do_attach(self) -> str:

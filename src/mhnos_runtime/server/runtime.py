@@ -39,8 +39,9 @@ _log = logs.get("server")
 
 #: What a terminal takes for the end of its input (termios(3), VEOF).
 _END_OF_FILE = b"\x04"
-#: Long enough for a program on a busy machine to ask for the smaller size, short enough not to be seen.
-REPAINT_SECONDS = 0.1
+#: When a terminal's size is set again. Long enough for a program on a busy machine to ask for the smaller
+#: size of a repaint, short enough not to be seen.
+SETTLE_SECONDS = 0.1
 #: The supervisor is told no more often than this that somebody types into a process: a key that is held down
 #: repeats each 30 ms, and what a program pours into a terminal must not fill the channel.
 TYPED_SECONDS = 0.02
@@ -69,6 +70,7 @@ class Runtime:
         self._ended: dict[int, asyncio.Future[None]] = {}
         self._keys: dict[str, asyncio.Lock] = {}
         self._lingering: dict[int, asyncio.TimerHandle] = {}
+        self._settling: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -321,6 +323,9 @@ class Runtime:
         termios.tcsetwinsize(process.input.fd, (rows, columns))
         process.size = (columns, rows)
         self.link.size(process.pid, columns, rows)
+        # A shell's line editor reads the size and sets it again before each prompt (readline, set_winsize),
+        # and may so undo this one. To set what is there already changes nothing.
+        self._settle_size(process)
 
     def repaint(self, process: Process) -> None:
         """Have a full-screen program draw anew: make its terminal one row smaller, and after a moment as
@@ -334,9 +339,16 @@ class Runtime:
             return
         columns, rows = process.size
         termios.tcsetwinsize(process.input.fd, (max(1, rows - 1), columns))
-        self._loop.call_later(REPAINT_SECONDS, self._restore_size, process)
+        self._settle_size(process)
+
+    def _settle_size(self, process: Process) -> None:
+        """Set the size again after a moment, counted from the last change of it."""
+        if process.pid in self._settling:
+            self._settling[process.pid].cancel()
+        self._settling[process.pid] = self._loop.call_later(SETTLE_SECONDS, self._restore_size, process)
 
     def _restore_size(self, process: Process) -> None:
+        self._settling.pop(process.pid, None)
         if process.size is not None and process.input is not None and not process.input.closed:
             columns, rows = process.size
             termios.tcsetwinsize(process.input.fd, (rows, columns))
