@@ -24,8 +24,8 @@ from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.facts import Found, ProcessFacts
 from mhnos_runtime.process.ready import Readiness
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server import requests
-from mhnos_runtime.server.readiness import Watchers
+from mhnos_runtime.server.connections import requests
+from mhnos_runtime.server.processes.readiness import Watchers
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
 from tests.hostile import damage, odd

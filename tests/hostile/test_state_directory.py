@@ -18,7 +18,7 @@ from mhnos_runtime.channel import encode
 from mhnos_runtime.output import Chunk, Cursor, LogReader
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts, Unreadable
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server import requests
+from mhnos_runtime.server.connections import requests
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m

@@ -22,12 +22,12 @@ from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
-from mhnos_runtime.server import requests
 from mhnos_runtime.server.auth.grants import EVERYTHING
-from mhnos_runtime.server.connection import Connection
-from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.turns import Turns
-from mhnos_runtime.server.websocket import WebSocket
+from mhnos_runtime.server.connections import requests
+from mhnos_runtime.server.connections.connection import Connection
+from mhnos_runtime.server.connections.turns import Turns
+from mhnos_runtime.server.connections.websocket import WebSocket
+from mhnos_runtime.server.processes.runtime import Runtime
 from mhnos_runtime.wire import messages as m
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from mhnos_runtime.server.auth.grants import Access, Scope
-from mhnos_runtime.server.requests import ROWS
+from mhnos_runtime.server.connections.requests import ROWS
 from mhnos_runtime.testing import TestServer
 from tests.server.client import NEWER, Client, eventually
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.server import requests
+from mhnos_runtime.server.connections import requests
 from mhnos_runtime.wire import messages as m
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.server.runtime import TYPED_SECONDS, Runtime
+from mhnos_runtime.server.processes.runtime import TYPED_SECONDS, Runtime
 
 Write = Callable[[Any], None]
 

@@ -19,7 +19,8 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
-from mhnos_runtime.server.app import App, BadRequests
+from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.gate import Gate
 from mhnos_runtime.server.auth.grantfile import GrantFile
 from mhnos_runtime.server.auth.live import Live
@@ -28,14 +29,13 @@ from mhnos_runtime.server.auth.token import token_path
 from mhnos_runtime.server.auth.token_store import Known, TokenStore
 from mhnos_runtime.server.auth.token_watch import TokenWatch
 from mhnos_runtime.server.auth.tokens import Tokens
-from mhnos_runtime.server.door import Door
-from mhnos_runtime.server.health import Health
-from mhnos_runtime.server.link import SupervisorLink
-from mhnos_runtime.server.routes import Routes
-from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.sockets import Sockets
-from mhnos_runtime.server.tokens import TokenRoutes
-from mhnos_runtime.server.turns import Turns
+from mhnos_runtime.server.connections.sockets import Sockets
+from mhnos_runtime.server.connections.turns import Turns
+from mhnos_runtime.server.http.app import App, BadRequests
+from mhnos_runtime.server.http.door import Door
+from mhnos_runtime.server.http.routes import Routes
+from mhnos_runtime.server.processes.link import SupervisorLink
+from mhnos_runtime.server.processes.runtime import Runtime
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
 _SWITCH_SECONDS = 0.0005

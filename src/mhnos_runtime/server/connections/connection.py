@@ -1,0 +1,341 @@
+"""One client: what it has attached, what it types, and its answers in order. Knows messages and one
+socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from aiohttp import WSCloseCode
+
+from mhnos_runtime.errors import InvalidRequest, MhnosError
+from mhnos_runtime.observe.logs import Log
+from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.state import NotNow
+from mhnos_runtime.process.table import Process, unknown_process
+from mhnos_runtime.server.auth.grants import Forbidden, Grant
+from mhnos_runtime.server.connections.replies import Replies, Reply
+from mhnos_runtime.server.connections.sender import Sender
+from mhnos_runtime.server.connections.viewer import Viewer
+from mhnos_runtime.server.connections.websocket import WebSocket
+from mhnos_runtime.server.files.fsync import Upload, receive
+from mhnos_runtime.server.processes.runtime import Runtime
+from mhnos_runtime.wire import encode, frames, text
+from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.faults import error_message
+from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
+from mhnos_runtime.wire.push import check_head
+from mhnos_runtime.wire.websocket import Payload
+
+
+class Requests(Protocol):
+    """The table of requests: what each needs of a grant, and what it does."""
+
+    def check(self, grant: Grant, kind: type[m.Message], /) -> None: ...
+    def handle(self, connection: Connection, request: m.Request, /) -> Awaitable[None] | None: ...
+
+
+class Typing:
+    """What one client types into one process by `write`: halves of characters and line ends between two of
+    them."""
+
+    def __init__(self, process: Process) -> None:
+        self._joiner = text.SurrogateJoiner()
+        self._lines = text.PipeInput() if process.size is None else None
+
+    def feed(self, data: str) -> bytes:
+        joined = self._joiner.feed(data)
+        return joined if self._lines is None else self._lines.feed(joined)
+
+
+class Connection:
+    """Has the requests of one client done, one after the other, until it leaves or its grant ends."""
+
+    def __init__(
+        self, runtime: Runtime, socket: WebSocket, newer: bool, grant: Grant, requests: Requests, log: Log
+    ) -> None:
+        self.runtime = runtime
+        self.grant = grant
+        self.newer = newer
+        self.viewers: dict[int, Viewer] = {}
+        self.typing: dict[int, Typing] = {}
+        self._numbered: dict[int, tuple[ClientInput, Callable[[int], None]]] = {}
+        self._log = log
+        self._socket = socket
+        self._requests = requests
+        self._sender = Sender(socket, runtime.turns, self._finished, self._work)
+        self._replies = Replies(self._sender.answer, self._work)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
+        self._upload: Upload | None = None
+        self._busy = False
+        self._paused = False
+        socket.on_message = self._receive
+        socket.on_part = self._receive_part
+        socket.limit = self._limit
+
+    async def run(self, hello: m.Connected) -> None:
+        """Serve the client. Returns when the connection is closed, however that happened."""
+        self._socket.start()
+        self._sender.answer(encode.encode(hello))
+        try:
+            await self._socket.closed
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._leave_all()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def end(self, code: int) -> None:
+        """The grant has ended: nothing that waits is done, and nothing more is shown."""
+        self._inbox.clear()
+        self._busy = True
+        for task in self._tasks:
+            task.cancel()
+        self._socket.close(code)
+        for pid in list(self.viewers):
+            self.unwatch(pid)
+
+    # What the grant shows of the table
+
+    def get(self, pid: int) -> Process | None:
+        return self.runtime.table.get(pid) if self.grant.sees(pid) else None
+
+    def find(self, pid: int) -> Process:
+        """Raises NotFound (unknown-process), also for one that is there and not this client's to see."""
+        if not self.grant.sees(pid):
+            raise unknown_process(pid)
+        return self.runtime.table.find(pid)
+
+    # Requests
+
+    def _receive(self, data: Payload, binary: bool) -> None:
+        self._inbox.append((data, binary))
+        self._work()
+
+    def _limit(self, binary: bool, head: bytes) -> int:
+        """How much a message may have of which this is the beginning. One that may be large is not gathered:
+        it is taken as it arrives."""
+        try:
+            request_id = check_head(b"" if binary else head)
+            self._check_upload(request_id)
+            self._upload = Upload(self._pace)
+            self._inbox.append(self._upload)
+        except WireError as error:
+            # Answered in its turn; what still comes of it is thrown away.
+            self._inbox.append(error)
+        self._work()
+        return m.MAX_MESSAGE_BYTES
+
+    def _check_upload(self, request_id: m.RequestId) -> None:
+        try:
+            self._requests.check(self.grant, m.Fsync)
+        except Forbidden as error:
+            raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
+
+    def _receive_part(self, data: Payload, last: bool) -> None:
+        if self._upload is not None:
+            self._upload.feed(data, last)
+        if last:
+            self._upload = None
+        self._pace()
+
+    def _work(self) -> None:
+        """Do what has arrived, in order, until something takes time or the client has to be waited for."""
+        while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
+            try:
+                work = self._take(self._inbox.popleft())
+            except Exception:
+                self._defect()
+                return
+            if work is not None:
+                self._busy = True
+                self._keep(asyncio.create_task(self._finish_request(work)))
+        self._pace()
+
+    def _pace(self) -> None:
+        """While messages wait here, the next ones wait in the network. Of one that arrives in parts the
+        beginning waits, and a bounded part of the rest."""
+        upload = self._upload
+        waiting = bool(self._inbox) if upload is None else upload.full
+        if waiting != self._paused:
+            self._paused = waiting
+            if waiting:
+                self._socket.pause_reading()
+            else:
+                self._socket.resume_reading()
+
+    async def _finish_request(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._defect()
+        self._busy = False
+        self._work()
+
+    def _take(self, message: tuple[Payload, bool] | Upload | WireError) -> Awaitable[None] | None:
+        if isinstance(message, Upload):
+            return receive(self, message)
+        try:
+            if isinstance(message, WireError):
+                raise message
+            data, binary = message
+            if binary:
+                self._take_input(data)
+                return None
+            request = parse_request(data)
+        except NotUtf8:
+            # RFC 6455, 8.1. The reader is told not to decode, so it cannot see this.
+            self._socket.close(WSCloseCode.INVALID_TEXT)
+            return None
+        except WireError as error:
+            self.begin().set(encode.encode(error_message(error)))
+            return None
+        return self._requests.handle(self, request)
+
+    def _defect(self) -> None:
+        """Something that must not happen has: this connection ends, the others go on."""
+        self._log.exception("defect in a request")
+        self._inbox.clear()
+        self._socket.close(WSCloseCode.INTERNAL_ERROR)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Answers
+
+    def begin(self) -> Reply:
+        return self._replies.begin()
+
+    def answer(self, message: m.Message, reply: Reply | None = None) -> None:
+        """Answer a request; clients of 1.0 get some answers twice, see wire.encode."""
+        data = encode.encode(message)
+        twice = isinstance(message, encode.ANSWERED_TWICE) and self.answers_twice(message.id)
+        (reply or self.begin()).set(*((data, encode.as_status(data)) if twice else (data,)))
+
+    def answers_twice(self, request_id: m.RequestId) -> bool:
+        """Whether this client waits for some answers under another type, see wire.encode."""
+        return not self.newer and request_id is not msgspec.UNSET
+
+    async def part(self, data: bytes, last: bool) -> None:
+        """Send a piece of an answer that is not kept as a whole; return when there is room for the next."""
+        await self._sender.part(data, last)
+
+    def tell(self, message: m.Message) -> None:
+        """Send something that is no answer to a request."""
+        self._sender.answer(encode.encode(message))
+
+    def fail(
+        self, error: MhnosError, request: m.Message, reply: Reply | None = None, pid: int | None = None
+    ) -> None:
+        self.answer(error_message(error, request.id, pid=pid), reply)
+
+    def later(self, work: Awaitable[m.Message], request: m.Message) -> None:
+        """Answer when the work is done, without keeping the next requests waiting."""
+        self._keep(asyncio.create_task(self._finish(work, request, self.begin())))
+
+    async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
+        try:
+            self.answer(await work, reply)
+        except MhnosError as error:
+            self.fail(error, request, reply)
+
+    # Watching
+
+    def watch(self, process: Process, start: int) -> Viewer:
+        """Follow a process from an offset. A viewer that was there before goes once the new one holds what
+        it needs."""
+        viewer = Viewer(process, start, self.newer, self._sender.ready)
+        self.runtime.enter(process, viewer, viewer.wake)
+        self.unwatch(process.pid)
+        self.viewers[process.pid] = viewer
+        return viewer
+
+    def unwatch(self, pid: int, vanished: bool = False) -> None:
+        viewer = self.viewers.pop(pid, None)
+        if viewer is not None:
+            # In this order: an ended process may be forgotten with the last one who reads its log.
+            viewer.drop(vanished)
+            self.runtime.leave(viewer.process, viewer)
+
+    def follow(self, viewer: Viewer) -> None:
+        self._sender.ready(viewer)
+
+    def _finished(self, viewer: Viewer) -> None:
+        if self.viewers.get(viewer.process.pid) is viewer:
+            self.unwatch(viewer.process.pid)
+            self.typing.pop(viewer.process.pid, None)
+            self._numbered.pop(viewer.process.pid, None)
+
+    def _leave_all(self) -> None:
+        """A client that closes lets go; one that was cut off or sent away may come back for what it
+        missed."""
+        vanished = not self._socket.left
+        for pid in list(self.viewers):
+            self.unwatch(pid, vanished)
+        for client, told in self._numbered.values():
+            if client.on_typed is told:
+                client.on_typed = client.on_dropped = None
+
+    # Input
+
+    def _take_input(self, data: Payload) -> None:
+        try:
+            if not self.newer:
+                raise InvalidRequest(
+                    "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
+                )
+            self._requests.check(self.grant, m.Write)
+            frame = frames.unpack(data)
+            if frame.kind != frames.INPUT:
+                raise InvalidRequest("a client sends no output", code="invalid-message")
+        except MhnosError as error:
+            self.answer(error_message(error))
+            return
+        if frame.flags & frames.NUMBERED:
+            self._take_numbered(frame)
+        else:
+            self.input(frame.pid, frame.payload)
+
+    def _take_numbered(self, frame: frames.DataFrame) -> None:
+        process, opened = self.get(frame.pid), self._numbered.get(frame.pid)
+        try:
+            if process is None or opened is None:
+                raise InvalidRequest(
+                    "numbered input that was not opened", code="not-negotiated", hint="send openInput first"
+                )
+            client = opened[0]
+            if frame.offset + len(frame.payload) <= client.typed:
+                # A repetition: its first acknowledgement was lost.
+                self.tell(m.InputAck(process.pid, client.typed))
+            self.runtime.write_numbered(process, client, frame.offset, frame.payload)
+        except MhnosError as error:
+            self.answer(error_message(error, pid=frame.pid))
+
+    def number_input(self, process: Process, name: str) -> ClientInput:
+        """From now on this connection hears what of this client's input was typed."""
+        client = self.runtime.open_input(process, name)
+
+        def tell(typed: int) -> None:
+            self.tell(m.InputAck(process.pid, typed))
+
+        def dropped() -> None:
+            self.answer(error_message(NotNow("the process takes no more input"), pid=process.pid))
+
+        client.on_typed, client.on_dropped = tell, dropped
+        self._numbered[process.pid] = (client, tell)
+        return client
+
+    def input(self, pid: int, data: bytes | memoryview) -> None:
+        """Pass on what was typed; a pid that is not there is ignored, as in protocol 1.0."""
+        process = self.get(pid)
+        if process is None:
+            return
+        try:
+            self.runtime.write(process, data)
+        except MhnosError as error:
+            self.answer(error_message(error, pid=pid))
