@@ -1,4 +1,4 @@
-"""What kinds need beyond their data: their hooks, in a workplace of the test's own."""
+"""What kinds need beyond their data: their hooks, in a context of the test's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mhnos_runtime import config
 from mhnos_runtime.errors import InvalidRequest, NotFound, Refused
 from mhnos_runtime.process import kinds
 from mhnos_runtime.process.facts import UNKNOWN, Secrets
-from mhnos_runtime.process.kind import Hooks, Kind, Meant, Script
+from mhnos_runtime.process.kind import Hooks, Interpreted, Kind, Script
 from mhnos_runtime.process.openclaw import COMMAND, CONFIG, OPENCLAW
 from mhnos_runtime.process.ready import Port
 from mhnos_runtime.process.workerd import SOCKET, WORKERD
@@ -21,7 +21,7 @@ from mhnos_runtime.wire.messages import WorkerOptions
 
 
 @dataclass
-class Place:
+class Context:
     """A workspace that is a dictionary."""
 
     files: dict[str, str] = field(default_factory=lambda: {"/app/hello.js": "", "/app/lib.txt": ""})
@@ -53,33 +53,36 @@ HELLO = Script("hello.js", "/app/hello.js", None)
 
 @pytest.mark.parametrize("kind", [kinds.NODE, kinds.PYTHON, kinds.SHELL])
 def test_most_kinds_are_data_alone(kind: Kind) -> None:
-    place = Place()
+    context = Context()
     assert type(kind.hooks) is Hooks
-    assert kind.hooks.meant(kind, "x", ("a",)) == Meant(kind, ("a",))
-    assert kind.hooks.program(HELLO, place) == ("hello.js", ())
-    assert kind.hooks.program(replace(HELLO, command="/app/hello.js"), place) == ("/home/ws/app/hello.js", ())
+    assert kind.hooks.interpret(kind, "x", ("a",)) == Interpreted(kind, ("a",))
+    assert kind.hooks.program(HELLO, context) == ("hello.js", ())
+    assert kind.hooks.program(replace(HELLO, command="/app/hello.js"), context) == (
+        "/home/ws/app/hello.js",
+        (),
+    )
     assert kind.hooks.environment(UNKNOWN) == {}
-    kind.hooks.write_files(place)
-    assert place.files == Place().files
+    kind.hooks.write_files(context)
+    assert context.files == Context().files
 
 
 def test_a_worker_runs_from_a_config_in_memory_or_where_it_is_to_be_kept() -> None:
-    place = Place()
-    assert WORKERD.hooks.program(HELLO, place) == ("/proc/self/fd/100", (SOCKET,))
-    assert 'embed "/home/ws/app/hello.js"' in place.handed[0]
+    context = Context()
+    assert WORKERD.hooks.program(HELLO, context) == ("/proc/self/fd/100", (SOCKET,))
+    assert 'embed "/home/ws/app/hello.js"' in context.handed[0]
     kept = replace(HELLO, worker=WorkerOptions(keep="hello.capnp", modules=["lib.txt"]))
-    assert WORKERD.hooks.program(kept, place) == ("hello.capnp", (SOCKET,))
-    assert 'embed "hello.js"' in place.files["/app/hello.capnp"]
+    assert WORKERD.hooks.program(kept, context) == ("hello.capnp", (SOCKET,))
+    assert 'embed "hello.js"' in context.files["/app/hello.capnp"]
     with pytest.raises(InvalidRequest, match="is there already"):
-        WORKERD.hooks.program(kept, place)
+        WORKERD.hooks.program(kept, context)
     with pytest.raises(NotFound):
-        WORKERD.hooks.program(replace(HELLO, worker=WorkerOptions(modules=["no.txt"])), place)
+        WORKERD.hooks.program(replace(HELLO, worker=WorkerOptions(modules=["no.txt"])), context)
 
 
 def test_a_worker_reaches_nothing_where_its_network_does_not() -> None:
-    place = Place(network="none")
-    WORKERD.hooks.program(HELLO, place)
-    assert "(allow = []," in place.handed[0]
+    context = Context(network="none")
+    WORKERD.hooks.program(HELLO, context)
+    assert "(allow = []," in context.handed[0]
 
 
 @pytest.mark.parametrize(
@@ -87,9 +90,9 @@ def test_a_worker_reaches_nothing_where_its_network_does_not() -> None:
 )
 def test_a_config_of_the_client_is_run_as_it_is(cwd: str, told: str) -> None:
     script = Script("/app/c.capnp", "/app/c.capnp", None)
-    assert WORKERD.hooks.program(script, Place(cwd=cwd)) == (told, ())
+    assert WORKERD.hooks.program(script, Context(cwd=cwd)) == (told, ())
     with pytest.raises(InvalidRequest, match="is a config"):
-        WORKERD.hooks.program(replace(script, worker=WorkerOptions()), Place(cwd=cwd))
+        WORKERD.hooks.program(replace(script, worker=WorkerOptions()), Context(cwd=cwd))
 
 
 def test_openclaw_has_to_be_allowed(tmp_path: Path) -> None:
@@ -97,17 +100,17 @@ def test_openclaw_has_to_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="not enabled"):
         OPENCLAW.hooks.check_allowed(settings)
     OPENCLAW.hooks.check_allowed(replace(settings, allow_openclaw=True))
-    assert OPENCLAW.hooks.meant(OPENCLAW, "status", ()) == Meant(COMMAND, ())
+    assert OPENCLAW.hooks.interpret(OPENCLAW, "status", ()) == Interpreted(COMMAND, ())
 
 
 def test_the_gateway_finds_a_config_and_keeps_its_own() -> None:
-    place = Place()
-    OPENCLAW.hooks.write_files(place)
-    assert "/home/ws/.openclaw/logs" in place.files[CONFIG]
-    place.files[CONFIG] = "its own"
-    OPENCLAW.hooks.write_files(place)
-    assert place.files[CONFIG] == "its own"
-    other = Place()
+    context = Context()
+    OPENCLAW.hooks.write_files(context)
+    assert "/home/ws/.openclaw/logs" in context.files[CONFIG]
+    context.files[CONFIG] = "its own"
+    OPENCLAW.hooks.write_files(context)
+    assert context.files[CONFIG] == "its own"
+    other = Context()
     COMMAND.hooks.write_files(other)
     assert CONFIG not in other.files
 

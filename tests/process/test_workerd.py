@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.process import openclaw, workerd
-from mhnos_runtime.process.kind import Meant
+from mhnos_runtime.process.kind import Interpreted
 from mhnos_runtime.process.workerd import Options
 
 
@@ -71,7 +71,9 @@ def test_options_that_workerd_could_not_take(wrong: dict[str, Any]) -> None:
 def test_words_that_start_the_gateway(
     command: str, args: tuple[str, ...], kept: tuple[str, ...], port: int
 ) -> None:
-    assert openclaw.meant(command, args) == Meant(openclaw.OPENCLAW, kept, {"gateway": port} if port else {})
+    assert openclaw.interpret(command, args) == Interpreted(
+        openclaw.OPENCLAW, kept, {"gateway": port} if port else {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_words_that_start_the_gateway(
     [("status", ()), ("config", ("get", "x")), ("gateway", ("health",)), ("--version", ())],
 )
 def test_words_that_do_not(command: str, args: tuple[str, ...]) -> None:
-    assert openclaw.meant(command, args) == Meant(openclaw.COMMAND, args)
+    assert openclaw.interpret(command, args) == Interpreted(openclaw.COMMAND, args)
 
 
 def test_its_first_config() -> None:
