@@ -17,7 +17,7 @@ from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
 from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.config import Config
@@ -459,16 +459,8 @@ class Supervisor:
 
     def _restore(self, state: ProcessState) -> None:
         handover.keep_to_oneself(state.descriptors)
-        pid, facts = state.pid, state.plan.facts
-        if requests.too_large(facts):
-            facts.update(requests.shortened(facts))
-            self._log.write("warning", "a record was too large and was shortened", pid=pid)
-        process = Process.restore(
-            self._defects.watching(self._loop, pid),
-            self._archive,
-            self._folders,
-            state,
-        )
+        watching = self._defects.watching(self._loop, state.pid)
+        process = Process.restore(watching, self._archive, self._folders, state)
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
         self._take(process, 0)
