@@ -328,6 +328,9 @@ class Hello:
     no_node: str
     listeners: tuple[int, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        return _shallow(self)
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Hello:
         return cls(**{each.name: _frozen(data[each.name]) for each in fields(cls)})

@@ -367,7 +367,7 @@ def _go_inside(sibling_writer: int, namespaces: tuple[int, ...]) -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:
+def start_server(arguments: list[str], channel_fd: int, inherited: Iterable[int]) -> int:
     """Fork and exec the server with the channel and the listening sockets; return its OS pid."""
     return start_plain([sys.executable, *arguments], [channel_fd, *inherited])
 
