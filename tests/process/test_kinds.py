@@ -130,7 +130,7 @@ def test_what_openclaw_makes_anew_is_not_pulled() -> None:
 @pytest.mark.parametrize("room", ["output", "sandbox", "supervisor"])
 def test_below_the_kinds_nothing_asks_for_one_by_its_name(room: str) -> None:
     text = "".join(path.read_text() for path in (Path(mhnos_runtime.__file__).parent / room).glob("*.py"))
-    assert not [kind.name for kind in (kinds.WORKERD, kinds.OPENCLAW) if kind.name in text.lower()]
+    assert not [kind.name for kind in (WORKERD, OPENCLAW) if kind.name in text.lower()]
 
 
 def test_a_folder_in_a_place_of_everybodys_is_said_for_an_engine_that_is_used() -> None:
