@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mhnos_runtime.channel import TYPED
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.supervisor.capture import FLOOD_BYTES, Capture
-from mhnos_runtime.supervisor.floods import PAUSE_SECONDS, SHARE, Floods
+from mhnos_runtime.supervisor.capture import Capture
+from mhnos_runtime.supervisor.floods import FLOOD_BYTES, PAUSE_SECONDS, SHARE, Floods
 from mhnos_runtime.supervisor.loop import Loop
 from tests.supervisor.harness import Server
 
