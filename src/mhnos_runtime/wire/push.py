@@ -16,9 +16,8 @@ from msgspec import UNSET, Raw
 from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import surrogates
 from mhnos_runtime.wire.content import TextContent, numbers_of, wrong_content
-from mhnos_runtime.wire.messages import MAX_ID_BYTES, RequestId
+from mhnos_runtime.wire.messages import MAX_ID_BYTES, Mtime, RequestId
 from mhnos_runtime.wire.parse import WireError
-from mhnos_runtime.wire.parts import Mtime
 from mhnos_runtime.wire.websocket import HEAD_BYTES, SMALL_MESSAGE_BYTES
 
 MAX_VALUE_BYTES = 1 << 15  # of anything but content: a path of 4096 bytes, each of them escaped, is 24 KiB

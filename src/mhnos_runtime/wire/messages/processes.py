@@ -1,0 +1,170 @@
+"""The processes that there are: their records, how they serve, how they end, and how a client ends them.
+
+Knows shapes and units; must not know what a server does with them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import UNSET, UnsetType
+
+from mhnos_runtime.wire.messages.base import Integer, Message, Part, Word
+from mhnos_runtime.wire.messages.input import PtySize
+from mhnos_runtime.wire.messages.server import ServerStats
+
+ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
+ReadyState: TypeAlias = Literal["starting", "ready", "failed"]
+ExitReason: TypeAlias = Literal["exit", "signal", "timeout", "memory", "killed", "idle", "lost"]
+
+
+class Readiness(Part):
+    """Whether a process serves. `reason`: why it failed."""
+
+    state: ReadyState
+    reason: str | UnsetType = UNSET
+
+
+class Port(Part):
+    """Where a process can be reached. `address`: on the server's machine; null when only the process's own
+    network reaches it. `url`: where it is known to speak HTTP."""
+
+    name: str
+    port: int
+    address: str | None
+    url: str | UnsetType = UNSET
+
+
+class Isolation(Part):
+    """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: for memory,
+    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
+    `host_abstract_sockets`: whether it reaches the machine's abstract Unix sockets."""
+
+    level: str
+    network: str
+    uid: int
+    namespaces: list[str]
+    landlock: int
+    seccomp: bool
+    limits: dict[str, str]
+    host_abstract_sockets: bool | UnsetType = UNSET
+
+
+class ExitInfo(Part):
+    """How a process ended, and how that is known. `end_time`: epoch ms. Nothing is invented. `failure`:
+    "config" when it found its configuration wrong, before it served anything."""
+
+    code: int | None
+    signal: str | None
+    reason: ExitReason
+    evidence: str
+    runtime_ms: int | None
+    cpu_ms: int | None
+    max_rss_bytes: int | None
+    bytes: int
+    end_time: int
+    failure: str | UnsetType = UNSET
+
+
+class ProcessInfo(Part):
+    """One row of `processList`. `start_time`: epoch ms. Offsets are positions in the output log."""
+
+    pid: int
+    type: str
+    command: str
+    args: list[str]
+    start_time: int
+    status: ProcessStatus
+    name: str | UnsetType | None = UNSET
+    cwd: str | UnsetType = UNSET
+    pty: PtySize | UnsetType | None = UNSET
+    os_pid: int | UnsetType | None = UNSET
+    first_offset: int | UnsetType = UNSET
+    next_offset: int | UnsetType = UNSET
+    viewers: int | UnsetType = UNSET
+    sandbox: str | UnsetType = UNSET
+    isolation: Isolation | UnsetType = UNSET
+    ready: Readiness | UnsetType = UNSET
+    ports: list[Port] | UnsetType = UNSET
+    exit: ExitInfo | UnsetType | None = UNSET
+
+
+class ProcessUsage(Part):
+    """`tasks`: processes and threads in the tree. Null where the system does not say."""
+
+    pid: int
+    cpu_ms: int | None
+    rss_bytes: int | None
+    tasks: int | None
+
+
+class List(Message, tag="list"):
+    all: bool = False
+
+
+class Stats(Message, tag="stats"):
+    pid: Integer | None = None
+
+
+class Kill(Message, tag="kill"):
+    """`escalate`: by default for SIGTERM, SIGKILL, SIGHUP and SIGQUIT, and for no other signal."""
+
+    pid: Integer
+    signal: Word = "SIGTERM"
+    escalate: bool | None = None
+
+
+class Credentials(Message, tag="credentials"):
+    """The token that the runtime made for a process, for who is to talk to it."""
+
+    pid: Integer
+
+
+class ProcessList(Message, tag="processList"):
+    processes: list[ProcessInfo]
+    stats: ServerStats
+
+
+class ProcessStats(Message, tag="processStats"):
+    processes: list[ProcessUsage]
+
+
+class Killed(Message, tag="killed"):
+    pid: int
+
+
+class CredentialsAnswer(Message, tag="credentialsAnswer"):
+    """`token`: null for a process that has none."""
+
+    pid: int
+    token: str | None
+
+
+class Ready(Message, tag="ready"):
+    """A process serves, or has failed to within its time. To connections of 1.1."""
+
+    pid: int
+    state: ReadyState
+    reason: str | UnsetType = UNSET
+
+
+class Ports(Message, tag="ports"):
+    """Where a process can be reached, all of it. To connections of 1.1."""
+
+    pid: int
+    ports: list[Port]
+
+
+class Exit(Message, tag="exit"):
+    """`runtime`: ms. Comes after the last output."""
+
+    pid: int
+    code: int | None
+    signal: str | None
+    runtime: int | None
+    reason: ExitReason | UnsetType = UNSET
+    cpu_ms: int | UnsetType | None = UNSET
+    max_rss_bytes: int | UnsetType | None = UNSET
+    bytes: int | UnsetType = UNSET
+    evidence: str | UnsetType = UNSET
+    failure: str | UnsetType = UNSET
