@@ -158,6 +158,22 @@ async def test_a_replay_is_told_apart_and_a_reconnection_is_none() -> None:
         assert [r.get("repaint", False) for r in fake.requests if r["type"] == "attach"] == [True, False]
 
 
+async def test_a_screen_is_drawn_anew_on_a_new_connection_and_not_after_an_overflow() -> None:
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        fake.processes[1000] = FakeProcess(b"screen", pty={"cols": 80, "rows": 24})
+        process = await runtime.attach(1000)
+        process.repaint_on_resume = True
+        runtime.resync(process)
+        await fake.until(lambda: len(attaches(fake)) == 2)
+        fake.peers[0].cut()
+        await fake.until(lambda: len(attaches(fake)) == 3)
+        assert [attach.get("repaint", False) for attach in attaches(fake)] == [False, False, True]
+
+
+def attaches(fake: FakeServer) -> list[Json]:
+    return [request for request in fake.requests if request["type"] == "attach"]
+
+
 async def test_an_end_during_the_replay_cuts_nothing_off() -> None:
     """What was written between the attach and the end was lost: `attached` told of the exit already."""
     async with FakeServer() as fake, runtime_for(fake) as runtime:

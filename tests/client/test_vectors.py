@@ -9,8 +9,8 @@ import pytest
 
 from mhnos_runtime.client import Backoff, Runtime
 from mhnos_runtime.client.errors import ClientError, ConnectFailed, ProtocolViolation, RequestFailed
+from mhnos_runtime.client.input_window import InputWindow
 from mhnos_runtime.client.link import LinkClosed, refusal, unpack
-from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import PROVEN_AFTER_S
@@ -34,7 +34,7 @@ def test_headers(case: Case) -> None:
             unpack(frame)
 
 
-class Host:
+class FakeCarrier:
     """The runtime of one process: notes what is sent; its answers come when the test says so."""
 
     client_name = "a client"
@@ -64,8 +64,8 @@ class Host:
     def tell(self, message: Any) -> None:
         self.sent.append(message)
 
-    def input(self, pid: int) -> NumberedInput:
-        return NumberedInput(self, pid)
+    def input(self, pid: int) -> InputWindow:
+        return InputWindow(self, pid)
 
     def resync(self, process: ClientProcess) -> None:
         """The inbox never overflows here."""
@@ -104,7 +104,7 @@ def plain(step: Case) -> Case:
 @each("offsets")
 async def test_offsets(case: Case) -> None:
     origin = case["from"] if case["from"] == "start" else int(case["from"])
-    process = ClientProcess(Host(), PID)
+    process = ClientProcess(FakeCarrier(), PID)
     process.start_from(None if origin == "start" else origin, None, False)
     for step in case["steps"]:
         if "client" in step:
@@ -132,13 +132,13 @@ class Typist:
     """One client's input, whose server is the test."""
 
     def __init__(self, case: Case) -> None:
-        self.host = Host()
-        self.typed = NumberedInput(self.host, PID)
+        self.carrier = FakeCarrier()
+        self.typed = InputWindow(self.carrier, PID)
         self.typed.write_nowait(data(case["types"]))
         self.running = asyncio.ensure_future(self.typed.run())
 
     async def opened(self, value: Case) -> None:
-        on_answer, answered = await asyncio.wait_for(self.host.asked.get(), 10)
+        on_answer, answered = await asyncio.wait_for(self.carrier.asked.get(), 10)
         answer = m.InputOpened(PID, value["next"])
         if "uncertainFrom" in value:
             answer.uncertain_from = value["uncertainFrom"]
@@ -146,7 +146,7 @@ class Typist:
         answered.set_result(answer)
 
     async def sends(self, value: Case) -> None:
-        frame = frames.unpack(await asyncio.wait_for(self.host.frames.get(), 10))
+        frame = frames.unpack(await asyncio.wait_for(self.carrier.frames.get(), 10))
         assert (frame.kind, frame.flags, frame.pid) == (frames.INPUT, frames.NUMBERED, PID)
         assert (frame.offset, bytes(frame.payload).hex()) == (value["offset"], value["data"])
 
@@ -170,7 +170,7 @@ async def test_input_of_a_client(case: Case) -> None:
     typed = typist.typed
     assert typed.acknowledged == case["acknowledged"]
     assert typed.end - typed.acknowledged == len(data(case["kept"]))
-    uncertain = [(each.from_, each.to, each.data.hex()) for each in typist.host.uncertain]
+    uncertain = [(each.from_, each.to, each.data.hex()) for each in typist.carrier.uncertain]
     assert uncertain == [(each["from"], each["to"], each["data"]) for each in case.get("uncertain", [])]
     if "failed" in case:
         with pytest.raises(RequestFailed) as caught:
@@ -179,7 +179,7 @@ async def test_input_of_a_client(case: Case) -> None:
     else:
         typed.fail(ClientError("the end"))
     await typist.running
-    assert typist.host.frames.empty(), "nothing else is sent"
+    assert typist.carrier.frames.empty(), "nothing else is sent"
 
 
 @each("close")

@@ -13,7 +13,7 @@ import pytest
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached
 from mhnos_runtime.process.input import MAX_PARTS, MAX_QUEUED_BYTES, InputQueue
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.input_positions import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 

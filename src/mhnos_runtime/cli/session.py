@@ -32,8 +32,6 @@ HELD_KEY_S = 0.25
 PASTE_BYTES = 512
 SHOWN_UNCERTAIN_BYTES = 40  # enough to recognise what was typed
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
-# between the two sizes: long enough for a program to ask for the first one
-NUDGE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +55,9 @@ class Notices:
 
     def __init__(self) -> None:
         self.raw = False
-        self.on_resumed: Callable[[], None] = lambda: None
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unwritten = False
 
     def use(self, sink: Sink) -> None:
         """From now on through the same thread as the process's stderr, which keeps the order."""
@@ -72,12 +70,19 @@ class Notices:
             task = asyncio.ensure_future(self._sink.write(line.encode()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            self._unwritten = True
+
+    async def written(self) -> None:
+        """Until all that was said is out: what the process writes later must not overtake it."""
+        if self._unwritten and self._sink is not None:
+            self._unwritten = False
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with contextlib.suppress(OSError):  # nobody reads the notices: the output still counts
+                await self._sink.flush()
 
     def connection(self, state: ConnectionState) -> None:
         """For the client's `on_state`."""
         self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
-        if state != "lost":
-            self.on_resumed()
 
     def uncertain(self, found: InputUncertain) -> None:
         """For the client's `on_uncertain`."""
@@ -99,7 +104,6 @@ class Session:
         self._modes = Modes()
         self._interrupts = 0
         notices.use(self._stderr)
-        notices.on_resumed = self._redraw
         process.on_news_told = self._tell_news
         self._told = ""
 
@@ -107,8 +111,7 @@ class Session:
         """Until the process has ended or the person has left; returns this command's exit code.
 
         Raises ClientError when the process or the connection is lost for good; BrokenPipeError when the
-        reader
-        of this command's output has gone.
+        reader of this command's output has gone.
         """
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(RawMode(STDIN)) if self._manner.raw else None
@@ -134,6 +137,7 @@ class Session:
             if isinstance(item, Gap):
                 self._notices.say(gap_in_words(item))
                 continue
+            await self._notices.written()
             sink = self._stderr if item.stream == "stderr" else self._stdout
             if sink is not last:
                 await last.flush()  # two threads write: the order between the streams is kept here
@@ -142,8 +146,16 @@ class Session:
             if self._manner.raw:
                 data = questions.feed(data) if item.replay else questions.rest() + data
             self._modes.feed(data)
+            self._process.repaint_on_resume = self._draws_anew()
             await sink.write(data)
         await self._flush()
+
+    def _draws_anew(self) -> bool:
+        """Notices of a lost connection stand across the screen of a full-screen program, which has to draw it
+        anew then. A grant that only views may not ask for that."""
+        scopes = self._runtime.hello.scopes
+        may_ask = not isinstance(scopes, list) or "control" in scopes
+        return self._manner.raw and self._modes.alternate and may_ask
 
     def _tell_news(self) -> None:
         """Where the process can be reached, once it serves; or that it does not."""
@@ -291,17 +303,6 @@ class Session:
     def _tell_size(self) -> None:
         size = size_of(STDIN)
         self._start(self._process.resize(size.cols, size.rows))
-
-    def _redraw(self) -> None:
-        """Notices stand across the screen of a full-screen program: two sizes make it draw that anew."""
-        if self._manner.raw and self._modes.alternate:
-            self._start(self._nudge())
-
-    async def _nudge(self) -> None:
-        size = size_of(STDIN)
-        await self._process.resize(size.cols, max(1, size.rows - 1))
-        await asyncio.sleep(NUDGE_S)
-        await self._process.resize(size.cols, size.rows)
 
     # Helpers
 

@@ -21,8 +21,8 @@ from mhnos_runtime.client.errors import (
     ProtocolViolation,
     RequestTimedOut,
 )
+from mhnos_runtime.client.input_window import InputWindow
 from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, Unknown
-from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.spawning import spawn_fields
@@ -73,7 +73,7 @@ class Runtime:
         self._ssl_option = ssl_option
         self._pending = PendingRequests()
         self._processes: dict[int, ClientProcess] = {}
-        self._inputs: dict[int, NumberedInput] = {}
+        self._inputs: dict[int, InputWindow] = {}
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._final: ClientError | None = None
@@ -250,10 +250,10 @@ class Runtime:
         if (to := self._link) is not None:
             await (to.send_frame(message) if isinstance(message, bytes) else to.send(encode(message)))
 
-    def input(self, pid: int) -> NumberedInput:
+    def input(self, pid: int) -> InputWindow:
         """What this client types into a process: one numbering, whoever holds it."""
         if pid not in self._inputs:
-            typed = self._inputs[pid] = NumberedInput(self, pid)
+            typed = self._inputs[pid] = InputWindow(self, pid)
             if self._final is not None:
                 typed.fail(self._final)
             self._keep(asyncio.create_task(typed.run()))
@@ -359,7 +359,7 @@ class Runtime:
     def _resumptions(self) -> Sequence[bytes]:
         """The messages by which every process goes on where it was."""
         processes = self._processes.values()
-        attaches = [self._attach_payload(process) for process in processes]
+        attaches = [self._attach_payload(process, resumed=True) for process in processes]
         return attaches + [encode(message) for each in processes for message in each.resume_messages()]
 
     async def _serve(self, link: Link, unsent: Sequence[bytes]) -> int:
@@ -414,10 +414,12 @@ class Runtime:
             if process.over:
                 self.forget(process)
 
-    def _attach_payload(self, process: ClientProcess) -> bytes:
+    def _attach_payload(self, process: ClientProcess, *, resumed: bool = False) -> bytes:
         """An attach whose answer is handled where it arrives: nobody need be waiting for it."""
         number, waiting = self._pending.add(
-            process.attach_message(), resend=False, on_answer=lambda answer: self._attached(process, answer)
+            process.attach_message(resumed=resumed),
+            resend=False,
+            on_answer=lambda answer: self._attached(process, answer),
         )
         waiting.future.add_done_callback(lambda future: self._attach_done(process, number, future))
         return waiting.payload

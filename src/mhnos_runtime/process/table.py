@@ -11,7 +11,7 @@ from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import Holds, LogReader
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
-from mhnos_runtime.process.numbered import NumberedInputs
+from mhnos_runtime.process.input_positions import InputPositions
 from mhnos_runtime.process.state import Event, State, after
 
 
@@ -37,7 +37,7 @@ class Process:
         self.pid = self.record.pid
         self.size = self.record.pty
         self.exit: ExitRecord | None = self.record.exit
-        self._inputs: NumberedInputs | None = None
+        self._inputs: InputPositions | None = None
         if self.exit is not None:
             self.state = State.EXITED
 
@@ -45,10 +45,10 @@ class Process:
         """Move to the state that follows `event`. Raises NotNow."""
         self.state = after(self.state, event)
 
-    def numbered(self) -> NumberedInputs:
+    def numbered(self) -> InputPositions:
         """The positions of those who number what they type; made when the first one comes."""
         if self._inputs is None:
-            self._inputs = NumberedInputs(self.log.inputs())
+            self._inputs = InputPositions(self.log.inputs())
         return self._inputs
 
     def end(self, record: ExitRecord) -> None:

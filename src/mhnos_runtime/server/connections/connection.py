@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.input_positions import ClientInput
 from mhnos_runtime.process.state import NotNow
 from mhnos_runtime.process.table import Process, unknown_process
 from mhnos_runtime.server.auth.grants import Forbidden, Grant

@@ -23,8 +23,8 @@ from mhnos_runtime.observe import logs
 from mhnos_runtime.output import Holds, LogReader
 from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.input_positions import ClientInput
 from mhnos_runtime.process.kind import Kind
-from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.connections.turns import Turns
