@@ -21,8 +21,8 @@ from tests.server.raw import BINARY, CLOSE, PING, TEXT, frame, masked
 
 
 def test_only_versions_of_aiohttp_that_were_tested_may_be_installed() -> None:
-    """What is not documented may be gone with the next minor version: the range ends before it. Whoever widens
-    the range has the lock bring that version, so that the tests below look at it."""
+    """What is not documented may be gone with the next minor version: the range ends before it. To widen
+    it, have the lock bring that version, so that the tests below look at it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     [needed] = [need for need in project["dependencies"] if need.startswith("aiohttp")]
     lowest, ending = re.search(r">=3\.(\d+)", needed), re.search(r"<3\.(\d+)", needed)
