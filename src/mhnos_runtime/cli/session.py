@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -361,8 +360,3 @@ def uncertain_in_words(found: InputUncertain) -> str:
         f"the server was killed while it typed {shown}: bytes {found.from_} to {found.to} of the input, "
         "of which the process may have all, some or none"
     )
-
-
-def stdin_is_terminal() -> bool:
-    """Whether keys can be read one by one."""
-    return os.isatty(STDIN)

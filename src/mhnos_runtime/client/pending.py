@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mhnos_runtime.client.errors import ClientError, ConnectionLost, ProtocolViolation, RequestFailed
-from mhnos_runtime.client.link import Unknown
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import Unknown
 
 _TOO_BIG = 1009  # WebSocket close code: the server will refuse the same message again
 

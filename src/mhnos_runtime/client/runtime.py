@@ -20,9 +20,10 @@ from mhnos_runtime.client.errors import (
     ConnectionLost,
     ProtocolViolation,
     RequestTimedOut,
+    Unauthorized,
 )
 from mhnos_runtime.client.input_window import InputWindow
-from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, Unknown
+from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.spawning import spawn_fields
@@ -31,9 +32,11 @@ from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import Unknown
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
+GRANT_ENDED = 1008  # close code: do not come back with this token
 INPUT_GOODBYE_S = 1.0  # what was typed last gets so long to arrive when the client is closed
 YIELD_EVERY_BYTES = 256 * 1024  # consumers run at least so often, however fast a flood comes
 
@@ -319,8 +322,8 @@ class Runtime:
             self._pending.connection_lost(code)
             for typed in self._inputs.values():
                 typed.on_lost()
-            if not self._reconnect:
-                self._end(ConnectionLost(f"the connection to {self.url} was lost"))
+            if code == GRANT_ENDED or not self._reconnect:
+                self._end(self._why_ended(code))
                 return
             if self._clock() - started >= PROVEN_AFTER_S:
                 self._backoff.reset()
@@ -333,15 +336,22 @@ class Runtime:
             unsent = self._adopt(link)
             self._tell("resumed")
 
+    def _why_ended(self, code: int) -> ClientError:
+        if code == GRANT_ENDED:
+            return Unauthorized(f"{self.url} takes this token no more: its grant was revoked or has expired")
+        return ConnectionLost(f"the connection to {self.url} was lost")
+
     async def _redial(self) -> Link:
         """A new connection, however long it takes. Raises what no further attempt can mend."""
+        wait_s = 0.0
         while True:
-            await self._sleep(self._backoff.next_delay_s())
+            await self._sleep(wait_s + self._backoff.next_delay_s())
             try:
                 return await self._dial()
             except ConnectFailed as error:
                 if not error.retry:
                     raise
+                wait_s = error.retry_after_s or 0.0
 
     def _adopt(self, link: Link) -> Sequence[bytes]:
         """Make it the connection that requests use; returns what must be sent on it first.
