@@ -106,6 +106,7 @@ class FakeServer:
         self.server_id = "first"
         self.token: str | None = None
         self.refuse_status: int | None = None
+        self.refuse_headers: dict[str, str] = {}
         self.chunk_bytes = 8
         self.overlap_bytes = 0
         self.cut_after: int | None = None
@@ -171,7 +172,7 @@ class FakeServer:
         self.upgrades += 1
         await self.note()
         if self.refuse_status is not None:
-            return web.Response(status=self.refuse_status)
+            return web.Response(status=self.refuse_status, headers=self.refuse_headers)
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=401)
         socket = web.WebSocketResponse(

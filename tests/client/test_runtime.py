@@ -256,6 +256,33 @@ async def test_refusals_that_pass_are_retried() -> None:
             assert states == ["lost", "resumed"]
 
 
+async def test_a_server_that_names_a_time_is_left_alone_for_so_long_once() -> None:
+    """Its refusal was answered by the next attempt a tenth of a second later, which was refused for longer."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+        fake.refuse_headers = {"Retry-After": "17"} if len(slept) == 1 else {}
+        fake.refuse_status = 429 if len(slept) == 1 else 503 if len(slept) == 2 else None
+
+    async with FakeServer() as fake:
+        steady = Backoff(first_s=1, cap_s=1, dice=lambda: 1)
+        async with runtime_for(fake, backoff=steady, sleep=sleep) as runtime:
+            fake.peers[0].cut()
+            await fake.until(lambda: fake.upgrades == 4)
+            await runtime.ping()
+    assert slept == [1, 18, 1]
+
+
+async def test_a_grant_that_is_revoked_ends_the_client() -> None:
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        process = await runtime.spawn("python", "app.py")
+        await fake.peers[0].socket.close(code=1008)
+        with pytest.raises(Unauthorized, match="revoked or has expired"):
+            await asyncio.wait_for(process.wait(), 10)
+        assert fake.upgrades == 1
+
+
 async def test_nobody_listening_is_told_with_a_hint() -> None:
     async with FakeServer() as fake:
         url = fake.url
