@@ -257,13 +257,13 @@ async def test_refusals_that_pass_are_retried() -> None:
 
 
 async def test_a_server_that_names_a_time_is_left_alone_for_so_long_once() -> None:
-    """Its refusal was answered by the next attempt a tenth of a second later, which was refused for longer."""
+    """Its refusal was answered by the next attempt a tenth of a second later, and refused for longer then."""
     slept: list[float] = []
 
     async def sleep(delay_s: float) -> None:
         slept.append(delay_s)
         fake.refuse_headers = {"Retry-After": "17"} if len(slept) == 1 else {}
-        fake.refuse_status = 429 if len(slept) == 1 else 503 if len(slept) == 2 else None
+        fake.refuse_status = {1: 429, 2: 503}.get(len(slept))
 
     async with FakeServer() as fake:
         steady = Backoff(first_s=1, cap_s=1, dice=lambda: 1)

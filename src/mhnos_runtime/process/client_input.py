@@ -73,7 +73,7 @@ class ClientInput:
             self.on_dropped()
 
 
-class InputPositions:
+class NumberedInputs:
     """The clients of one process, as many as there are slots; one that nobody uses gives way to a new one."""
 
     def __init__(self, slots: list[memoryview]) -> None:
