@@ -33,6 +33,6 @@ class Part(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Message(Part, kw_only=True, tag_field="type"):
-    """What stands alone in a text frame. `id` is the requester's own JSON, kept byte for byte."""
+    """A text frame. `id`: any JSON of the requester's, which the answer repeats byte for byte."""
 
     id: RequestId = UNSET

@@ -22,7 +22,8 @@ Mtime: TypeAlias = Integer | Annotated[float, Meta(ge=-MAX_INTEGER, le=MAX_INTEG
 
 
 class FileEntry(Part):
-    """`content` is not decoded here, see wire.content. `mtime`: epoch ms."""
+    """A file or directory. `path`: in the workspace. `kind`: "file" or "directory". `content`: numbers from 0
+    to 255, or a text, which is written as UTF-8; wire.content decodes it. `mtime`: epoch ms."""
 
     path: str
     kind: str = msgspec.field(default_factory=lambda: "file")  # a factory: always sent
@@ -31,26 +32,30 @@ class FileEntry(Part):
 
 
 class FileFailure(Part):
+    """One file that was not written or not read. `path`: in the workspace. `error`: why, for people."""
+
     path: str
     error: str
 
 
 class PushResults(Part):
+    """`synced`, `failed`: how many files were written, and were not. `errors`: which were not, and why."""
+
     synced: int
     failed: int
     errors: list[FileFailure]
 
 
 class Fsync(Message, tag="fsync"):
-    """`operation`: push or pull; others are answered, so they are not refused here."""
+    """`operation`: "push", with `files`, or "pull". Any other is answered as an error."""
 
     operation: Word = "undefined"  # as for Spawn.process_type: "Unknown operation: undefined"
     files: list[FileEntry] = msgspec.field(default_factory=list)
 
 
 class FsyncResult(Message, tag="fsyncResult"):
-    """`results` after a push, `files` after a pull, `error` when `status` is "error". `errors`: what a pull
-    left out, and why."""
+    """`results`: of a push. `files`: of a pull. `errors`: what a pull left out, and why. `error`: why
+    `status` is "error"."""
 
     operation: str
     status: Literal["success", "error"]

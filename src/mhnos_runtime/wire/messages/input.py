@@ -18,39 +18,46 @@ Cells: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 
 
 class PtySize(Part):
+    """The size of a terminal in character cells."""
+
     cols: Cells
     rows: Cells
 
 
 class Write(Message, tag="write"):
-    """`data` may hold lone surrogates (JavaScript sends halves of pairs): give it to text.SurrogateJoiner."""
+    """Type text. `data` may hold lone surrogates (JavaScript cuts pairs): text.SurrogateJoiner joins them."""
 
     pid: Integer
     data: str
 
 
 class OpenInput(Message, tag="openInput"):
-    """Begin, or go on, to number what a client types into a process. `client`: its own name, for always."""
+    """Begin or go on to number the bytes that a client types. `client`: its name, the same on every
+    connection."""
 
     pid: Integer
     client: Name
 
 
 class CloseStdin(Message, tag="closeStdin"):
+    """End the input of a process: a pipe is closed, into a terminal the end-of-file character is typed."""
+
     pid: Integer
 
 
 class Resize(Message, tag="resize"):
+    """Set the size of a terminal, in character cells. Ignored for a process on pipes."""
+
     pid: Integer
     cols: Cells
     rows: Cells
 
 
 class InputOpened(Message, tag="inputOpened"):
-    """`next`: the first byte that was not typed yet.
+    """`next`: the number of the first byte that was not typed yet.
 
-    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`. Nobody knows if
-    they were typed; they countyped.
+    `uncertain_from`: a server was killed while it typed the bytes from here up to `next`. Nobody knows
+    whether they were typed; they count as typed.
     """
 
     pid: int
@@ -59,11 +66,13 @@ class InputOpened(Message, tag="inputOpened"):
 
 
 class StdinClosed(Message, tag="stdinClosed"):
+    """The answer to CloseStdin."""
+
     pid: int
 
 
 class InputAck(Message, tag="inputAck"):
-    """All input of this client below `next` was typed."""
+    """All bytes of this client with numbers below `next` were typed."""
 
     pid: int
     next: int

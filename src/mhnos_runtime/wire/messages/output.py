@@ -15,10 +15,11 @@ from mhnos_runtime.wire.messages.processes import ProcessInfo, ProcessStatus
 
 
 class Attach(Message, tag="attach"):
-    """Where to start: `from_` an offset, "start" (kept) or "end"; or `tail`, the last n bytes.
+    """Receive the output of a process, from an offset: `from_`, "start" (the oldest byte that is kept) or
+    "end"; or its last `tail` bytes.
 
     `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
-    the client holds what it has not acknowledged, from the first byte on.
+    the client acknowledges from the first byte on: what it has not acknowledged is not overwritten.
     """
 
     pid: Integer
@@ -29,18 +30,21 @@ class Attach(Message, tag="attach"):
 
 
 class Detach(Message, tag="detach"):
+    """Receive no more output of a process."""
+
     pid: Integer
 
 
 class Ack(Message, tag="ack"):
-    """Everything below `offset` was consumed."""
+    """The client has used all output below `offset`."""
 
     pid: Integer
     offset: Offset
 
 
 class Attached(Message, tag="attached"):
-    """`from_`: offset of the first byte sent; `next`: head of the log at that moment."""
+    """The replay is over. `from_`: offset of its first byte. `next`: end of the output when the attach
+    came."""
 
     pid: int
     status: ProcessStatus
@@ -50,11 +54,14 @@ class Attached(Message, tag="attached"):
 
 
 class Detached(Message, tag="detached"):
+    """The answer to Detach, also for a process that is not there."""
+
     pid: int
 
 
 class Output(Message):
-    """`offset`: of the first byte read for this frame, `next`: after the last. `timestamp`: epoch ms."""
+    """`data`: decoded as UTF-8. `offset`: of the first byte read for this frame; `next`: behind the last one.
+    `timestamp`: epoch ms of a replayed piece."""
 
     pid: int
     data: str
@@ -68,15 +75,15 @@ class Output(Message):
 
 
 class Stdout(Output, tag="stdout"):
-    pass
+    """Output on standard output, or of a terminal."""
 
 
 class Stderr(Output, tag="stderr"):
-    pass
+    """Output on standard error."""
 
 
 class Gap(Message, tag="gap"):
-    """The bytes from `from_` up to `to` (exclusive) are no longer kept."""
+    """The bytes from_ <= offset < to are no longer kept, or were dropped for this client."""
 
     pid: int
     from_: int = msgspec.field(name="from")
@@ -84,7 +91,7 @@ class Gap(Message, tag="gap"):
 
 
 class Replay(Message, tag="replay"):
-    """What follows from `from_` up to `to` was written before the attach: a terminal must not answer it."""
+    """The bytes from_ <= offset < to were written before the attach: a terminal must not answer them."""
 
     pid: int
     from_: int = msgspec.field(name="from")

@@ -51,8 +51,9 @@ class Isolation(Part):
 
 
 class ExitInfo(Part):
-    """How a process ended, and how that is known. `end_time`: epoch ms. Nothing is invented. `failure`:
-    "config" when it found its configuration wrong, before it served anything."""
+    """How a process ended: `code` or `signal` is null. `evidence`: how that is known, for people.
+    `runtime_ms`, `cpu_ms`, `max_rss_bytes`: null where not known. `bytes`: of output in all. `end_time`:
+    epoch ms. `failure`: "config" when the process found its configuration wrong before it served anything."""
 
     code: int | None
     signal: str | None
@@ -67,7 +68,9 @@ class ExitInfo(Part):
 
 
 class ProcessInfo(Part):
-    """One row of `processList`. `start_time`: epoch ms. Offsets are positions in the output log."""
+    """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for pipes.
+    `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output that is
+    kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really has."""
 
     pid: int
     type: str
@@ -90,7 +93,8 @@ class ProcessInfo(Part):
 
 
 class ProcessUsage(Part):
-    """`tasks`: processes and threads in the tree. Null where the system does not say."""
+    """What a process and its descendants use now. `cpu_ms`: ms of CPU time so far. `rss_bytes`: of memory.
+    `tasks`: processes and threads. Null where the system does not say."""
 
     pid: int
     cpu_ms: int | None
@@ -99,15 +103,21 @@ class ProcessUsage(Part):
 
 
 class List(Message, tag="list"):
+    """The processes that there are; `all`: also ended ones that are still kept."""
+
     all: bool = False
 
 
 class Stats(Message, tag="stats"):
+    """What one process uses, or, without `pid`, each that has not ended."""
+
     pid: Integer | None = None
 
 
 class Kill(Message, tag="kill"):
-    """`escalate`: by default for SIGTERM, SIGKILL, SIGHUP and SIGQUIT, and for no other signal."""
+    """Send a signal to a process and all its descendants. `signal`: "SIGTERM", "TERM" or "15". `escalate`:
+    follow it with SIGHUP and SIGKILL until nothing is left; None: so for SIGTERM, SIGKILL, SIGHUP and SIGQUIT
+    alone."""
 
     pid: Integer
     signal: Word = "SIGTERM"
@@ -115,33 +125,39 @@ class Kill(Message, tag="kill"):
 
 
 class Credentials(Message, tag="credentials"):
-    """The token that the runtime made for a process, for who is to talk to it."""
+    """Ask for the token that the runtime made for a process, such as OpenClaw's."""
 
     pid: Integer
 
 
 class ProcessList(Message, tag="processList"):
+    """The answer to List."""
+
     processes: list[ProcessInfo]
     stats: ServerStats
 
 
 class ProcessStats(Message, tag="processStats"):
+    """The answer to Stats."""
+
     processes: list[ProcessUsage]
 
 
 class Killed(Message, tag="killed"):
+    """The answer to Kill: nothing of the process is left, or, without `escalate`, the signal was sent."""
+
     pid: int
 
 
 class CredentialsAnswer(Message, tag="credentialsAnswer"):
-    """`token`: null for a process that has none."""
+    """The answer to Credentials. `token`: null for a process that has none."""
 
     pid: int
     token: str | None
 
 
 class Ready(Message, tag="ready"):
-    """A process serves, or has failed to within its time. To connections of 1.1."""
+    """A process serves now, or was not ready in time, for `reason`. To connections of 1.1."""
 
     pid: int
     state: ReadyState
@@ -149,14 +165,15 @@ class Ready(Message, tag="ready"):
 
 
 class Ports(Message, tag="ports"):
-    """Where a process can be reached, all of it. To connections of 1.1."""
+    """All the addresses where a process can be reached. To connections of 1.1."""
 
     pid: int
     ports: list[Port]
 
 
 class Exit(Message, tag="exit"):
-    """`runtime`: ms. Comes after the last output."""
+    """How a process ended; comes after its last output. `runtime`, `cpu_ms`: ms. `bytes`: of output in all.
+    The rest as in ExitInfo."""
 
     pid: int
     code: int | None

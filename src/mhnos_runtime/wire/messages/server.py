@@ -17,7 +17,8 @@ TOKEN_SUBPROTOCOL_PREFIX = "mhnos.token."  # never selected, never echoed
 
 
 class ServerConfig(Part):
-    """`max_processes` is sent in `status`, not in `connected`."""
+    """Settings. `workspace`: its folder on the server. `max_processes`: sent in `status`, not in
+    `connected`."""
 
     workspace: str
     sandbox_mode: str
@@ -26,7 +27,7 @@ class ServerConfig(Part):
 
 
 class ServerStats(Part):
-    """`total_killed` counts every process that has ended."""
+    """Counts since the server's state began. `total_killed`: of all that have ended, however."""
 
     total_spawned: int
     total_killed: int
@@ -34,6 +35,9 @@ class ServerStats(Part):
 
 
 class Limits(Part):
+    """What this server takes and keeps. `max_processes`: at a time. `retention_bytes`: of each process's
+    output."""
+
     max_message_bytes: int
     max_input_bytes: int
     max_processes: int
@@ -41,15 +45,16 @@ class Limits(Part):
 
 
 class Status(Message, tag="status"):
-    pass
+    """Ask for settings and counts."""
 
 
 class Ping(Message, tag="ping"):
-    pass
+    """Ask for a sign of life."""
 
 
 class Connected(Message, tag="connected"):
-    """The server's first message. `server_id` stays over a mere restart and is new when state was lost."""
+    """The server's first message. `server_id`: stays over a mere restart; a new one means that processes and
+    offsets are gone. `scopes`: what the client's grant is for."""
 
     config: ServerConfig
     protocol_version: str = msgspec.field(default_factory=lambda: PROTOCOL_VERSION)  # a factory: always sent
@@ -62,18 +67,21 @@ class Connected(Message, tag="connected"):
 
 
 class StatusAnswer(Message, tag="status"):
+    """The answer to Status."""
+
     config: ServerConfig
     stats: ServerStats
 
 
 class Pong(Message, tag="pong"):
-    """`time`: epoch ms."""
+    """The answer to Ping. `time`: the server's clock, epoch ms."""
 
     time: int
 
 
 class ErrorMessage(Message, tag="error"):
-    """`error`: text for people. `code`, `hint`, `retry`: as in errors.MhnosError."""
+    """A request failed, or something that nobody asked for. `error`: for people. `code`: for programs.
+    `hint`: the next step, for people. `retry`: whether the same request can succeed later, unchanged."""
 
     error: str
     code: str | UnsetType = UNSET

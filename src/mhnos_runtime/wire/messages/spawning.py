@@ -31,7 +31,8 @@ _ITEMS = Meta(max_length=bounds.WORKER_ITEMS)
 
 
 class SpawnOptions(Part):
-    """`cwd`: a client's path. `timeout`: ms, 0 or None for no limit."""
+    """`cwd`: a path in the workspace. `env`: on top of what every process gets. `timeout`: ms after which the
+    process is ended; 0 or None: never."""
 
     cwd: Path | None = None
     env: dict[str, str] | None = None
@@ -39,8 +40,9 @@ class SpawnOptions(Part):
 
 
 class SpawnLimits(Part):
-    """Narrower than the server's own, which nothing here can widen. Memory, tasks and CPU share (100: one
-    CPU): of the process with its descendants; the rest of each of them. None and 0: as the server has it."""
+    """Narrower than the server's own limits, which nothing here can widen. `memory_bytes`, `tasks` and
+    `cpu_percent` (100: one CPU) are of the process with its descendants, the others of each of them. None and
+    0: as the server has it."""
 
     memory_bytes: Count | None = None
     tasks: Count | None = None
@@ -67,12 +69,14 @@ class WorkerOptions(Part):
 
 
 class Spawn(Message, tag="spawn"):
-    """`pty`: without it the choice of the kind, false for pipes, true for a terminal of the default size.
+    """Start a process. `process_type`: its kind. `command`, `args`: as the kind takes them.
 
-    `linger_ms`: end the process so many ms after its last client left; without it, keep it. `key`: the same
-    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
-    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's. `ports`: by name,
-    0 for any free one. `worker`: for workerd with a script.
+    `pty`: None for what the kind has, false for pipes, true for a terminal of the default size. `name`: for
+    people. `attach`: whether this connection receives the output. `linger_ms`: end the process so many ms
+    after its last client left; None: keep it. `key`: the same key with the same request answers with the same
+    pid for as long as the process is kept. `acks`: as in Attach. `network`: "host", "loopback" or "none",
+    where it is narrower than the server's. `ports`: numbers by name, 0 for any free one. `worker`: for
+    workerd with a script.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -93,11 +97,12 @@ class Spawn(Message, tag="spawn"):
 
 
 class Plan(Spawn, tag="plan"):
-    """What a Spawn with the same fields would execute, without doing it."""
+    """Ask what a Spawn with the same fields would execute. Nothing is started."""
 
 
 class WorkerConfig(Message, tag="workerConfig"):
-    """The config that `spawn` of workerd with these fields would make; nothing is started or kept."""
+    """Ask for the config that a Spawn of workerd with these fields would make. Nothing is started or
+    written."""
 
     command: Path
     options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
@@ -106,13 +111,16 @@ class WorkerConfig(Message, tag="workerConfig"):
 
 
 class Spawned(Message, tag="spawned"):
+    """The answer to Spawn. `pid`: the runtime's own number, from 1000 on, never used twice."""
+
     pid: int
     status: str = msgspec.field(default_factory=lambda: "success")
 
 
 class Planned(Message, tag="planned"):
-    """`plan`: what the supervisor would execute; `directory`: where to start, as a workspace path;
-    `isolation`: what the process would get."""
+    """The answer to Plan. `plan`: what the supervisor would execute, for people: its fields change with
+    versions. `directory`: where it would start, a path in the workspace. `isolation`: what the process would
+    get."""
 
     plan: dict[str, Any]
     directory: str
@@ -120,4 +128,6 @@ class Planned(Message, tag="planned"):
 
 
 class WorkerConfigText(Message, tag="workerConfigText"):
+    """The answer to WorkerConfig. `config`: for workerd, in Cap'n Proto's text form."""
+
     config: str
