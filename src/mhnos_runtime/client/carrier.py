@@ -27,13 +27,31 @@ class Carrier(Protocol):
         *,
         resend: bool = ...,
         on_answer: Callable[[m.Message], None] | None = ...,
-    ) -> M: ...
-    async def send_now(self, message: m.Message | bytes) -> None: ...
-    def tell(self, message: m.Message) -> None: ...
-    async def sleep(self, delay_s: float) -> None: ...
-    def input(self, pid: int) -> InputWindow: ...
-    def tell_uncertain(self, uncertain: InputUncertain) -> None: ...
-    def resync(self, process: ClientProcess) -> None: ...
-    def forget(self, process: ClientProcess) -> None: ...
+    ) -> M:
+        """Send it and wait for its answer, see Runtime.request."""
+
+    async def send_now(self, message: m.Message | bytes) -> None:
+        """Send a message or a frame that needs no answer; without a connection it is dropped. Raises
+        nothing."""
+
+    def tell(self, message: m.Message) -> None:
+        """As send_now, without waiting."""
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait, by the client's clock."""
+
+    def input(self, pid: int) -> InputWindow:
+        """What this client types into a process: one window for each, whoever holds the process."""
+
+    def tell_uncertain(self, uncertain: InputUncertain) -> None:
+        """Report bytes of which nobody knows whether they were typed."""
+
+    def resync(self, process: ClientProcess) -> None:
+        """Attach again, from the first byte that is missing; now, or on the next connection."""
+
+    def forget(self, process: ClientProcess) -> None:
+        """Hand no more output to this process."""
+
     @property
-    def retention_bytes(self) -> int | None: ...
+    def retention_bytes(self) -> int | None:
+        """How much of a process's output the server keeps; None where it does not say."""

@@ -15,6 +15,7 @@ _TEXT_CHARACTERS = 2000
 
 
 def shorten(text: str, characters: int = SHOWN_CHARACTERS) -> str:
+    """The text, or its first `characters` and an ellipsis."""
     return text if len(text) <= characters else text[:characters] + "…"
 
 

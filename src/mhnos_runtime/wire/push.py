@@ -1,4 +1,4 @@
-"""A push that is larger than other messages may be, read as it arrives: JSON in pieces to files in pieces.
+"""A push that is larger than other messages may be, parsed as it arrives: JSON in pieces to files in pieces.
 
 Knows the shape of fsync and JSON's grammar as far as it has to; must not know files or sockets.
 """
@@ -36,21 +36,23 @@ _values = msgspec.json.Decoder()
 
 
 class FileBegin(NamedTuple):
+    """A file begins. `path` and `kind` as in messages.FileEntry, not checked yet."""
+
     path: str
     kind: str
 
 
 class FileEnd(NamedTuple):
-    """error: what is wrong with the content, or ""."""
+    """A file is complete. `mtime_ms`: epoch. `error`: what is wrong with its content, or ""."""
 
     mtime_ms: float | None
     error: str
 
 
 #: FileBegin, any number of bytes for its content, FileEnd; None: more has to be fed.
-Event: TypeAlias = FileBegin | bytes | FileEnd
+FilePiece: TypeAlias = FileBegin | bytes | FileEnd
 _T = TypeVar("_T")
-_Steps: TypeAlias = Generator[Event | None, None, _T]
+_Steps: TypeAlias = Generator[FilePiece | None, None, _T]
 
 
 def check_head(head: bytes) -> RequestId:
@@ -87,7 +89,7 @@ class PushParser:
         self._last = False
         self._steps = self._message()
 
-    def feed(self, data: bytes, last: bool = False) -> Iterator[Event]:
+    def feed(self, data: bytes, last: bool = False) -> Iterator[FilePiece]:
         """What `data` completes. Raises WireError; nothing may be fed after that."""
         self._buffer = self._buffer[self._at :] + data
         self._at, self._last = 0, last

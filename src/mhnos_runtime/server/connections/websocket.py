@@ -17,7 +17,7 @@ from typing import cast
 from aiohttp._websocket.helpers import websocket_mask
 
 from mhnos_runtime.wire import websocket as rfc
-from mhnos_runtime.wire.websocket import Event, Parser, Payload, Violation
+from mhnos_runtime.wire.websocket import Incoming, Parser, Payload, Violation
 
 #: Bytes that the transport may hold for a slow client; above, nothing more is taken from the logs.
 HIGH_WATER_BYTES = 64 * 1024
@@ -193,7 +193,7 @@ class WebSocket(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Incoming) -> None:
         if event.opcode == rfc.PING:
             # Who takes nothing gets no answers to keep for it; RFC 6455, 5.5.3 has the latest ping answered.
             if self.writable and not self._closing:

@@ -71,6 +71,7 @@ class Output(Message):
 
     @property
     def stream(self) -> Stream:
+        """Which stream of the process it was."""
         return "stderr" if isinstance(self, Stderr) else "stdout"
 
 

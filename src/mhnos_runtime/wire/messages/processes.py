@@ -68,9 +68,10 @@ class ExitInfo(Part):
 
 
 class ProcessInfo(Part):
-    """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for pipes.
-    `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output that is
-    kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really has."""
+    """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for
+    pipes. `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output
+    that is kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really
+    has."""
 
     pid: int
     type: str
