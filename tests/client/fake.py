@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from mhnos_runtime.client import Backoff, Runtime, connect
 from mhnos_runtime.wire import frames
 
 Json = dict[str, Any]
@@ -340,3 +341,9 @@ class FakeServer:
             key: record.get(key) for key in ("code", "signal", "reason", "evidence", "cpuMs", "maxRssBytes")
         }
         await peer.send(type="exit", pid=pid, runtime=record["runtimeMs"], bytes=record["bytes"], **fields)
+
+
+def runtime_for(fake: FakeServer, **options: Any) -> Runtime:
+    """A client that loses no time between its attempts."""
+    quick = Backoff(first_s=0.001, cap_s=0.01)
+    return connect(fake.url, **{"backoff": quick, "request_timeout_s": 10, **options})
