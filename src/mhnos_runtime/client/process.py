@@ -199,20 +199,20 @@ class ClientProcess:
     def on_output(self, frame: frames.DataFrame) -> None:
         """A data frame of this process."""
         stream: Stream = "stderr" if frame.kind == frames.STDERR else "stdout"
-        with_violations(self, lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
+        self._take(lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
         next_ = frame.offset + len(frame.payload)
         if not self._consuming and self._ack_is_due(next_):
             self._carrier.tell(m.Ack(pid=self.pid, offset=next_))
 
     def on_gap(self, gap: m.Gap) -> None:
         """The server no longer keeps a range."""
-        with_violations(self, lambda: self._inbox.gap(gap.from_, gap.to))
+        self._take(lambda: self._inbox.gap(gap.from_, gap.to))
 
     def on_attached(self, answer: m.Attached) -> None:
         """The replay is complete. The exit on a record is not the end: output and `exit` still come."""
         if isinstance(answer.from_, int) and isinstance(answer.next, int):
             from_, next_ = answer.from_, answer.next
-            with_violations(self, lambda: self._inbox.synced(from_, next_))
+            self._take(lambda: self._inbox.synced(from_, next_))
             self.attached_at = next_ if self.attached_at is None else self.attached_at
         if isinstance(answer.process, m.ProcessInfo):
             self.info = answer.process
@@ -254,6 +254,14 @@ class ClientProcess:
         self._news.set()
         self._changed.set()
 
+    def _take(self, into_inbox: Callable[[], None]) -> None:
+        """A violation of the protocol ends this process's output, not the connection."""
+        try:
+            into_inbox()
+        except ProtocolViolation as error:
+            self.fail(error)
+        self._changed.set()
+
     def _end(self, exit_: ExitInfo) -> None:
         self._exit = self._exit or exit_
         self._ended.set()
@@ -273,15 +281,6 @@ class ClientProcess:
         if due:
             self._acked = offset
         return due
-
-
-def with_violations(process: ClientProcess, action: Callable[[], None]) -> None:
-    """Run it; a violation of the protocol ends this process's output, not the connection."""
-    try:
-        action()
-    except ProtocolViolation as error:
-        process.fail(error)
-    process._changed.set()
 
 
 def lost(pid: int, why: str) -> ProcessLost:
