@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.client import transfer
-from mhnos_runtime.client.errors import RequestFailed
+from mhnos_runtime.client.errors import ProtocolViolation, RequestFailed
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.content import content_chunks
 from mhnos_runtime.wire.encode import encode
@@ -60,6 +60,13 @@ def test_a_refusal_of_the_whole_is_an_error(answer: m.FsyncResult, text: str) ->
         transfer.contents(answer)
     with pytest.raises(RequestFailed, match=text):
         transfer.add(m.PushResults(0, 0, []), answer)
+
+
+@pytest.mark.parametrize("content", [b"[256]", b"[-1]", b'["a"]', b"{}", b"1.5", b'[1,"x"]'])
+def test_content_that_is_none_is_a_violation(content: bytes) -> None:
+    answer = m.FsyncResult("pull", "success", files=[m.FileEntry("a", content=msgspec.Raw(content))])
+    with pytest.raises(ProtocolViolation, match="a: content: expected an array"):
+        transfer.contents(answer)
 
 
 def test_a_file_without_content_is_empty() -> None:
