@@ -207,6 +207,23 @@ async def test_a_process_that_is_left_is_forgotten(process: ClientProcess, carri
     assert carrier.forgotten == 1
 
 
+async def test_a_process_that_is_left_lets_everyone_go_who_waits_for_it(
+    process: ClientProcess, carrier: FakeCarrier
+) -> None:
+    """They waited for ever: nothing of the process came any more, and nobody said so."""
+    feed(process, 0, b"x")
+    waiting = [asyncio.ensure_future(each) for each in (process.wait(), process.until_serving())]
+    output = asyncio.ensure_future(drained(process))
+    leaving = asyncio.ensure_future(process.detach())
+    await carrier.answer(m.Detached(PID))
+    await asyncio.wait_for(leaving, 10)
+    assert await asyncio.wait_for(output, 10) == [Output("stdout", 0, b"x")]
+    for each in waiting:
+        with pytest.raises(ClientError, match="detached from process 1000") as caught:
+            await asyncio.wait_for(each, 10)
+        assert caught.value.code == "detached"
+
+
 async def test_the_input_is_closed_behind_what_was_typed(
     process: ClientProcess, carrier: FakeCarrier
 ) -> None:

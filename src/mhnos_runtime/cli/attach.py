@@ -1,4 +1,4 @@
-"""`attach`: be at a process that runs already, as whoever started it is."""
+"""`attach`: show and control a process that runs already."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Manner:
 
 
 class Notices:
-    """Lines for the person between the process's own. Made before the connection that it reports on."""
+    """Lines for the person, between those of the process. Made before the connection that it reports on."""
 
     def __init__(self) -> None:
         self.raw = False
@@ -89,7 +89,7 @@ class Notices:
 
 
 class Session:
-    """Call `run` once, inside the runtime's context."""
+    """One terminal or pipe at one process. Call `run` once, inside the runtime's context."""
 
     def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, notices: Notices) -> None:
         self._runtime = runtime

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller of the client; each error says what it means for the request that met it."""
+"""What can go wrong for a caller of the client, and what that means for the request that failed."""
 
 from __future__ import annotations
 

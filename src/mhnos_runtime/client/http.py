@@ -1,4 +1,4 @@
-"""Requests to the runtime's HTTP routes, beside the WebSocket. Knows aiohttp and problem bodies, no route."""
+"""Requests to the runtime's HTTP routes. Knows aiohttp and problem bodies; must not know routes."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ class ClientProcess:
         self._inbox = Inbox(expected)
         self._acked = 0
         self._consuming = False
+        self._detached = False
         self._exit: ExitInfo | None = None
         self._error: ClientError | None = None
         self._changed = asyncio.Event()
@@ -73,7 +74,7 @@ class ClientProcess:
                 await self._acknowledge()
             elif self._error is not None:
                 raise self._error
-            elif self._exit is not None and self._inbox.flow is Flow.FLOWING:
+            elif self._detached or (self._exit is not None and self._inbox.flow is Flow.FLOWING):
                 return
             else:
                 await self._changed.wait()
@@ -81,13 +82,13 @@ class ClientProcess:
     async def wait(self) -> ExitInfo:
         """Until the process has ended; output need not be consumed for it. Raises as `output` does."""
         await self._ended.wait()
-        if self._exit is None:
-            raise self._error or ProcessLost(f"process {self.pid} is lost")
-        return self._exit
+        if self._exit is not None:
+            return self._exit
+        raise self._error or ClientError(f"detached from process {self.pid}", code="detached")
 
     @property
     def exit(self) -> ExitInfo | None:
-        """How it ended, once that is known."""
+        """How it ended; None until the server has told so."""
         return self._exit
 
     @property
@@ -122,17 +123,20 @@ class ClientProcess:
         await self._carrier.request(m.CloseStdin(pid=self.pid), m.StdinClosed, resend=True)
 
     async def resize(self, cols: int, rows: int) -> None:
-        """Tell the process's terminal its size; while there is no connection, the next one tells it."""
+        """Set the size of the process's terminal, in cells; without a connection, the next one sets it."""
         self._size = PtySize(cols, rows)
         await self._carrier.send_now(m.Resize(pid=self.pid, cols=cols, rows=rows))
 
     async def kill(self, signal: str = "SIGTERM", escalate: bool | None = None) -> None:
-        """Send a signal to the whole tree. escalate: use force if it does not obey; None: by signal."""
+        """Send a signal to the process and all its descendants. Returns when they have ended, or, without
+        escalation, when it was sent. escalate: follow it with SIGHUP and SIGKILL; None: as the signal has it.
+        Raises RequestFailed (unknown-signal).
+        """
         message = m.Kill(pid=self.pid, signal=signal, escalate=escalate)
         await self._carrier.request(message, m.Killed, resend=True)
 
     async def until_serving(self) -> m.Readiness | None:
-        """Until it is known whether the process serves; None for one that nobody looks at, once it has ended.
+        """Until the process is known to serve, or not to. None: it ended, and is of a kind without readiness.
 
         Raises as `wait`.
         """
@@ -145,14 +149,21 @@ class ClientProcess:
         return self.readiness
 
     async def token(self) -> str | None:
-        """What the runtime made for who is to talk to the process, such as OpenClaw's token."""
+        """The token that the runtime made for the process, such as OpenClaw's; None for one that has none.
+
+        Raises RequestFailed (unknown-process).
+        """
         answer = await self._carrier.request(m.Credentials(pid=self.pid), m.CredentialsAnswer, resend=True)
         return answer.token
 
     async def detach(self) -> None:
-        """Leave the process alone; its output ends here as if it had nothing more to say."""
+        """Receive no more; the process goes on. `output` ends behind what has come, and `wait` raises
+        ClientError (detached). To come back, attach anew.
+        """
         await self._carrier.request(m.Detach(pid=self.pid), m.Detached, resend=True)
         self._carrier.forget(self)
+        self._detached = True
+        self._wake()
 
     # What the runtime uses
 
@@ -167,7 +178,8 @@ class ClientProcess:
             raise self._error
 
     def mark_ready(self) -> None:
-        """The server attached this client when it started the process."""
+        """The server attached this client when it started the process: there is no first attach to wait
+        for."""
         self._ready.set()
 
     def start_from(self, origin: Origin | None, tail: int | None, repaint: bool) -> None:
@@ -186,7 +198,7 @@ class ClientProcess:
         return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint, acks=True)
 
     def resume_messages(self) -> list[m.Message]:
-        """What else a new connection must be told."""
+        """What a new connection is told besides the attach: the size of the terminal."""
         if self._size is None:
             return []
         return [m.Resize(pid=self.pid, cols=self._size.cols, rows=self._size.rows)]
@@ -250,9 +262,7 @@ class ClientProcess:
         """Nothing more will come, and why."""
         self._error = self._error or error
         self._ready.set()
-        self._ended.set()
-        self._news.set()
-        self._changed.set()
+        self._wake()
 
     def _take(self, into_inbox: Callable[[], None]) -> None:
         """A violation of the protocol ends this process's output, not the connection."""
@@ -264,6 +274,10 @@ class ClientProcess:
 
     def _end(self, exit_: ExitInfo) -> None:
         self._exit = self._exit or exit_
+        self._wake()
+
+    def _wake(self) -> None:
+        """Nothing more comes: everyone who waits looks why."""
         self._ended.set()
         self._news.set()
         self._changed.set()

@@ -142,8 +142,8 @@ class Runtime:
     ) -> ClientProcess:
         """Receive output: from an offset, the kept "start" (default), the "end", or the last `tail` bytes.
 
-        repaint: have a full-screen program draw its screen anew, for who starts at the end. Returns when
-        everything kept from there has been received or is on its way to the consumer. Raises RequestFailed
+        repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
+        when the replay is over. Raises RequestFailed
         (unknown-process); ValueError if this client is attached to it already.
         """
         if pid in self._processes:
@@ -163,7 +163,8 @@ class Runtime:
         return process
 
     def handle(self, pid: int) -> ClientProcess:
-        """A process by its pid, to write to it or kill it without receiving its output."""
+        """A process by its pid, to write to it or kill it without receiving its output. Asks the server
+        nothing."""
         return self._processes.get(pid) or ClientProcess(self, pid)
 
     async def list(self, *, all: bool = False) -> Sequence[m.ProcessInfo]:  # noqa: A002 - the protocol's word
@@ -181,7 +182,8 @@ class Runtime:
         return self._clock() - start
 
     async def stats(self, pid: int | None = None) -> Sequence[m.ProcessUsage]:
-        """CPU time, memory and tasks of one process or of all."""
+        """CPU time (ms), memory (bytes) and tasks of one process, or of all that run. Raises
+        RequestFailed."""
         return (await self.request(m.Stats(pid=pid), m.ProcessStats, resend=True)).processes
 
     async def push(self, files: Mapping[str, bytes | None]) -> m.PushResults:
@@ -196,11 +198,13 @@ class Runtime:
         return results
 
     async def pull(self) -> dict[str, bytes | None]:
-        """Every file of the workspace by path; None for a directory."""
+        """Every file of the workspace by path; None for a directory. Raises RequestFailed (more than 32
+        MiB)."""
         return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
 
     async def timeline(self, pid: int) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of the kept pieces of output: when the byte at that offset was captured."""
+        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
+        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
         async with asyncio.timeout(self._request_timeout_s):
             return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
 
@@ -273,11 +277,11 @@ class Runtime:
             self._keep(asyncio.create_task(self._link.send(self._attach_payload(process))))
 
     def tell(self, message: m.Message) -> None:
-        """Send what needs no answer, some time soon, if there is a connection."""
+        """As send_now, without waiting."""
         self._keep(asyncio.create_task(self.send_now(message)))
 
     def forget(self, process: ClientProcess) -> None:
-        """Nothing of this process is wanted any more."""
+        """Hand no more output to this process."""
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
 
@@ -425,7 +429,7 @@ class Runtime:
                 self.forget(process)
 
     def _attach_payload(self, process: ClientProcess, *, resumed: bool = False) -> bytes:
-        """An attach whose answer is handled where it arrives: nobody need be waiting for it."""
+        """An attach request whose answer is handled by callbacks: no task waits for it."""
         number, waiting = self._pending.add(
             process.attach_message(resumed=resumed),
             resend=False,

@@ -1,4 +1,4 @@
-"""When which byte was captured: read from the time stamps that only the replay in text frames carries."""
+"""When each byte was captured: from the time stamps that only a replay in text frames has."""
 
 from __future__ import annotations
 

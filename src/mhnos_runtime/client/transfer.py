@@ -1,4 +1,4 @@
-"""Files on the wire of `fsync`: batches for a push, contents of a pull. Pure."""
+"""Files in `fsync` messages: batches for a push, contents of a pull. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH_BYTES = 8 * 1024 * 1024  # up to 4 times as much as arrays of numbers
 
 
 def batches(files: Mapping[str, bytes | None]) -> Iterator[list[m.FileEntry]]:
-    """The files in messages of a bounded size; None is a directory."""
+    """The files in batches of BATCH_BYTES, a larger file alone; None is a directory."""
     batch: list[m.FileEntry] = []
     size_bytes = 0
     for path, content in files.items():

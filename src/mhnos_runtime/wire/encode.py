@@ -1,4 +1,4 @@
-"""Messages to the bytes of text frames. Knows what 1.0 needs sent twice, must not know connections."""
+"""Messages to the bytes of text frames. Knows which answers 1.0 needs twice; must not know connections."""
 
 from __future__ import annotations
 

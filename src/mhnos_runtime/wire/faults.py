@@ -1,4 +1,4 @@
-"""Errors to the `error` messages that show them. The only place where the two meet; knows no request."""
+"""Errors to `error` messages, the one place that makes these. Must not know requests."""
 
 from __future__ import annotations
 

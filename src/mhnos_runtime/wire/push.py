@@ -56,8 +56,8 @@ _Steps: TypeAlias = Generator[FilePiece | None, None, _T]
 
 
 def check_head(head: bytes) -> RequestId:
-    """The id of a message that begins so, as far as it has come. Raises WireError unless it may be large: its
-    own `type`, not one inside of it, is "fsync"."""
+    """The id of the message that begins with these bytes, UNSET if it is not in them. Raises WireError
+    (too-large) unless the message may be large: its own `type`, not one nested in it, is "fsync"."""
     parser = PushParser()
     with suppress(WireError):
         for _ in parser.feed(head):

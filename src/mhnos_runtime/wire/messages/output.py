@@ -1,4 +1,4 @@
-"""To watch a process: attach, what it writes, what is missing of that, and how far a client has come.
+"""To watch a process: attach, its output, gaps in that, and acknowledgements.
 
 Knows shapes and units; must not know what a server does with them.
 """

@@ -36,8 +36,8 @@ class Port(Part):
 
 
 class Isolation(Part):
-    """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: for memory,
-    tasks and cpu who enforces them: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
+    """What a process really got. `uid`: on the host. `landlock`: its ABI, 0 for none. `limits`: what
+    enforces those of `memory`, `tasks` and `cpu`: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
     `host_abstract_sockets`: whether it reaches the machine's abstract Unix sockets."""
 
     level: str
