@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime import ownfiles
-from mhnos_runtime.ownfiles import Item, Root, Status, Step, Trust, Whom, find_exposed
+from mhnos_runtime.ownfiles import Item, Permissions, Root, Step, Trust, Whom, find_exposed
 
 ITEM = Item("state_dir", "/s/state", "put it elsewhere")
 ROOT, USER, OTHER = 0, 1000, 2000
@@ -23,7 +23,9 @@ Facts = tuple[int, int, int]
 
 
 def step(path: str, folder: Facts, own: Facts | None, acl: bool = False) -> Step:
-    return Step(path, ("8:1", path), Status(*folder, acl), None if own is None else Status(*own, acl))
+    return Step(
+        path, ("8:1", path), Permissions(*folder, acl), None if own is None else Permissions(*own, acl)
+    )
 
 
 def exposed(*steps: Step, root: str = "/s", theirs: bool = False, whom: Whom = WHOM) -> str:
@@ -92,7 +94,7 @@ def test_sticky_folders_above_keep_what_is_root_s() -> None:
 
 
 def test_a_mount_of_the_same_folder_elsewhere() -> None:
-    there = Step("/opt/venv", ("8:1", "/home/a/work/.venv"), Status(*CLOSED), Status(*CLOSED))
+    there = Step("/opt/venv", ("8:1", "/home/a/work/.venv"), Permissions(*CLOSED), Permissions(*CLOSED))
     work = Root("/work", ("8:1", "/home/a/work"), "workspace /work", theirs=True)
     found = find_exposed([(ITEM, [there])], [work], WHOM)
     assert found is not None

@@ -45,7 +45,7 @@ class Whom:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Permissions:
     """What stat(2) says. acl: whether an access control list adds to the mode."""
 
     uid: int
@@ -55,7 +55,7 @@ class Status:
 
 
 #: (device, path on its file system): the same for all paths of one file over bind mounts.
-Place = tuple[str, str]
+Location = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class Step:
     in. own: None where there is nothing."""
 
     path: str
-    place: Place
-    folder: Status
-    own: Status | None
+    location: Location
+    folder: Permissions
+    own: Permissions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Root:
     """A folder in which processes may write. theirs: all that is in it, whatever owners and modes say."""
 
     path: str
-    place: Place
+    location: Location
     what: str
     theirs: bool
 
@@ -116,14 +116,14 @@ def find_exposed(
 
 def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
     """Whether they can change or replace what this name stands for; the folder itself they can only fill."""
-    if step.path == root.path or step.place == root.place:
+    if step.path == root.path or step.location == root.location:
         return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
     return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
 
 
 def _inside(step: Step, root: Root) -> bool:
     return _below(step.path, root.path) or (
-        step.place[0] == root.place[0] and _below(step.place[1], root.place[1])
+        step.location[0] == root.location[0] and _below(step.location[1], root.location[1])
     )
 
 
@@ -141,7 +141,7 @@ def _changeable(step: Step, whom: Whom, last: bool) -> bool:
     return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, whom)
 
 
-def _may_write(status: Status, whom: Whom) -> bool:
+def _may_write(status: Permissions, whom: Whom) -> bool:
     """The owner may change the mode; of a list of access only its mask is looked at (acl(5))."""
     group = status.acl or status.gid in whom.groups
     return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
@@ -235,7 +235,7 @@ def _links(path: str, whom: Whom) -> tuple[int, int] | None:
     """(device, inode) of a file that has other names too and that they can write."""
     with suppress(OSError):
         status = os.lstat(path)
-        own = Status(status.st_uid, status.st_gid, status.st_mode)
+        own = Permissions(status.st_uid, status.st_gid, status.st_mode)
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, whom):
             return status.st_dev, status.st_ino
     return None
@@ -258,7 +258,7 @@ def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
     return [(item, list(_walk(item.path, mounts))) for item in items]
 
 
-def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
+def _walk(path: str, mounts: list[tuple[str, Location]]) -> Iterator[Step]:
     """Every name that the kernel passes on the way to `path`, as far as there is something."""
     names = [name for name in _absolute(path).split("/") if name][::-1]
     here, links = "/", 0
@@ -271,8 +271,8 @@ def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
             continue
         there = os.path.join(here, name)
         try:
-            own = _status(there)
-            yield Step(there, _place(there, mounts), _required(here), own)
+            own = _permissions(there)
+            yield Step(there, _location(there, mounts), _required(here), own)
         except OSError:
             return
         if own is None:
@@ -293,23 +293,23 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
-def _status(path: str) -> Status | None:
+def _permissions(path: str) -> Permissions | None:
     try:
         return _required(path)
     except FileNotFoundError:
         return None
 
 
-def _required(path: str) -> Status:
+def _required(path: str) -> Permissions:
     found = os.lstat(path)
     try:
         acl = "system.posix_acl_access" in os.listxattr(path, follow_symlinks=False)
     except OSError:
         acl = False
-    return Status(found.st_uid, found.st_gid, found.st_mode, acl)
+    return Permissions(found.st_uid, found.st_gid, found.st_mode, acl)
 
 
-def _mounts() -> list[tuple[str, Place]]:
+def _mounts() -> list[tuple[str, Location]]:
     """(where, what) is mounted, later ones over earlier ones (proc(5))."""
     rows = []
     with suppress(OSError):
@@ -324,7 +324,7 @@ def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _place(path: str, mounts: list[tuple[str, Place]]) -> Place:
+def _location(path: str, mounts: list[tuple[str, Location]]) -> Location:
     best, found = -1, ("", "")
     for point, (device, root) in mounts:
         if len(point) >= best and _below(path, point):
@@ -347,7 +347,7 @@ class Trust:
         """Looks at the files now, with the code of the caller."""
         mounts = _mounts()
         roots = [
-            Root(real, _place(real, mounts), what, theirs)
+            Root(real, _location(real, mounts), what, theirs)
             for real, what, theirs in (
                 (os.path.realpath(path), what, all_) for path, what, all_ in self.writable
             )

@@ -21,7 +21,7 @@ from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
-from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Isolation, Policy, Sandbox
 from mhnos_runtime.server.auth.grants import EVERYTHING
 from mhnos_runtime.server.connections import requests
 from mhnos_runtime.server.connections.connection import Connection
@@ -129,7 +129,7 @@ class Scene:
         flags = {"workspace": str(workspace), "state_dir": str(root / "state"), "sandbox": "none"}
         settings, _ = config.load(flags, {"HOME": str(root)})
         allowed = Allowed(
-            Sandbox(Policy("none"), Facts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
+            Sandbox(Policy("none"), HostFacts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
         )
         hello = {"server_id": "s", "spawned": 0, "allowed": allowed.to_dict()}
         hello |= {"path": os.environ["PATH"], "node": "", "no_node": ""}

@@ -53,7 +53,7 @@ _libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Command:
     """A command, and what subprocess.Popen is to be told besides. passed: descriptors that it needs, which
     are closed at the end of the block."""
 
@@ -61,7 +61,7 @@ class Start:
     options: dict[str, Any]
     passed: tuple[int, ...] = ()
 
-    def __enter__(self) -> Start:
+    def __enter__(self) -> Command:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -69,9 +69,9 @@ class Start:
             os.close(fd)
 
 
-def plain(argv: Sequence[str]) -> Start:
+def plain(argv: Sequence[str]) -> Command:
     """As whoever installs."""
-    return Start([*argv], {})
+    return Command([*argv], {})
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Confined:
         writable: Sequence[Path],
         *,
         network: bool,
-    ) -> Start:
+    ) -> Command:
         """The command as this user, who sees the store, and can write these folders of it and no others.
         Raises InstallFailed where the store cannot be entered."""
         _check_open(store)
@@ -108,7 +108,7 @@ class Confined:
             "env": {"PATH": _PATH, **environment},
         }
         if not self.bubblewrap:
-            return Start([*argv], {**options, "preexec_fn": _without_new_privileges})
+            return Command([*argv], {**options, "preexec_fn": _without_new_privileges})
         shown = [*self._shown(), "--ro-bind", str(store), str(store)]
         for folder in writable:
             shown += ["--bind", str(folder), str(folder)]
@@ -123,7 +123,7 @@ class Confined:
         passed = (_filter(self.filter),) if self.filter else ()
         for fd in passed:
             command += ["--seccomp", str(fd)]
-        return Start([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
+        return Command([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
 
     def _shown(self) -> Iterator[str]:
         for path, target in self.system:

@@ -92,15 +92,15 @@ _EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
 
 
 @dataclass(slots=True)
-class Steps:
+class StepBudget:
     """What is left of MAX_STEPS for several resolutions that are asked for at once."""
 
     left: int = MAX_STEPS
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields the place.
+class Resolved:
+    """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields it.
 
     parent_fd: the directory that holds `name`; -1 for the workspace's top, which has none here.
     fd, mode: the thing itself and its st_mode; -1 and 0 where there is nothing yet.
@@ -150,13 +150,13 @@ class Workspace:
         *,
         make_parents: bool = False,
         follow: bool = True,
-        steps: Steps | None = None,
-    ) -> Iterator[Place]:
+        steps: StepBudget | None = None,
+    ) -> Iterator[Resolved]:
         """Where `path` leads, which need not exist but for its parents. `follow`: whether any link in it is.
 
-        The place is held only inside the `with`. An OSError out of the block becomes what `explain` says.
+        It is open only inside the `with`. An OSError out of the block becomes what `explain` says.
         """
-        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or Steps())
+        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or StepBudget())
         try:
             yield walk.run()
         except OSError as error:
@@ -166,11 +166,11 @@ class Workspace:
 
     def open_dir(self, path: str, base: str = "/", *, follow: bool = True, listing: bool = False) -> int:
         """A descriptor of an existing directory; the caller closes it. O_PATH, or fit for scandir."""
-        with self.resolve(path, base, follow=follow) as place:
-            _require(place, stat.S_IFDIR, path)
+        with self.resolve(path, base, follow=follow) as resolved:
+            _require(resolved, stat.S_IFDIR, path)
             if not listing:
-                return os.dup(place.fd)
-            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.fd)
+                return os.dup(resolved.fd)
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=resolved.fd)
 
     def open_file(
         self, path: str, flags: int, mode: int = 0o644, base: str = "/", *, create_parents: bool = False
@@ -181,12 +181,12 @@ class Workspace:
         means nothing for regular files once they are open.
         """
         for _ in range(MAX_CREATE_RACES):
-            with self.resolve(path, base, make_parents=create_parents) as place:
-                if place.fd >= 0:
-                    return _open_existing(place, flags, path)
+            with self.resolve(path, base, make_parents=create_parents) as resolved:
+                if resolved.fd >= 0:
+                    return _open_existing(resolved, flags, path)
                 if not flags & os.O_CREAT:
                     raise OSError(errno.ENOENT, "")
-                fd = _create(place, flags, mode)
+                fd = _create(resolved, flags, mode)
                 if fd >= 0:
                     return fd
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
@@ -194,26 +194,26 @@ class Workspace:
     def make_dirs(self, path: str, base: str = "/") -> None:
         """Makes the directory and its parents where they are not there yet."""
         for _ in range(MAX_CREATE_RACES):
-            with self.resolve(path, base, make_parents=True) as place:
-                if place.fd >= 0:
-                    return _require(place, stat.S_IFDIR, path)
-                _make_dir(place.name, place.parent_fd)
+            with self.resolve(path, base, make_parents=True) as resolved:
+                if resolved.fd >= 0:
+                    return _require(resolved, stat.S_IFDIR, path)
+                _make_dir(resolved.name, resolved.parent_fd)
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
 
-    def real_path(self, path: str, base: str = "/", steps: Steps | None = None) -> str:
+    def real_path(self, path: str, base: str = "/", steps: StepBudget | None = None) -> str:
         """The host's path of an existing file or directory, for programs that take only paths.
 
         It was inside the workspace when asked. A program that opens it later resolves it anew, so what must
         hold then is the sandbox's to enforce; use a descriptor where one will do.
         """
-        with self.resolve(path, base, steps=steps) as place:
-            if place.fd < 0:
+        with self.resolve(path, base, steps=steps) as resolved:
+            if resolved.fd < 0:
                 raise OSError(errno.ENOENT, "")
-            real, top = os.readlink(by_fd(place.fd)), os.readlink(by_fd(self._fd))
+            real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._fd))
             if real != top and not real.startswith(top.rstrip("/") + "/"):
                 raise _outside(path)
             # A deleted file's link ends in " (deleted)", which could also be a name: only the inode tells.
-            if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(place.fd)):
+            if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(resolved.fd)):
                 raise OSError(errno.ENOENT, "")
             return real
 
@@ -233,7 +233,7 @@ class _Walk:
     """
 
     def __init__(
-        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: Steps
+        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: StepBudget
     ) -> None:
         self._root_fd, self._path, self._make, self._follow = root_fd, path, make, follow
         self._steps = steps
@@ -252,21 +252,21 @@ class _Walk:
             if fd >= 0 and fd not in (here, leaf):
                 os.close(fd)
 
-    def run(self) -> Place:
+    def run(self) -> Resolved:
         self._restart()
         while self._todo:
-            place = self._step(self._todo.pop())
-            if place is not None:
-                return place
+            resolved = self._step(self._todo.pop())
+            if resolved is not None:
+                return resolved
         self._hold(-1, self._here)
-        return Place(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
+        return Resolved(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
 
     def _restart(self) -> None:
         self._todo += self._done[::-1]
         self._done.clear()
         self._hold(os.dup(self._root_fd), -1)
 
-    def _step(self, name: bytes) -> Place | None:
+    def _step(self, name: bytes) -> Resolved | None:
         if name == b"..":
             self._up()
             return None
@@ -280,7 +280,7 @@ class _Walk:
             self._expand()
             return None
         if not self._todo:
-            return Place(self._here, name, self._leaf, mode)
+            return Resolved(self._here, name, self._leaf, mode)
         self._enter(name, mode)
         return None
 
@@ -299,9 +299,9 @@ class _Walk:
         del self._done[-levels:]
         self._restart()
 
-    def _missing(self, name: bytes) -> Place | None:
+    def _missing(self, name: bytes) -> Resolved | None:
         if not self._todo:
-            return Place(self._here, name, -1, 0)
+            return Resolved(self._here, name, -1, 0)
         if not self._make:
             raise OSError(errno.ENOENT, "")
         _make_dir(name, self._here)
@@ -379,39 +379,39 @@ def _outside(path: str) -> Refused:
     )
 
 
-def _require(place: Place, kind: int, path: str) -> None:
-    if place.fd < 0:
+def _require(resolved: Resolved, kind: int, path: str) -> None:
+    if resolved.fd < 0:
         raise OSError(errno.ENOENT, "")
-    if stat.S_IFMT(place.mode) == kind:
+    if stat.S_IFMT(resolved.mode) == kind:
         return
     if kind == stat.S_IFDIR:
         raise OSError(errno.ENOTDIR, "")
-    if stat.S_ISDIR(place.mode):
+    if stat.S_ISDIR(resolved.mode):
         raise OSError(errno.EISDIR, "")
     raise InvalidRequest(f"Not a regular file: {shown(path)}")
 
 
-def require_regular(place: Place, path: str) -> None:
-    """Raises unless the place holds a regular file: InvalidRequest, or OSError inside `resolve`."""
-    _require(place, stat.S_IFREG, path)
+def require_regular(resolved: Resolved, path: str) -> None:
+    """Raises unless this is a regular file: InvalidRequest, or OSError inside `resolve`."""
+    _require(resolved, stat.S_IFREG, path)
 
 
-def _open_existing(place: Place, flags: int, path: str) -> int:
-    require_regular(place, path)
+def _open_existing(resolved: Resolved, flags: int, path: str) -> int:
+    require_regular(resolved, path)
     if flags & os.O_CREAT and flags & os.O_EXCL:
         raise OSError(errno.EEXIST, "")
-    return reopen(place, flags & ~(os.O_CREAT | os.O_EXCL))
+    return reopen(resolved, flags & ~(os.O_CREAT | os.O_EXCL))
 
 
-def reopen(place: Place, flags: int) -> int:
-    """Opens the very inode of an existing place, whatever its name means by now."""
-    return os.open(by_fd(place.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
+def reopen(resolved: Resolved, flags: int) -> int:
+    """Opens the very inode of an existing file, whatever its name means by now."""
+    return os.open(by_fd(resolved.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
 
 
-def _create(place: Place, flags: int, mode: int) -> int:
+def _create(resolved: Resolved, flags: int, mode: int) -> int:
     """A new file, or -1 when the name was taken meanwhile. O_EXCL never follows a link that was put there."""
     try:
-        return create_exclusive(place.name, flags, mode, place.parent_fd)
+        return create_exclusive(resolved.name, flags, mode, resolved.parent_fd)
     except FileExistsError:
         if flags & os.O_EXCL:
             raise
@@ -442,7 +442,7 @@ def _make_dir(name: bytes, parent_fd: int) -> None:
 
 
 def _give_dir(name: bytes, parent_fd: int) -> None:
-    """A process may have put something else in its place: only what is root's, and new, is given away."""
+    """A process may have put something else there: only what is root's, and new, is given away."""
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         if os.fstat(fd).st_uid == 0:

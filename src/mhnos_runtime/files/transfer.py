@@ -19,7 +19,7 @@ from typing import Literal, Self
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError
 from mhnos_runtime.files.confine import (
     MAX_PATH_BYTES,
-    Place,
+    Resolved,
     Workspace,
     by_fd,
     create_exclusive,
@@ -178,9 +178,9 @@ class Push:
         for path, mtime_ms in self._directories:
             mtime_ns = _mtime_ns(path, mtime_ms)
             # A directory that is gone or another user's by now was still synced.
-            with suppress(MhnosError), self._workspace.resolve(path) as place:
-                if mtime_ns is not None and stat.S_ISDIR(place.mode):
-                    os.utime(by_fd(place.fd), ns=(mtime_ns, mtime_ns))
+            with suppress(MhnosError), self._workspace.resolve(path) as resolved:
+                if mtime_ns is not None and stat.S_ISDIR(resolved.mode):
+                    os.utime(by_fd(resolved.fd), ns=(mtime_ns, mtime_ns))
             yield
 
     @contextmanager
@@ -247,15 +247,15 @@ class _Draft:
             os.close(fd)  # Network file systems tell of a full disk only here.
 
 
-def _writable(place: Place, path: str) -> os.stat_result:
+def _writable(resolved: Resolved, path: str) -> os.stat_result:
     """What is there, if it may be written: a rename alone would replace a read-only file without asking."""
-    require_regular(place, path)
+    require_regular(resolved, path)
     try:
-        os.close(reopen(place, os.O_WRONLY))
+        os.close(reopen(resolved, os.O_WRONLY))
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # A running program's file cannot be rewritten, but replaced.
             raise
-    return os.fstat(place.fd)
+    return os.fstat(resolved.fd)
 
 
 def _keep_owner(fd: int, old: os.stat_result) -> None:
@@ -418,11 +418,11 @@ def _list_names(listing: int, path: str, budget: _Budget, names: list[str]) -> N
 
 
 def _open_item(workspace: Workspace, path: str, max_bytes: int) -> PulledFile:
-    with workspace.resolve(path, follow=False) as place:
-        if stat.S_ISDIR(place.mode):
-            return PulledFile(path, "directory", os.fstat(place.fd))
-        if stat.S_ISREG(place.mode):
-            return _pulled(path, reopen(place, os.O_RDONLY), max_bytes)
+    with workspace.resolve(path, follow=False) as resolved:
+        if stat.S_ISDIR(resolved.mode):
+            return PulledFile(path, "directory", os.fstat(resolved.fd))
+        if stat.S_ISREG(resolved.mode):
+            return _pulled(path, reopen(resolved, os.O_RDONLY), max_bytes)
     # A link is followed here, to a regular file only; everything else is refused with its reason.
     return _pulled(path, workspace.open_file(path, os.O_RDONLY), max_bytes)
 

@@ -2,7 +2,7 @@
 
 from mhnos_runtime.launch import Wish
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.sandbox.facts import Fact, Facts
+from mhnos_runtime.sandbox.facts import Fact, HostFacts
 from mhnos_runtime.sandbox.plan import (
     Isolation,
     Sandbox,
@@ -19,7 +19,7 @@ __all__ = [
     "NETWORKS",
     "Allowed",
     "Fact",
-    "Facts",
+    "HostFacts",
     "Isolation",
     "Policy",
     "Sandbox",

@@ -22,7 +22,7 @@ _UNITS = (".service", ".scope", ".slice")
 _DELEGATED = ("user.delegate", "trusted.delegate")
 
 
-class Place(NamedTuple):
+class GroupParent(NamedTuple):
     """A directory in which groups may be made. hierarchy: as in `Limits.cgroups`. own: the runtime sits in it
     and has to move below first."""
 
@@ -33,15 +33,15 @@ class Place(NamedTuple):
 
 def find(
     membership: str | None = None, mounts: str | None = None, *, pid: int | None = None
-) -> tuple[list[Place], str]:
+) -> tuple[list[GroupParent], str]:
     """Places, and what to say where there are none. membership, mounts: /proc/self/cgroup and mountinfo."""
     membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
     mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
     unified = _unified(membership, mounts, pid or os.getpid())
     if unified is not None:
         return [unified], ""
-    places = [place for name in CONTROLLERS if (place := _v1(name, membership, mounts)) is not None]
-    return places, "" if places else "no control group of this user can hold processes"
+    parents = [parent for name in CONTROLLERS if (parent := _v1(name, membership, mounts)) is not None]
+    return parents, "" if parents else "no control group of this user can hold processes"
 
 
 def _mount(mounts: str, kind: str, option: str) -> tuple[str, str] | None:
@@ -67,15 +67,15 @@ def _directory(membership: str, controller: str, mount: tuple[str, str]) -> Path
     return None
 
 
-def _v1(controller: str, membership: str, mounts: str) -> Place | None:
+def _v1(controller: str, membership: str, mounts: str) -> GroupParent | None:
     mount = _mount(mounts, "cgroup", controller)
     directory = _directory(membership, controller, mount) if mount else None
     if directory is not None and directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
-        return Place(controller, directory)
+        return GroupParent(controller, directory)
     return None
 
 
-def _unified(membership: str, mounts: str, pid: int) -> Place | None:
+def _unified(membership: str, mounts: str, pid: int) -> GroupParent | None:
     """The runtime's own group where it is alone in it, else the nearest whose children have controllers.
 
     That may be its own, if that is the root, to which the rule does not apply that a group has either
@@ -87,12 +87,12 @@ def _unified(membership: str, mounts: str, pid: int) -> Place | None:
         return None
     alone = _words(own / "cgroup.procs") <= {str(pid)}
     if alone and _lent(own) and _writable(own) and (hierarchy := _hierarchy(own / "cgroup.controllers")):
-        return Place(hierarchy, own, own=True)
+        return GroupParent(hierarchy, own, own=True)
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mount[1]) or not _writable(directory):
             return None
         if hierarchy := _hierarchy(directory / "cgroup.subtree_control"):
-            return Place(hierarchy, directory)
+            return GroupParent(hierarchy, directory)
     return None
 
 
@@ -125,17 +125,17 @@ def _words(path: Path) -> set[str]:
     return set()
 
 
-def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
-    """Make the runtime's group in each place, and remove what earlier ones left there.
+def prepare(parents: list[GroupParent]) -> tuple[tuple[str, str], ...]:
+    """Make the runtime's group in each parent, and remove what earlier ones left there.
 
     Returns (hierarchy, path) of what came of it, as `Limits.cgroups` has them: what was found can be refused.
     """
     rows: list[tuple[str, str]] = []
-    for place in places:
-        _sweep(place.directory)
+    for parent in parents:
+        _sweep(parent.directory)
         with contextlib.suppress(OSError):
-            group = _make(place)
-            hierarchy = place.hierarchy
+            group = _make(parent)
+            hierarchy = parent.hierarchy
             if hierarchy in (UNIFIED, UNIFIED_CPU):
                 hierarchy = _hierarchy(group / "cgroup.subtree_control")
             if hierarchy:
@@ -145,16 +145,16 @@ def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _make(place: Place) -> Path:
-    if place.own:
-        own = place.directory / "runtime"
+def _make(parent: GroupParent) -> Path:
+    if parent.own:
+        own = parent.directory / "runtime"
         own.mkdir(exist_ok=True)
         (own / "cgroup.procs").write_text(str(os.getpid()))
-        _enable(place.directory)
+        _enable(parent.directory)
     # By the OS pid, which the supervisor keeps: that says later whether it is still in use.
-    group = place.directory / f"{PREFIX}{os.getpid()}"
+    group = parent.directory / f"{PREFIX}{os.getpid()}"
     group.mkdir(exist_ok=True)
-    if place.hierarchy in (UNIFIED, UNIFIED_CPU):
+    if parent.hierarchy in (UNIFIED, UNIFIED_CPU):
         _enable(group)
     return group
 

@@ -19,7 +19,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HostFacts:
     """Everything that launch plans depend on.
 
     landlock: the ABI, 0 for none. bubblewrap: path or "". namespaces: whether a complete sandbox of a user
@@ -55,7 +55,7 @@ class Facts:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+    def from_dict(cls, data: Mapping[str, Any]) -> HostFacts:
         pairs = {name: tuple(map(tuple, data[name])) for name in ("cgroups", "system")}
         texts = {name: tuple(data[name]) for name in ("configuration", "linked")}
         known = {field.name: data[field.name] for field in fields(cls)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Confinement, Holder, Limits, holds
 from mhnos_runtime.sandbox import landlock
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.sandbox.policy import Level, Policy
 
 #: Where the workspace is inside strict.
@@ -42,7 +42,7 @@ class Sandbox:
     folders, which processes may read."""
 
     policy: Policy
-    facts: Facts
+    facts: HostFacts
     workspace: str
     engines: tuple[str, ...] = ()
 
@@ -51,7 +51,7 @@ class Sandbox:
         """What asdict made of it, and JSON of that."""
         user = data["policy"]["user"]
         policy = Policy(**{**data["policy"], "user": None if user is None else (user[0], user[1])})
-        return cls(policy, Facts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
+        return cls(policy, HostFacts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def confine(
     return confinement, rlimits(policy)
 
 
-def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
+def _groups(facts: HostFacts, policy: Policy) -> tuple[tuple[str, str], ...]:
     """Those with something to hold: to join one takes up to milliseconds."""
     needed = {"memory": policy.memory_bytes, "pids": policy.tasks, "cpu": policy.cpu_percent}
     return tuple(
@@ -112,7 +112,7 @@ def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
+def _filter(facts: HostFacts, policy: Policy, handed_sockets: bool) -> str:
     """In strict a network namespace does what the narrower filter does in relaxed."""
     narrow = policy.level == "relaxed" and policy.network != "host"
     sealed = handed_sockets and policy.network != "host"
@@ -153,7 +153,7 @@ def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
     )
 
 
-def _nesting(facts: Facts) -> tuple[str, ...]:
+def _nesting(facts: HostFacts) -> tuple[str, ...]:
     """No user namespaces inside, for the holder too, which the system call filter does not cover."""
     return ("--disable-userns",) if facts.disable_userns else ()
 
@@ -211,7 +211,7 @@ def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
     return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
 
 
-def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:
+def reaches_abstract_sockets(facts: HostFacts, policy: Policy) -> bool:
     """Whether a process reaches the machine's abstract Unix sockets (unix(7)), X11's among them. They have no
     path, so no mount hides them: they belong to the network namespace, and only Landlock can scope them."""
     if policy.level == "none":
@@ -236,7 +236,7 @@ class Isolation:
     host_abstract_sockets: bool
 
 
-def describe(facts: Facts, policy: Policy) -> Isolation:
+def describe(facts: HostFacts, policy: Policy) -> Isolation:
     """What a process with this policy really gets, for its record."""
 
     def by(controller: str, otherwise: str) -> str:

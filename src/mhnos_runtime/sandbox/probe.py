@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, holds
 from mhnos_runtime.sandbox import cgroups, seccomp
-from mhnos_runtime.sandbox.facts import Fact, Facts
+from mhnos_runtime.sandbox.facts import Fact, HostFacts
 from mhnos_runtime.sandbox.landlock import describe as describe_landlock
 from mhnos_runtime.sandbox.landlock import scopes
 
@@ -57,7 +57,7 @@ _CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _MAXIMUM = "/proc/sys/user/max_user_namespaces"
 
 
-def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...] = ()) -> Facts:
+def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...] = ()) -> HostFacts:
     """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use.
     engines: what is known of those, to stand with the rest."""
     bubblewrap = shutil.which("bwrap") or ""
@@ -68,7 +68,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
     abi = landlock_abi()
     places, no_places = cgroups.find()
     system, configuration = tuple(_system()), tuple(_configuration())
-    return Facts(
+    return HostFacts(
         bubblewrap=bubblewrap,
         namespaces=not trial,
         landlock=abi,
@@ -248,7 +248,7 @@ def _libseccomp(missing: str) -> Fact:
     return Fact("libseccomp", not missing, missing or "compiles the filters", "strict, relaxed", how)
 
 
-def _groups(places: list[cgroups.Place], reason: str) -> Fact:
+def _groups(places: list[cgroups.GroupParent], reason: str) -> Fact:
     if places:
         version = "v2" if places[0].hierarchy in (UNIFIED, UNIFIED_CPU) else "v1"
         shown = ", ".join(dict.fromkeys(str(place.directory) for place in places))
