@@ -6,7 +6,6 @@ Opens what the process is handed; starts nothing, and knows no table of processe
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
@@ -15,20 +14,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from mhnos_runtime import bounds
 from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
 from mhnos_runtime.errors import InvalidRequest, NotFound, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Choice, LaunchPlan, StartDescriptors, Wish
+from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, plan, ready, template, workerd
 from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.sandbox.probe import reachable
+from mhnos_runtime.server.processes.keys import digest
 from mhnos_runtime.server.processes.ports import MOST, Handed, check_names, free, listen
 from mhnos_runtime.server.processes.workplace import StartPlace
 from mhnos_runtime.wire import messages as m
@@ -40,7 +38,7 @@ DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The descriptors end with `Starter.prepare`."""
+    """The descriptors end with `Planner.prepare`."""
 
     plan: LaunchPlan
     descriptors: StartDescriptors
@@ -66,23 +64,23 @@ class Reached:
     token: str
 
 
-class Starter:
+class Planner:
     """Knows the operator's settings and what this machine has."""
 
-    def __init__(self, settings: Settings, hello: Mapping[str, Any], workspace: Workspace) -> None:
+    def __init__(self, settings: Settings, hello: Hello, workspace: Workspace) -> None:
         self._settings = settings
         self._workspace = workspace
         self._kinds = kinds.all_kinds(settings.kinds)
         self._engines = EngineStore(settings.engines_dir)
         self._folders: tuple[str, ...] = ()
         self._look_again_at = 0.0
-        self._allowed = Allowed.from_dict(hello["allowed"])
+        self._allowed = Allowed.from_dict(hello.allowed)
         self._sandbox = self._allowed.sandbox
-        self._view = view(self._sandbox, hello["path"])
+        self._view = view(self._sandbox, hello.path)
         self._host = plan.Host(
             self._view.path,
-            hello["node"],
-            hello["no_node"],
+            hello.node,
+            hello.no_node,
             os.environ,
             lambda name, path: shutil.which(name, path=path),
         )
@@ -380,9 +378,3 @@ def _timeout_ms(asked: float | None) -> int:
     if asked is not None and not asked <= plan.MAX_TIMEOUT_MS:
         raise InvalidRequest(f"options.timeout: at most {plan.MAX_TIMEOUT_MS} ms, 0 for none")
     return round(asked or 0)
-
-
-def digest(request: m.Spawn) -> str:
-    """What makes two requests the same: everything but the id."""
-    same = msgspec.structs.replace(request, id=msgspec.UNSET)
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
