@@ -1,7 +1,7 @@
-"""Whether processes could change what the runtime itself consists of: interpreter, code, settings, state.
+"""Whether processes could change the files that the runtime consists of: interpreter, code, settings, state.
 
-Knows paths, owners, modes and mounts; no policy: where processes may write is told. Standard library only,
-since a new version is asked before it takes over.
+Knows paths, owners, modes and mounts; callers say where processes may write. Standard library only, since a
+new version runs it before it takes over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import mhnos_runtime
 
-#: Links on one path, as the kernel counts them (path_resolution(7)).
+#: Symbolic links on one path, as the kernel counts them (path_resolution(7)).
 _MAX_LINKS = 40
 _CODE_HINT = (
     "install the runtime where processes cannot write (uv tool install mhnos-runtime, or "
@@ -32,13 +32,13 @@ _CODE_HINT = (
 _LINK_HINT = (
     "install the runtime with files of its own: UV_LINK_MODE=copy uv tool install --reinstall mhnos-runtime"
 )
-#: Programs that the runtime itself starts, under no sandbox.
+#: Programs that the runtime starts outside of any sandbox.
 _PROGRAMS = ("bwrap", "node")
 
 
 @dataclass(frozen=True, slots=True)
 class Whom:
-    """Who processes run as. groups: all of them."""
+    """The user of processes. groups: all of them."""
 
     uid: int
     groups: tuple[int, ...]
@@ -46,7 +46,7 @@ class Whom:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What stat(2) says. acl: whether an access control list adds to the mode."""
+    """Owner and mode, from stat(2). acl: whether an access control list adds to the mode."""
 
     uid: int
     gid: int
@@ -54,14 +54,14 @@ class Permissions:
     acl: bool = False
 
 
-#: (device, path on its file system): the same for all paths of one file over bind mounts.
+#: (device, path on its file system): equal for all paths of one file, also over bind mounts.
 Location = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One name on the way to a file, links included. path: with all folders resolved. folder: that it stands
-    in. own: None where there is nothing."""
+    """One name on the way to a file, links included. path: with all folders resolved. folder: of the folder
+    that contains it. own: None where nothing exists."""
 
     path: str
     location: Location
@@ -71,7 +71,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that the runtime trusts. what: for people, such as "state_dir". hint: the way out."""
+    """A path that the runtime trusts. what: for people, such as "state_dir". hint: what to do."""
 
     what: str
     path: str
@@ -80,7 +80,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder in which processes may write. theirs: all that is in it, whatever owners and modes say."""
+    """A folder in which processes may write. theirs: with everything in it, whatever owners and modes say."""
 
     path: str
     location: Location
@@ -90,7 +90,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """An item that processes could change, by `step`, a name on the way to it."""
+    """An item that processes could change. step: the name on the way to it by which they could."""
 
     item: Item
     step: str
@@ -105,7 +105,7 @@ class Exposure:
 def find_exposed(
     trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], whom: Whom
 ) -> Exposure | None:
-    """The first item that processes could change or replace: itself, or a name on the way to it. Pure."""
+    """The first item that processes could change or replace, or a name on the way to it. Pure."""
     for item, steps in trusted:
         for step in steps:
             for root in roots:
@@ -115,7 +115,7 @@ def find_exposed(
 
 
 def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
-    """Whether they can change or replace what this name stands for; the folder itself they can only fill."""
+    """Whether they can change or replace what this name stands for. The root itself they can only fill."""
     if step.path == root.path or step.location == root.location:
         return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
     return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
@@ -132,7 +132,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _changeable(step: Step, whom: Whom, last: bool) -> bool:
-    """Whether owners and modes let them put something else there, or, at the end of the way, change it."""
+    """Whether owners and modes let them replace it or, at the end of the way, change it."""
     if _may_write(step.folder, whom):
         kept = step.own is not None and whom.uid not in (step.own.uid, step.folder.uid)
         if not (step.folder.mode & stat.S_ISVTX and kept):
@@ -142,16 +142,16 @@ def _changeable(step: Step, whom: Whom, last: bool) -> bool:
 
 
 def _may_write(status: Permissions, whom: Whom) -> bool:
-    """The owner may change the mode; of a list of access only its mask is looked at (acl(5))."""
+    """An owner may change the mode. Of an access control list only the mask is checked (acl(5))."""
     group = status.acl or status.gid in whom.groups
     return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
 
 
-# The facts
+# Facts
 
 
 def code() -> list[Item]:
-    """What the running interpreter executes, or would after a restart."""
+    """What the running interpreter executes, or would execute after a restart."""
     package = os.path.dirname(os.path.abspath(mhnos_runtime.__file__))
     paths = [("interpreter", sys.executable), ("package", package)]
     paths += [("interpreter's folder", each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
@@ -165,7 +165,7 @@ def code() -> list[Item]:
 
 
 def _added() -> Iterator[str]:
-    """Folders that files named *.pth add to sys.path (site). One that is not there yet is added at the first
+    """Folders that *.pth files add to sys.path (site). A folder that does not exist yet is added at the first
     start that finds it."""
     for folder in dict.fromkeys(map(_absolute, sys.path)):
         with suppress(OSError), os.scandir(folder) as entries:
@@ -182,18 +182,18 @@ def _named_in(file: str, folder: str) -> Iterator[str]:
 
 
 def _by_variables() -> Iterator[tuple[str, str]]:
-    """(variable, path) of compiled modules, and of libraries that each program is started with (ld.so(8))."""
+    """(variable, path) of compiled modules and of libraries that every program loads (ld.so(8))."""
     if sys.pycache_prefix:
         yield "PYTHONPYCACHEPREFIX", sys.pycache_prefix
     for name, separators in (("LD_LIBRARY_PATH", "[:;]"), ("LD_PRELOAD", "[: ]")):
         for each in re.split(separators, os.environ.get(name, "")) if os.environ.get(name) else ():
-            # An empty folder is the working directory; a library by its name alone is looked for in folders.
+            # An empty folder is the working directory. A library without a slash is searched in folders.
             if name == "LD_LIBRARY_PATH" or "/" in each:
                 yield name, _absolute(each)
 
 
 def _editable() -> Iterator[str]:
-    """Folders of packages that are installed by reference (PEP 610)."""
+    """Folders of packages that are installed as editable (PEP 610)."""
     for info in _infos():
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             origin = json.loads(Path(info, "direct_url.json").read_text(encoding="utf-8"))
@@ -202,17 +202,17 @@ def _editable() -> Iterator[str]:
 
 
 def _infos() -> Iterator[str]:
-    """What installers noted of each package (PEP 376)."""
+    """Metadata folders of installed packages (PEP 376)."""
     for folder in dict.fromkeys(map(_absolute, sys.path)):
         with suppress(OSError), os.scandir(folder) as entries:
             yield from (entry.path for entry in entries if entry.name.endswith(".dist-info"))
 
 
 def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
-    """(a file of an installed package, its other name in the workspace), where processes could write to it.
+    """(a file of an installed package, its other name in the workspace), if processes could write to it.
 
-    Package managers that link from one cache (uv, by default) give an environment in the workspace and the
-    runtime's own the same files. Looked for only where a package is installed so.
+    Package managers that link from one cache (uv, by default) give the runtime and an environment in the
+    workspace the same files. The workspace is searched only if a package is installed that way.
     """
     files: dict[tuple[int, int], str] = {}
     for info in _infos():
@@ -242,7 +242,7 @@ def _links(path: str, whom: Whom) -> tuple[int, int] | None:
 
 
 def _names(folder: str) -> Iterator[os.DirEntry[str]]:
-    """All below a folder, links not followed. It takes a second for some 500,000."""
+    """Everything below a folder, links not followed: some 500,000 names a second."""
     folders = [folder]
     while folders:
         with suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -259,7 +259,7 @@ def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
 
 
 def _walk(path: str, mounts: list[tuple[str, Location]]) -> Iterator[Step]:
-    """Every name that the kernel passes on the way to `path`, as far as there is something."""
+    """Every name that the kernel passes on the way to `path`, up to the first that does not exist."""
     names = [name for name in _absolute(path).split("/") if name][::-1]
     here, links = "/", 0
     while names:
@@ -289,7 +289,7 @@ def _walk(path: str, mounts: list[tuple[str, Location]]) -> Iterator[Step]:
 
 
 def _absolute(path: str) -> str:
-    """Without resolving "..", which the kernel does behind links. The working directory may be gone."""
+    """The path with ".." in it, which the kernel resolves behind links. The working directory may be gone."""
     return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
@@ -310,7 +310,7 @@ def _required(path: str) -> Permissions:
 
 
 def _mounts() -> list[tuple[str, Location]]:
-    """(where, what) is mounted, later ones over earlier ones (proc(5))."""
+    """(mount point, location) of each mount, later ones over earlier ones (proc(5))."""
     rows = []
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
@@ -334,9 +334,9 @@ def _location(path: str, mounts: list[tuple[str, Location]]) -> Location:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is to be checked, as it travels to the version that takes over. writable: (folder, for people,
-    whether all in it is theirs). items: beside the code of whoever checks. with_code: whether that is checked
-    too."""
+    """What is to be checked, in a form that travels to the version that takes over. writable: (folder, name
+    for people, whether everything in it is theirs). items: beside the code. with_code: whether the caller's
+    code is checked too."""
 
     writable: tuple[tuple[str, str, bool], ...]
     whom: Whom
@@ -344,7 +344,7 @@ class Trust:
     with_code: bool = True
 
     def check(self) -> Exposure | None:
-        """Looks at the files now, with the code of the caller."""
+        """Checks the files as they are now. The code is that of the caller."""
         mounts = _mounts()
         roots = [
             Root(real, _location(real, mounts), what, theirs)

@@ -1,5 +1,5 @@
-"""Frozen settings from flags, MHNOS_* variables and a TOML file. Standard library only, since the starter
-of the supervisor uses them. Knows nothing of who reads which setting."""
+"""Frozen settings from flags, MHNOS_* variables and a TOML file. Standard library only, since the command
+that becomes the supervisor imports it. Knows nothing of who reads which setting."""
 
 from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting
 from mhnos_runtime.config.places import check_workspace, ensure_state_dir, prepare_workspace

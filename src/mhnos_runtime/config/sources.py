@@ -20,7 +20,8 @@ from mhnos_runtime.errors import ConfigError
 
 SYSTEM_CONFIG = Path("/etc/mhnos-runtime/config.toml")
 CONFIG_VARIABLE = "MHNOS_CONFIG"
-# Read by others than the server: the config file's user here, the rest by the command line's client.
+# Variables that are no settings: the config file's is read here, the others by the client of the command
+# line.
 OTHER_VARIABLES = (CONFIG_VARIABLE, "MHNOS_URL", "MHNOS_TOKEN", "MHNOS_TOKEN_FILE")
 
 
@@ -29,8 +30,8 @@ def load(
 ) -> tuple[Settings, tuple[str, ...]]:
     """The settings in force, and warnings, one line each.
 
-    flags: by setting, as typed (a list for those that repeat, a bool for switches); "config" is the config
-    file; None and () were not given. environ: default os.environ; an empty variable counts as not set. Raises
+    flags: by setting, as typed (a list for flags that repeat, a bool for switches); "config" is the config
+    file; None and () mean not given. environ: default os.environ; an empty variable counts as not set. Raises
     ConfigError: one line that names the setting, its source, the value and what is allowed.
     """
     flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
@@ -66,7 +67,7 @@ def _find(
     file: Path | None,
     table: Mapping[str, object],
 ) -> tuple[object, str, Path]:
-    """The value as given, its source, and the folder that a relative path in it is relative to."""
+    """The value as given, its source, and the folder of relative paths in it."""
     if setting.name in flags:
         return flags[setting.name], f"flag {setting.flag}", Path.cwd()
     if user.environ.get(setting.env):
@@ -100,7 +101,7 @@ def _read_file(
 def config_files(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[Path, ...]:
-    """Where `load` looks for the settings file, whether it is there or not: the first that exists is read."""
+    """Where `load` looks for the config file. The first that exists is read."""
     environ = os.environ if environ is None else environ
     return _places_of_file(flags or {}, UserEnvironment(environ, _home(environ)))
 
@@ -115,13 +116,13 @@ def _places_of_file(flags: Mapping[str, object], user: UserEnvironment) -> tuple
 def _find_file(flags: Mapping[str, object], user: UserEnvironment) -> Path | None:
     files = _places_of_file(flags, user)
     if len(files) == 1:
-        # A file that was asked for and is not there is an error, which reading it reports.
+        # If a file that was asked for is missing, reading it raises the error.
         return files[0]
     return next((file for file in files if os.path.lexists(file)), None)
 
 
 def _check_together(settings: Settings) -> None:
-    """What one value allows of another."""
+    """Checks values that depend on each other."""
     if settings.auth == "none" and not is_loopback(settings.host):
         raise ConfigError(
             f'auth is "none" by {settings.source("auth")}; expected token, since others than this machine '

@@ -1,7 +1,7 @@
-"""Every setting as data, and the frozen Settings they make.
+"""Every setting as data, and the frozen Settings made of them.
 
-Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Knows
-nothing of how values are found.
+Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Does not
+know how values are found.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from mhnos_runtime.config.values import (
 from mhnos_runtime.errors import ConfigError
 
 CONTAINER_WORKSPACE = Path("/workspace")
-#: Root's home is closed to the user that processes run as.
+#: The user of processes cannot enter root's home.
 ROOTS_WORKSPACE = Path("/var/lib/mhnos-runtime/workspace")
 ROOTS_ENGINES = Path("/var/lib/mhnos-runtime/engines")
 
-# characters of a wrong value in its message, which is one line
+# characters of a wrong value that its one-line message shows
 _SHOWN = 200
 
 
 class UserEnvironment(NamedTuple):
-    """What computed defaults depend on."""
+    """The input of computed defaults."""
 
     environ: Mapping[str, str]
     home: Path
@@ -57,8 +57,8 @@ class UserEnvironment(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
-    function of these with default_text for help. The flag's shape is type.switch (--x and --no-x),
-    type.many (may be repeated) and type.metavar; its text is not to be checked before `load` does."""
+    function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
+    repeated) and type.metavar make the form of the flag; `load` checks its text."""
 
     name: str
     type: ValueType
@@ -120,7 +120,7 @@ def _is_root(user: UserEnvironment) -> bool:
 
 
 def xdg(user: UserEnvironment, variable: str, fallback: str) -> Path:
-    """A base directory; relative values are to be ignored (XDG Base Directory Specification)."""
+    """A base directory. Relative values are ignored (XDG Base Directory Specification)."""
     value = user.environ.get(variable, "")
     return Path(value) if value.startswith("/") else user.home / fallback
 
@@ -234,7 +234,7 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
+    """The settings in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
     "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
 
     host: str
@@ -275,7 +275,7 @@ class Settings:
         return self.sources.get(name, "default")
 
     def to_json(self) -> str:
-        """One line of text that another process reads with `from_json`."""
+        """One line of text for another process, which reads it with `from_json`."""
         values = {setting.name: plain(getattr(self, setting.name)) for setting in SETTINGS}
         kinds = {kind.name: kind.to_plain() for kind in self.kinds}
         return json.dumps({"settings": values, "kinds": kinds, "sources": dict(self.sources)})
@@ -297,7 +297,7 @@ class Settings:
 
 
 def _handed(values: Mapping[str, object], setting: Setting) -> object:
-    """What was handed over; of a version that does not know "base_path", the default."""
+    """The handed-over value. A version without "base_path" hands over none: the default."""
     return values.get("base_path", setting.default) if setting.name == "base_path" else values[setting.name]
 
 
@@ -309,7 +309,7 @@ class SettingRow(NamedTuple):
 
 
 def describe(settings: Settings) -> list[SettingRow]:
-    """What is in force and where it comes from, in the order of the table; kinds last."""
+    """All settings with values and sources, in the order of the table; kinds last."""
     rows = [
         SettingRow(
             item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help

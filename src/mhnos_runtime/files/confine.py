@@ -1,6 +1,6 @@
 """The one place that turns a client's path into an open file. Knows the root and the kernel's *at calls.
 
-Must not know who asks or why. A string is never proof: what counts is the descriptor that a walk ended at.
+Must not know who asks or why. A string proves nothing; only the descriptor that a walk ends at counts.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mhnos_runtime.errors import (
 )
 
 ALIAS = b"workspace"
-"""What processes see the workspace as (`/workspace`); a client may put it before any path."""
+"""The workspace's path for processes (`/workspace`); clients may put it before any path."""
 
 MAX_PATH_BYTES = 4096
-"""PATH_MAX of Linux: a longer path cannot be opened by any program in one call either."""
+"""PATH_MAX of Linux: no program can open a longer path in one call."""
 
 MAX_NAME_BYTES = 255
 """NAME_MAX of every common Linux file system."""
@@ -36,35 +36,36 @@ MAX_LINKS = 40
 """Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
 
 MAX_STEPS = 4096
-"""Components opened in one resolution: twice what a path may name. Links full of `..` start a walk over; this
-ends it in some 5 ms."""
+"""Components opened in one resolution: twice what a path may name. Each `..` in a link restarts the walk;
+this bound ends it within some 5 ms."""
 
 MAX_CREATE_RACES = 64
-"""Times that a name may appear or vanish between looking and creating before the caller is told."""
+"""Attempts when a name appears or vanishes between check and creation; then the caller gets an error."""
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: another process's lease would otherwise make an open wait (fs.lease-break-time, 45 s).
+# O_NONBLOCK: otherwise another process's lease makes open wait (fs.lease-break-time, 45 s).
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def normalise(path: str, base: str = "/") -> str:
-    """The one spelling of a client's path: absolute, no `.`, no `..`, no leading `/workspace`; lexical only.
+    """The canonical form of a client's path: absolute, no `.`, no `..`, no leading `/workspace`. Lexical
+    only.
 
-    A relative path starts at `base`. The result names the same file when it is given in again; so a folder
-    that is itself called `workspace`, at the top, is spelled `/workspace/workspace`.
-    Raises InvalidRequest (NUL, not UTF-8, too long), Refused with code outside-workspace (`..` above it).
+    A relative path starts at `base`. The result names the same file when it is normalised again; so a folder
+    at the top that is itself called `workspace` becomes `/workspace/workspace`. Raises InvalidRequest (NUL,
+    not UTF-8, too long), Refused with code outside-workspace (`..` above the top).
     """
     return _spell(_parts(path, base))
 
 
 def shown(path: str) -> str:
-    """`path` as it can stand in a message: one line, encodable, of bounded length."""
+    """`path` for use in a message: one line, encodable, of bounded length."""
     clipped = path if len(path) <= 300 else path[:297] + "..."
     return clipped if clipped.isprintable() else ascii(clipped)[1:-1]
 
 
 def explain(error: OSError, path: str) -> MhnosError:
-    """The kernel's refusal as one of ours, naming the path as the client knows it and never the host's."""
+    """The kernel's error as a MhnosError that names the path as the client knows it, never the host's."""
     kind, code, text = _EXPLAINED.get(error.errno or 0, (Unavailable, None, os.strerror(error.errno or 0)))
     return kind(f"{text}: {shown(path)}", code=code)
 
@@ -93,17 +94,17 @@ _EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
 
 @dataclass(slots=True)
 class StepBudget:
-    """What is left of MAX_STEPS for several resolutions that are asked for at once."""
+    """How many of MAX_STEPS are left to resolutions of one request."""
 
     left: int = MAX_STEPS
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields it.
+    """What a path resolved to. The descriptors are O_PATH and belong to the `resolve` that yields it.
 
-    parent_fd: the directory that holds `name`; -1 for the workspace's top, which has none here.
-    fd, mode: the thing itself and its st_mode; -1 and 0 where there is nothing yet.
+    parent_fd: the directory that holds `name`; -1 for the top of the workspace.
+    fd, mode: the file itself and its st_mode; -1 and 0 if it does not exist.
     """
 
     parent_fd: int
@@ -113,17 +114,17 @@ class Resolved:
 
 
 class Workspace:
-    """The folder that processes and clients share, held open so that its own path may be moved meanwhile.
+    """The folder that processes and clients share, held open so that the folder itself may be moved.
 
-    Safe for many threads at once; close it only when none of them is in a call. Every method that takes a
-    client's path raises InvalidRequest, NotFound, Refused (code outside-workspace, or permission),
-    LimitReached (disk) or Unavailable, naming the path as the client knows it.
+    Thread-safe; close it only when no thread is in a call. Every method that takes a client's path raises
+    InvalidRequest, NotFound, Refused (code outside-workspace, or permission), LimitReached (disk) or
+    Unavailable, and names the path as the client knows it.
     """
 
     normalise = staticmethod(normalise)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Opens `root`, following links: it is the operator's, not a client's. Raises ConfigError."""
+        """Opens `root` and follows links in it, since it is the operator's path. Raises ConfigError."""
         self.root = os.fspath(root)
         self._fd = -1
         try:
@@ -152,9 +153,10 @@ class Workspace:
         follow: bool = True,
         steps: StepBudget | None = None,
     ) -> Iterator[Resolved]:
-        """Where `path` leads, which need not exist but for its parents. `follow`: whether any link in it is.
+        """Resolve `path`. Its parents must exist, the file itself need not. `follow`: whether links are.
 
-        It is open only inside the `with`. An OSError out of the block becomes what `explain` says.
+        The descriptors are open only inside the `with`. An OSError in the block is raised as `explain` maps
+        it.
         """
         walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or StepBudget())
         try:
@@ -165,7 +167,8 @@ class Workspace:
             walk.close()
 
     def open_dir(self, path: str, base: str = "/", *, follow: bool = True, listing: bool = False) -> int:
-        """A descriptor of an existing directory; the caller closes it. O_PATH, or fit for scandir."""
+        """A descriptor of an existing directory; the caller closes it. O_PATH, or for scandir if
+        `listing`."""
         with self.resolve(path, base, follow=follow) as resolved:
             _require(resolved, stat.S_IFDIR, path)
             if not listing:
@@ -175,10 +178,10 @@ class Workspace:
     def open_file(
         self, path: str, flags: int, mode: int = 0o644, base: str = "/", *, create_parents: bool = False
     ) -> int:
-        """A descriptor of a regular file; the caller closes it. FIFOs and devices are never even opened.
+        """A descriptor of a regular file; the caller closes it. FIFOs and devices are never opened.
 
-        flags: as for open(2); O_CREAT, O_EXCL and O_TRUNC included. The descriptor has O_NONBLOCK, which
-        means nothing for regular files once they are open.
+        flags: as for open(2), with O_CREAT, O_EXCL and O_TRUNC. The descriptor has O_NONBLOCK, which has no
+        effect on regular files.
         """
         for _ in range(MAX_CREATE_RACES):
             with self.resolve(path, base, make_parents=create_parents) as resolved:
@@ -192,7 +195,7 @@ class Workspace:
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
 
     def make_dirs(self, path: str, base: str = "/") -> None:
-        """Makes the directory and its parents where they are not there yet."""
+        """Makes the directory and its parents if they do not exist."""
         for _ in range(MAX_CREATE_RACES):
             with self.resolve(path, base, make_parents=True) as resolved:
                 if resolved.fd >= 0:
@@ -203,8 +206,8 @@ class Workspace:
     def real_path(self, path: str, base: str = "/", steps: StepBudget | None = None) -> str:
         """The host's path of an existing file or directory, for programs that take only paths.
 
-        It was inside the workspace when asked. A program that opens it later resolves it anew, so what must
-        hold then is the sandbox's to enforce; use a descriptor where one will do.
+        It was inside the workspace when resolved. A program that opens it later resolves it again, and then
+        only the sandbox confines it: use a descriptor where possible.
         """
         with self.resolve(path, base, steps=steps) as resolved:
             if resolved.fd < 0:
@@ -212,24 +215,23 @@ class Workspace:
             real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._fd))
             if real != top and not real.startswith(top.rstrip("/") + "/"):
                 raise _outside(path)
-            # A deleted file's link ends in " (deleted)", which could also be a name: only the inode tells.
+            # The link of a deleted file ends in " (deleted)", which could also be a name: compare inodes.
             if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(resolved.fd)):
                 raise OSError(errno.ENOENT, "")
             return real
 
 
 def by_fd(fd: int) -> str:
-    """A path that means the very inode of an O_PATH descriptor, for calls that refuse such descriptors."""
+    """A path to the inode of an O_PATH descriptor, for calls that do not take such descriptors."""
     return f"/proc/self/fd/{fd}"
 
 
 class _Walk:
-    """One resolution: component by component from the root, links expanded here and never by the kernel.
+    """One resolution: component by component from the root. The walk expands links, never the kernel.
 
     `here` is the directory that `done` (plain names, no links) led to; `todo` is the rest, the next one last.
-    A `..` starts over at the root without the last of `done`: a directory may have been moved out of the
-    workspace since it was opened, and its own `..` would then be outside. That also keeps at most two
-    descriptors open.
+    A `..` drops the last of `done` and restarts at the root: an open directory may have been moved out of the
+    workspace, and its own `..` would then be outside. So at most two descriptors are open.
     """
 
     def __init__(
@@ -246,7 +248,8 @@ class _Walk:
         self._hold(-1, -1)
 
     def _hold(self, here: int, leaf: int) -> None:
-        """Lets go of what the new pair has not; forgets it first, so that nothing is ever closed twice."""
+        """Closes descriptors that are not in the new pair; forgets them first, so that none is closed
+        twice."""
         old, (self._here, self._leaf) = (self._here, self._leaf), (here, leaf)
         for fd in old:
             if fd >= 0 and fd not in (here, leaf):
@@ -309,7 +312,7 @@ class _Walk:
         return None
 
     def _expand(self) -> None:
-        # The descriptor is of the link itself: what is read is what was looked at (readlinkat(2)).
+        # The descriptor is that of the link, so the link that was checked is the link that is read.
         target = os.readlink(b"", dir_fd=self._leaf)
         self._hold(self._here, -1)
         self._links += 1
@@ -367,7 +370,7 @@ def _join(parts: list[bytes]) -> bytes:
 
 
 def _spell(parts: list[bytes]) -> str:
-    # Names met on the way through a link need not be UTF-8; they are only ever shown.
+    # Names found through a link need not be UTF-8; they are only shown.
     return _join(parts).decode(errors="surrogateescape")
 
 
@@ -404,12 +407,12 @@ def _open_existing(resolved: Resolved, flags: int, path: str) -> int:
 
 
 def reopen(resolved: Resolved, flags: int) -> int:
-    """Opens the very inode of an existing file, whatever its name means by now."""
+    """Opens the inode of an existing file, whatever its name means by now."""
     return os.open(by_fd(resolved.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
 
 
 def _create(resolved: Resolved, flags: int, mode: int) -> int:
-    """A new file, or -1 when the name was taken meanwhile. O_EXCL never follows a link that was put there."""
+    """A new file, or -1 if the name was taken meanwhile. O_EXCL never follows a link."""
     try:
         return create_exclusive(resolved.name, flags, mode, resolved.parent_fd)
     except FileExistsError:
@@ -419,14 +422,14 @@ def _create(resolved: Resolved, flags: int, mode: int) -> int:
 
 
 def create_exclusive(name: bytes, flags: int, mode: int, parent_fd: int) -> int:
-    """A file that was not there before, in a directory that is held open. Raises OSError."""
+    """A file that did not exist, in a directory that is held open. Raises OSError."""
     fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
     _give_to_owner(fd, parent_fd)
     return fd
 
 
 def _give_to_owner(fd: int, parent_fd: int) -> None:
-    """What root makes belongs to whom the folder belongs, since processes, who are not root, work with it."""
+    """Root's new files get the owner of their folder, since processes, which are not root, work with them."""
     if os.geteuid() == 0:
         owner = os.fstat(parent_fd)
         os.fchown(fd, owner.st_uid, owner.st_gid)
@@ -438,11 +441,11 @@ def _make_dir(name: bytes, parent_fd: int) -> None:
         if os.geteuid() == 0:
             _give_dir(name, parent_fd)
     except FileExistsError:
-        pass  # Another program was faster; whether it is a directory shows when it is opened.
+        pass  # Another program was faster; the next open shows whether it is a directory.
 
 
 def _give_dir(name: bytes, parent_fd: int) -> None:
-    """A process may have put something else there: only what is root's, and new, is given away."""
+    """Only a new folder that is root's: a process may have replaced it by something else."""
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         if os.fstat(fd).st_uid == 0:
