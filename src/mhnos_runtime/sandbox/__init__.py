@@ -1,4 +1,4 @@
-"""What the host can enforce, what policy asks for, and what follows. Pure but for probe and cgroups."""
+"""Host facts, the operator's policy, and the confinement made of them. Pure, except probe and cgroups."""
 
 from mhnos_runtime.launch import Wish
 from mhnos_runtime.sandbox.allowed import Allowed
