@@ -1,4 +1,4 @@
-"""What the supervisor is started with. Plain data, which also travels to the supervisor that replaces it."""
+"""The configuration of a supervisor. Plain data, which also travels to the supervisor that replaces it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 @dataclass(frozen=True)
 class Config:
     """server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay
-    open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
-    told first, unread. remove_at_end: files that say that it runs. groups: directories of
-    control groups, to be removed at the end too. allowed: what a server may have started, as
-    `sandbox.Allowed`; each server is told it too. own: what a version that takes over checks of its own files
-    (`ownfiles.Trust`), "" for nothing.
+    open over all servers. lock_fd: locks the state directory for this runtime. hello: first message to each
+    server, unread. remove_at_end: files that exist while the runtime runs. groups: directories of control
+    groups, also removed at the end. allowed: what a server may start (`sandbox.Allowed`); each server is told
+    it too. own: own files that a version checks before it takes over (`ownfiles.Trust`), "" for none.
     """
 
     server: list[str]

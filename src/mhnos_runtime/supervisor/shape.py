@@ -1,6 +1,6 @@
 """Whether parsed JSON has the form of a dataclass: types, ranges, lengths. Knows no meaning.
 
-What `from_dict` then makes of it cannot fail, and no number in it is one that a system call could not take.
+After this check `from_dict` cannot fail, and every number is in the range of the system calls that take it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from mhnos_runtime.bounds import FACTS_DEPTH, MAX_INTEGER
 
-#: Raises BadShape; the second argument says where it looks.
+#: Raises BadShape; the second argument names the place.
 Check: TypeAlias = Callable[[Any, str], None]
-#: By "Class.field": what numbers of this field may be, where it is not 0 up to MAX_INTEGER.
+#: By "Class.field": the range of a number, if it is not 0 to MAX_INTEGER.
 Ranges: TypeAlias = Mapping[str, tuple[int, int]]
 
-#: Items of one list: rules, options, arguments; more than any of them has.
+#: Items of one list (rules, options, arguments): more than any real one has.
 MAX_ITEMS = 16_384
 
 
@@ -26,7 +26,7 @@ class BadShape(ValueError):
 
 
 def checker(kind: type, ranges: Ranges, without: Collection[str] = ()) -> Check:
-    """For a dataclass: all of its fields but those of `without` have to be there, and no others."""
+    """For a dataclass: all fields except those in `without` must be there, and no others."""
     return _dataclass(kind, ranges, without)
 
 
@@ -58,7 +58,7 @@ def integer(value: Any, where: str, low: int = 0, high: int = MAX_INTEGER) -> No
 
 
 def text(value: Any, where: str) -> None:
-    """Neither NUL, which no path has, nor half of a surrogate pair, which is no UTF-8."""
+    """Without NUL, which no path contains, and without lone surrogates, which are not UTF-8."""
     if not isinstance(value, str) or "\0" in value:
         raise BadShape(f"{where} is no text without NUL")
     if not value.isascii():
@@ -74,7 +74,7 @@ def boolean(value: Any, where: str) -> None:
 
 
 def plain(value: Any, where: str) -> None:
-    """An object of any content that is not nested too deeply to be written again."""
+    """An object with any content that is not nested too deep to be written again."""
     if not isinstance(value, dict):
         raise BadShape(f"{where} is no object")
     level: list[Any] = [value]
