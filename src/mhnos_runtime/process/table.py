@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import Holds, LogReader
+from mhnos_runtime.process.client_input import NumberedInputs
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
-from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
 
 

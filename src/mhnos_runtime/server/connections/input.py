@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.process.state import NotNow
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.processes.terminals import Terminals

@@ -7,7 +7,7 @@ import termios
 import time
 
 from mhnos_runtime.errors import NotFound
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.server.processes.link import SupervisorLink
