@@ -19,7 +19,7 @@ from typing import IO
 
 from mhnos_runtime.engines import custody, npm
 from mhnos_runtime.engines.catalogue import Spec
-from mhnos_runtime.engines.confined import Command, Confined, plain
+from mhnos_runtime.engines.confined import Confined, Invocation, plain
 from mhnos_runtime.engines.npm import Progress
 from mhnos_runtime.engines.store import MARKER, Engine, EngineStore
 from mhnos_runtime.engines.usage import users
@@ -171,7 +171,7 @@ class Change:
             confined.give(home, 0o700)
             writable = (draft, self._cache, home)
 
-            def start(argv: Sequence[str]) -> Command:
+            def start(argv: Sequence[str]) -> Invocation:
                 return confined.start(argv, environment, self._store.folder, writable, network=True)
 
         try:
@@ -244,13 +244,13 @@ class Change:
             detail = last or f"it ended with {done.returncode}"
             raise _no_build(spec, f"cannot be started on this machine: {detail}")
 
-    def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Command:
+    def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Invocation:
         environment = {"HOME": str(home), "TMPDIR": str(home)}
         command = [*interpreter, str(program), "--version"]
         confined = self._confined
         if confined is None:
             path = os.environ.get("PATH", os.defpath)
-            return Command(command, {"env": {"PATH": path, **environment}})
+            return Invocation(command, {"env": {"PATH": path, **environment}})
         confined.give(home)
         command = [*(confined.readable(node, self._staging / "tools") for node in interpreter), *command[-2:]]
         return confined.start(command, environment, self._store.folder, (home, draft), network=False)

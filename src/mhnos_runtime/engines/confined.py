@@ -53,7 +53,7 @@ _libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Invocation:
     """A command with options for subprocess.Popen. passed: descriptors that it needs, closed at the end of
     the block."""
 
@@ -61,7 +61,7 @@ class Command:
     options: dict[str, Any]
     passed: tuple[int, ...] = ()
 
-    def __enter__(self) -> Command:
+    def __enter__(self) -> Invocation:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -69,9 +69,9 @@ class Command:
             os.close(fd)
 
 
-def plain(argv: Sequence[str]) -> Command:
+def plain(argv: Sequence[str]) -> Invocation:
     """The command as the user who installs."""
-    return Command([*argv], {})
+    return Invocation([*argv], {})
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Confined:
         writable: Sequence[Path],
         *,
         network: bool,
-    ) -> Command:
+    ) -> Invocation:
         """The command as this user, who sees the store and can write in these folders of it only. Raises
         InstallFailed if the user cannot enter the store."""
         _check_open(store)
@@ -108,7 +108,7 @@ class Confined:
             "env": {"PATH": _PATH, **environment},
         }
         if not self.bubblewrap:
-            return Command([*argv], {**options, "preexec_fn": _without_new_privileges})
+            return Invocation([*argv], {**options, "preexec_fn": _without_new_privileges})
         shown = [*self._shown(), "--ro-bind", str(store), str(store)]
         for folder in writable:
             shown += ["--bind", str(folder), str(folder)]
@@ -123,7 +123,7 @@ class Confined:
         passed = (_filter(self.filter),) if self.filter else ()
         for fd in passed:
             command += ["--seccomp", str(fd)]
-        return Command([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
+        return Invocation([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
 
     def _shown(self) -> Iterator[str]:
         for path, target in self.system:

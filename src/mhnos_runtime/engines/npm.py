@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mhnos_runtime.engines.confined import Command, plain
+from mhnos_runtime.engines.confined import Invocation, plain
 from mhnos_runtime.errors import InstallFailed
 
 _OPTIONS = (
@@ -87,7 +87,7 @@ def install(
     progress: Callable[[Progress], None],
     keep_open: Sequence[int] = (),
     stall_seconds: float = STALL_SECONDS,
-    start: Callable[[Sequence[str]], Command] = plain,
+    start: Callable[[Sequence[str]], Invocation] = plain,
 ) -> None:
     """Fill folder/node_modules as folder/package-lock.json says. Raises InstallFailed.
 
