@@ -248,8 +248,8 @@ def detach() -> None:
 
 
 def _be_killable() -> None:
-    """Do not inherit the runtime's protection from the OOM killer (OOMScoreAdjust=): at -1000 a process is not
-    killed even for its own memory limit (proc(5), oom_score_adj)."""
+    """Do not inherit the runtime's protection from the OOM killer (OOMScoreAdjust=): at -1000 a process is
+    not killed even for its own memory limit (proc(5), oom_score_adj)."""
     with contextlib.suppress(OSError, ValueError):
         score = Path("/proc/self/oom_score_adj")
         if int(score.read_text()) < 0:
