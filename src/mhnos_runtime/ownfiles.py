@@ -37,7 +37,7 @@ _PROGRAMS = ("bwrap", "node")
 
 
 @dataclass(frozen=True, slots=True)
-class Whom:
+class ProcessUser:
     """The user of processes. groups: all of them."""
 
     uid: int
@@ -103,22 +103,22 @@ class Exposure:
 
 
 def find_exposed(
-    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], whom: Whom
+    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], user: ProcessUser
 ) -> Exposure | None:
     """The first item that processes could change or replace, or a name on the way to it. Pure."""
     for item, steps in trusted:
         for step in steps:
             for root in roots:
-                if _open(step, step is steps[-1], root, whom):
+                if _open(step, step is steps[-1], root, user):
                     return Exposure(item, step.path, root)
     return None
 
 
-def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
+def _open(step: Step, last: bool, root: Root, user: ProcessUser) -> bool:
     """Whether they can change or replace what this name stands for. The root itself they can only fill."""
     if step.path == root.path or step.location == root.location:
-        return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
-    return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
+        return last and (root.theirs or (step.own is not None and _may_write(step.own, user)))
+    return _inside(step, root) and (root.theirs or _changeable(step, user, last))
 
 
 def _inside(step: Step, root: Root) -> bool:
@@ -131,20 +131,20 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _changeable(step: Step, whom: Whom, last: bool) -> bool:
+def _changeable(step: Step, user: ProcessUser, last: bool) -> bool:
     """Whether owners and modes let them replace it or, at the end of the way, change it."""
-    if _may_write(step.folder, whom):
-        kept = step.own is not None and whom.uid not in (step.own.uid, step.folder.uid)
+    if _may_write(step.folder, user):
+        kept = step.own is not None and user.uid not in (step.own.uid, step.folder.uid)
         if not (step.folder.mode & stat.S_ISVTX and kept):
             return True
     own = step.own
-    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, whom)
+    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, user)
 
 
-def _may_write(status: Permissions, whom: Whom) -> bool:
+def _may_write(status: Permissions, user: ProcessUser) -> bool:
     """An owner may change the mode. Of an access control list only the mask is checked (acl(5))."""
-    group = status.acl or status.gid in whom.groups
-    return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
+    group = status.acl or status.gid in user.groups
+    return status.uid == user.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
 
 
 # Facts
@@ -208,7 +208,7 @@ def _infos() -> Iterator[str]:
             yield from (entry.path for entry in entries if entry.name.endswith(".dist-info"))
 
 
-def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
+def linked(workspace: str, user: ProcessUser) -> tuple[str, str] | None:
     """(a file of an installed package, its other name in the workspace), if processes could write to it.
 
     Package managers that link from one cache (uv, by default) give the runtime and an environment in the
@@ -216,10 +216,10 @@ def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
     """
     files: dict[tuple[int, int], str] = {}
     for info in _infos():
-        if _links(f"{info}/METADATA", whom):
+        if _links(f"{info}/METADATA", user):
             distribution = importlib.metadata.PathDistribution(Path(info))
             paths = [str(distribution.locate_file(each)) for each in distribution.files or ()]
-            files.update({key: path for path in paths if (key := _links(path, whom))})
+            files.update({key: path for path in paths if (key := _links(path, user))})
     if not files:
         return None
     inodes = {inode for _device, inode in files}
@@ -231,12 +231,12 @@ def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
     return None
 
 
-def _links(path: str, whom: Whom) -> tuple[int, int] | None:
+def _links(path: str, user: ProcessUser) -> tuple[int, int] | None:
     """(device, inode) of a file that has other names too and that they can write."""
     with suppress(OSError):
         status = os.lstat(path)
         own = Permissions(status.st_uid, status.st_gid, status.st_mode)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, whom):
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, user):
             return status.st_dev, status.st_ino
     return None
 
@@ -339,7 +339,7 @@ class Trust:
     code is checked too."""
 
     writable: tuple[tuple[str, str, bool], ...]
-    whom: Whom
+    whom: ProcessUser
     items: tuple[Item, ...] = ()
     with_code: bool = True
 
@@ -369,7 +369,7 @@ class Trust:
         data: dict[str, Any] = json.loads(text)
         return cls(
             tuple((str(path), str(what), bool(theirs)) for path, what, theirs in data["writable"]),
-            Whom(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
+            ProcessUser(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
             tuple(Item(**item) for item in data["items"]),
             bool(data["with_code"]),
         )

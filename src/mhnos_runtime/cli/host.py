@@ -1,4 +1,4 @@
-"""Whom processes run as, and whether this machine can give the sandbox that is asked for. Asks it once."""
+"""The user of processes, and whether this machine can give the sandbox that is asked for. Asks it once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mhnos_runtime.cli import uids
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
 from mhnos_runtime.engines import EngineStore
-from mhnos_runtime.ownfiles import Item, Trust, Whom
+from mhnos_runtime.ownfiles import Item, ProcessUser, Trust
 from mhnos_runtime.process.plan import DEFAULT_PATH
 from mhnos_runtime.sandbox import HostFacts, Policy, reaches_abstract_sockets
 from mhnos_runtime.sandbox.plan import writable
@@ -227,7 +227,7 @@ def trust(settings: Settings, user: User, files: Sequence[Path]) -> Trust:
     groups = (ids[1],) if user.ids else (*os.getgroups(), os.getegid())
     return Trust(
         tuple((path, f"workspace {path}" if not n else path, not n) for n, path in enumerate(folders)),
-        Whom(ids[0], groups),
+        ProcessUser(ids[0], groups),
         tuple(items),
         with_code=not open_,
     )

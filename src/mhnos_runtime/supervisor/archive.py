@@ -200,7 +200,7 @@ def _contents(path: Path) -> bytes:
     """Raises OSError, and BadShape for anything but a regular file of at most a record's size."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _SAFELY)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BadShape("the record is no file")
+            raise BadShape("the record is not a regular file")
         data = file.read(bounds.RECORD_FILE_BYTES + 1)
     if len(data) > bounds.RECORD_FILE_BYTES:
         raise BadShape(f"the record has more than {bounds.RECORD_FILE_BYTES} bytes")
@@ -211,16 +211,16 @@ def _parsed(data: bytes) -> ProcessRecord:
     """Raises ValueError (BadShape) or RecursionError unless a server can be told of this record."""
     values: Any = json.loads(data)
     if not isinstance(values, dict):
-        raise BadShape("the record is no object")
+        raise BadShape("the record is not a JSON object")
     # Records without a version are of version 1.
     version = values.pop("version", 1)
     if version != RECORD_VERSION:
         raise BadShape(f"the record is of version {str(version)[:20]!r}, this is {RECORD_VERSION}")
     _check_record(values, "record")
     if values["exit"] is not None and values["exit"]["reason"] not in REASONS:
-        raise BadShape("record.exit.reason is none of those there are")
+        raise BadShape("record.exit.reason is unknown")
     if len(encode(values)) > bounds.MESSAGE_BYTES - bounds.ENVELOPE_BYTES:
-        raise BadShape("the record is larger than what a server can be told")
+        raise BadShape("the record does not fit into a message to a server")
     return ProcessRecord.from_dict(values)
 
 

@@ -236,5 +236,5 @@ def _own_memory_kib() -> int:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() // 1024
     except OSError:
-        # No descriptor is left: the start will say so, and where it does not, no figure can be told.
+        # No descriptor is left: the start reports that, or else the figure is unknown.
         return sys.maxsize

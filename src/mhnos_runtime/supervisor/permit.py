@@ -28,15 +28,13 @@ def permit(
         # The kernel dropped those for which this process had no room (unix(7)).
         raise none_left("no descriptor is left for another process")
     if not _is_folder_below(folder, allowed.sandbox.workspace):
-        raise forbidden("the folder that it is to start in does not lie in the workspace")
+        raise forbidden("its working directory is not in the workspace")
     own = {_identity(fd) for fd in listeners}
     if any(_identity(fd) in own for fd in handed):
-        raise forbidden("it is to be handed a socket on which the runtime itself listens")
+        raise forbidden("it gets a socket on which the runtime itself listens")
     sockets = [fd for fd in handed if _listens_on_loopback(fd)]
     if not all(fd in sockets or _is_sealed_memory(fd) for fd in handed):
-        raise forbidden(
-            "only TCP sockets that listen on loopback, and sealed memory files, may be handed over"
-        )
+        raise forbidden("it may get only TCP sockets that listen on loopback, and sealed memory files")
     confined = allowed.confined(plan, handed_sockets=bool(sockets))
     if not all(map(_is_no_link, _below(allowed.engines_dir, plan.choice.engines))):
         raise forbidden("the folder of an engine is a link to elsewhere")
