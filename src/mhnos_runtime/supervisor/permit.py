@@ -18,7 +18,7 @@ from mhnos_runtime.supervisor.child import none_left
 
 
 def permit(
-    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: list[int]
+    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: Iterable[int]
 ) -> LaunchPlan:
     """The plan as it will be executed. listeners: the runtime's own. Raises LimitReached if descriptors are
     missing, Refused (forbidden-plan)."""
