@@ -76,7 +76,8 @@ class Server:
         logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
         self._listeners = hello["listeners"]
         self._token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
-        self._stored = StoredGrants(GrantFile(settings.state_dir), self._live, self._loop)
+        file = GrantFile(settings.state_dir)
+        self._stored = StoredGrants(file, self._live, self._loop, hello["server_id"])
         self._watch = TokenWatch(self._token, lambda new: self._link.token(new.to_dict() if new else None))
         self._runtime = Runtime(self._loop, self._turns, settings, hello)
         self._runtime.link = self._link
