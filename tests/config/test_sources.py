@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mhnos_runtime.config import SETTINGS, ConfigError, Settings, describe, docs_table, load, sources, table
+from mhnos_runtime.config.table import Place
 from mhnos_runtime.config.values import Where
 
 
@@ -412,14 +415,48 @@ def test_handed_over_and_back(env: dict[str, str]) -> None:
     assert Settings.from_json(text) == settings
 
 
-def test_a_version_without_a_base_path_is_reloaded_into_this_one(env: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
+def test_what_an_older_version_does_not_hand_over_has_its_default(env: dict[str, str], name: str) -> None:
+    """One that did not know `base_path` could not be reloaded into the version that did."""
     settings, _ = load({}, env)
     data = json.loads(settings.to_json())
-    del data["settings"]["base_path"]
-    assert Settings.from_json(json.dumps(data)) == settings
+    del data["settings"][name]
+    (setting,) = (each for each in SETTINGS if each.name == name)
+    default = setting.default_value(Place(os.environ, Path("/")))
+    assert getattr(Settings.from_json(json.dumps(data)), name) == default
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"settings": {}, "kinds": {}, "sources": {}}'])
+def test_what_a_newer_version_hands_over_besides_is_passed_over(env: dict[str, str]) -> None:
+    settings, _ = load({"max_processes": "7"}, env)
+    data = json.loads(settings.to_json())
+    data["settings"]["colour"] = {"of": ["the", "sky"]}
+    data["weather"] = "fine"
+    data["sources"]["colour"] = "flag --colour"
+    found = Settings.from_json(json.dumps(data))
+    assert replace(found, sources=settings.sources) == settings
+
+
+def test_a_version_without_kinds_and_sources(env: dict[str, str]) -> None:
+    settings, _ = load({}, env)
+    data = json.loads(settings.to_json())
+    found = Settings.from_json(json.dumps({"settings": data["settings"]}))
+    assert found == replace(settings, kinds=(), sources={})
+    assert found.source("port") == "default"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "[" * 100_000,
+        '{"settings": 1}',
+        '{"settings": {}, "kinds": 1}',
+        '{"settings": {}, "sources": []}',
+    ],
+)
 def test_damaged_hand_over(text: str) -> None:
     with pytest.raises(ConfigError, match="settings handed over are damaged"):
         Settings.from_json(text)

@@ -282,23 +282,25 @@ class Settings:
 
     @staticmethod
     def from_json(text: str) -> Settings:
-        """Raises ConfigError when the text is not what `to_json` made."""
+        """What another process, maybe of another version, made by `to_json`. A setting that is missing has
+        its default; one that is not known is ignored. Raises ConfigError when the text is something else, or
+        a value is not allowed."""
         try:
             data = json.loads(text)
-            values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: _handed(values, setting) for setting in SETTINGS}
-        except (ValueError, TypeError, KeyError) as error:
+            values, kinds = dict(data["settings"]), dict(data.get("kinds", {}))
+            sources = {str(name): str(source) for name, source in data.get("sources", {}).items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
-        where = Where(Path("/"), Path("/"))
+        where, place = Where(Path("/"), Path("/")), Place(os.environ, Path("/"))
         parsed: dict[str, Any] = {
-            name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
+            setting.name: setting.parse(
+                values[setting.name] if setting.name in values else setting.default_value(place),
+                where,
+                "hand-over",
+            )
+            for setting in SETTINGS
         }
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
-
-
-def _handed(values: Mapping[str, object], setting: Setting) -> object:
-    """What was handed over; of a version that does not know "base_path", the default."""
-    return values.get("base_path", setting.default) if setting.name == "base_path" else values[setting.name]
 
 
 class Row(NamedTuple):
