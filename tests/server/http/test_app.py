@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -14,41 +13,25 @@ import pytest
 from aiohttp import web
 
 from mhnos_runtime.errors import InvalidRequest, NotFound
-from mhnos_runtime.observe import logs
-from mhnos_runtime.observe.limit import LimitedLog, Limiter
-from mhnos_runtime.server.auth.gate import Gate
 from mhnos_runtime.server.auth.grants import EVERYTHING, Access, Grant, Need, Scope
 from mhnos_runtime.server.auth.live import Live
-from mhnos_runtime.server.http.app import App
 from mhnos_runtime.server.http.call import Call
-from mhnos_runtime.server.http.door import MAX_STRANGERS_OF_AN_ADDRESS, Door
-from mhnos_runtime.server.http.routes import Routes, Row
-from tests.server.auth.gates import Setting
+from mhnos_runtime.server.http.door import MAX_STRANGERS_OF_AN_ADDRESS
+from mhnos_runtime.server.http.routes import Row
+from tests.server.http.site import Some, serve
 
 PATIENCE = 20.0
 VIEW = Grant("token:view", frozenset({Scope.VIEW}))
 
 
-class Some:
-    """Tokens by name, that can be revoked."""
-
-    in_force = True
-
-    def __init__(self) -> None:
-        self.grants: dict[str, Grant] = {"all": EVERYTHING, "view": VIEW}
-
-    def find(self, candidate: str) -> Grant | None:
-        return self.grants.get(candidate)
-
-
 class Site:
     """An app on a port. said: what handlers noted."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Some, live: Live) -> None:
         self.said: list[str] = []
         self.waits = asyncio.Event()
-        self.tokens = Some()
-        self.live = Live(asyncio.get_running_loop())
+        self.tokens, self.live = tokens, live
+        self.address = ("", 0)
         self.connections: list[asyncio.StreamWriter] = []
 
     def rows(self) -> tuple[Row, ...]:
@@ -81,29 +64,12 @@ class Site:
             raise InvalidRequest("a body was expected")
         return web.Response(text=str(len(data)))
 
-    @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[Site]:
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.address = listener.getsockname()
-        log = LimitedLog(logs.get("test"), Limiter(time.monotonic))
-        gate = Gate(Setting(), self.address[1], self.tokens, time.monotonic, Limiter(time.monotonic))
-        http = web.Server(App(Routes(self.rows()), gate, self.live, log).handle, access_log=None)
-        door = Door(http, None, log)
-        door.open(listener)
-        try:
-            yield self
-        finally:
-            door.close()
-            for writer in self.connections:
-                writer.transport.abort()
-            await http.shutdown(1)
-
     async def connect(self) -> Peer:
         reader, writer = await asyncio.open_connection(*self.address)
         self.connections.append(writer)
         return Peer(self, reader, writer)
 
-    async def get(self, path: str, token: str = "all") -> tuple[int, str]:
+    async def get(self, path: str, token: str = "operator") -> tuple[int, str]:
         return await (await self.connect()).get(path, token)
 
 
@@ -113,14 +79,14 @@ class Peer:
     def __init__(self, site: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._site, self._reader, self._writer = site, reader, writer
 
-    def send(self, path: str, token: str = "all", method: str = "GET", body: str = "") -> None:
+    def send(self, path: str, token: str = "operator", method: str = "GET", body: str = "") -> None:
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self._site.address[1]}"]
         lines += [f"Authorization: Bearer {token}"] if token else []
         lines += [f"Content-Length: {len(body)}"] if body else []
         self._writer.write("\r\n".join([*lines, "", body]).encode())
 
     async def get(
-        self, path: str, token: str = "all", method: str = "GET", body: str = ""
+        self, path: str, token: str = "operator", method: str = "GET", body: str = ""
     ) -> tuple[int, str]:
         self.send(path, token, method, body)
         async with asyncio.timeout(PATIENCE):
@@ -156,8 +122,11 @@ def raising(error: Exception) -> Callable[[Call], web.Response]:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    async with Site().serve() as running:
+    running = Site(Some(EVERYTHING, VIEW), Live(asyncio.get_running_loop()))
+    async with serve(running.rows(), running.tokens, running.live) as running.address:
         yield running
+        for writer in running.connections:
+            writer.transport.abort()
 
 
 async def test_each_row_needs_what_it_says(site: Site) -> None:
@@ -209,7 +178,7 @@ async def test_a_revocation_ends_a_request_at_once(site: Site) -> None:
     peer.send("/waits", "view")
     await asyncio.wait_for(site.waits.wait(), PATIENCE)
     site.waits.clear()
-    other.send("/waits", "all")
+    other.send("/waits", "operator")
     await asyncio.wait_for(site.waits.wait(), PATIENCE)
     site.live.end(VIEW.principal)
     assert await peer.end() == b""

@@ -1,0 +1,37 @@
+"""What a stranger is told, and in what form, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+
+from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.auth.live import Live
+from mhnos_runtime.server.processes.runtime import Runtime
+from mhnos_runtime.wire.messages import ServerStats
+from tests.server.http.site import Some, serve
+
+
+async def test_health_is_counts_and_no_more() -> None:
+    counted = SimpleNamespace(stats=lambda: ServerStats(3, 2, 1))
+    rows = Health(cast(Runtime, counted)).rows()
+    async with (
+        serve(rows, Some(), Live(asyncio.get_running_loop())) as address,
+        aiohttp.ClientSession() as session,
+    ):
+        url = "http://{}:{}/health".format(*address)
+        seen: list[dict[str, Any]] = []
+        for _ in range(2):
+            async with session.get(url) as response:
+                assert response.status == 200
+                seen.append(await response.json())
+        async with session.head(url) as response:
+            assert (response.status, await response.read()) == (200, b"")
+        async with session.post(url) as response:
+            assert response.status == 401
+    uptimes = [each.pop("uptime") for each in seen]
+    assert 0 <= uptimes[0] <= uptimes[1]
+    assert seen == [{"status": "ok", "processes": {"totalSpawned": 3, "totalKilled": 2, "active": 1}}] * 2
