@@ -310,6 +310,30 @@ class ExitRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """What the supervisor says to each server first.
+
+    spawned: processes that were started so far. allowed: see sandbox.Allowed. settings: the operator's, see
+    config.Settings.to_json. token: what the last server knew of it. path, node, no_node: the PATH of
+    processes, the Node.js there is, or why there is none. listeners: descriptors of the listening sockets.
+    """
+
+    server_id: str
+    spawned: int
+    allowed: dict[str, Any]
+    settings: str
+    token: dict[str, Any] | None
+    path: str
+    node: str
+    no_node: str
+    listeners: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Hello:
+        return cls(**{each.name: _frozen(data[each.name]) for each in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessRecord:
     """One process as the supervisor knows it; what a new server starts from.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire.messages import Stream
 from mhnos_runtime.wire.text import CARRY_BYTES, TextDecoder

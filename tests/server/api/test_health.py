@@ -8,16 +8,15 @@ from typing import Any, cast
 
 import aiohttp
 
+from mhnos_runtime.process.table import ProcessTable
 from mhnos_runtime.server.api.health import Health
 from mhnos_runtime.server.auth.live import Live
-from mhnos_runtime.server.processes.runtime import Runtime
-from mhnos_runtime.wire.messages import ServerStats
 from tests.server.http.site import Some, serve
 
 
 async def test_health_is_counts_and_no_more() -> None:
-    counted = SimpleNamespace(stats=lambda: ServerStats(3, 2, 1))
-    rows = Health(cast(Runtime, counted)).rows()
+    table = SimpleNamespace(total_spawned=3, active=1)
+    rows = Health(cast(ProcessTable, table)).rows()
     async with (
         serve(rows, Some(), Live(asyncio.get_running_loop())) as address,
         aiohttp.ClientSession() as session,

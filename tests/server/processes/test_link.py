@@ -13,7 +13,6 @@ import pytest_asyncio
 from mhnos_runtime.channel import Channel, Message
 from mhnos_runtime.errors import LimitReached, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
-from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.processes.link import SupervisorLink
 
 #: What a start sends that is refused before anybody looks at it.
@@ -36,7 +35,6 @@ class Listener:
         for fd in descriptors.sent():
             os.close(fd)
 
-    def on_hello(self, hello: dict[str, Any]) -> None: ...
     def on_ready(self) -> None: ...
     def on_output(self, pid: int) -> None: ...
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None: ...
@@ -49,7 +47,8 @@ class Scene:
         self.supervisor = Channel(ours)
         self.listener = Listener()
         loop = asyncio.get_running_loop()
-        self.link = SupervisorLink(Channel(theirs), loop, Turns(loop), self.listener)
+        self.link = SupervisorLink(Channel(theirs), loop)
+        self.link.listen(self.listener, crowded=bool)
 
     async def said(self) -> dict[str, Any]:
         """What the link has sent next."""

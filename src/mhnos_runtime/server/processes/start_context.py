@@ -13,8 +13,8 @@ from mhnos_runtime.server.processes.ports import Handed
 
 
 @dataclass(frozen=True, slots=True)
-class StartPlace:
-    """See `process.kind.Workplace`. handed: takes what is handed over."""
+class WorkspaceContext:
+    """A `process.kind.StartContext` of the real workspace. handed: takes what is handed over."""
 
     workspace: Workspace
     home: str
