@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from mhnos_runtime.client import connect
 from mhnos_runtime.testing import TestServer
 from tests.cli.console import command
 from tests.client.fake import FakeServer
+from tests.server.client import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -74,6 +76,32 @@ async def test_a_file_with_a_token_does_as_well(server: TestServer, tmp_path: Pa
     assert (await command("ps", "--token-file", str(file), env=env_of(server)))[0] == 0
     await token(server, "revoke", "other")
     assert (await command("ps", "--token-file", str(file), env=env_of(server)))[0] == 1
+
+
+async def test_who_may_only_view_watches(server: TestServer, tmp_path: Path) -> None:
+    _, secret, _ = await token(server, "create", "--name", "viewer", "--scope", "view")
+    file = tmp_path / "token"
+    file.write_text(secret)
+    options = ("--token-file", str(file))
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.spawn("shell", "read x; echo got:$x", pty=False)
+        pid = str(process.pid)
+        watching = asyncio.create_task(
+            command("attach", *options, pid, stdin=b"from the viewer\n", env=env_of(server))
+        )
+
+        async def watched() -> bool:
+            return any(row.viewers == 2 for row in await runtime.list())
+
+        await eventually(watched)
+        for verb in (("kill", pid), ("write", pid, "x"), ("run", "shell", "true")):
+            code, _, err = await command(*verb[:1], *options, *verb[1:], env=env_of(server))
+            assert code != 0
+            assert b'the scope "control"' in err
+        await process.write("from the operator\n")
+        code, out, err = await watching
+        assert (code, out) == (0, b"got:from the operator\n")
+        assert err.count(b"view only") == 1
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def create(
     if json_:
         say.as_json(made)
     else:
-        print(secret)
+        print(say.printable(secret))
 
 
 @token.command("list")

@@ -1,5 +1,5 @@
-"""Accepts connections, and bounds what those may cost that have not shown a right token: their number, their
-time, their bytes. Knows sockets and protocols, neither HTTP nor tokens."""
+"""Accepts connections, and bounds what strangers may cost: their number, their time, their bytes. A stranger is
+whose latest request has shown no right token. Knows sockets and protocols, neither HTTP nor tokens."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Visitor(asyncio.Protocol):
 
 
 class Strangers:
-    """Who has not shown a right token, by address, the one that has done nothing for longest first."""
+    """Who has shown no right token, by address, the one that has done nothing for longest first."""
 
     def __init__(self) -> None:
         # When it came
