@@ -1,5 +1,5 @@
-"""Accepts connections, and bounds what strangers may cost: their number, their time, their bytes. A stranger is
-whose latest request has shown no right token. Knows sockets and protocols, neither HTTP nor tokens."""
+"""Accepts connections, and bounds what strangers may cost, who are those whose latest request has shown no
+right token: their number, their time, their bytes. Knows sockets and protocols, neither HTTP nor tokens."""
 
 from __future__ import annotations
 
