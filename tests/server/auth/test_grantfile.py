@@ -174,6 +174,18 @@ def test_a_change_by_somebody_else_is_seen(file: GrantFile, state_dir: Path) -> 
     assert not later.changed()
 
 
+def test_a_file_that_cannot_be_seen_counts_as_changed(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o700)
+    file = GrantFile(state_dir)
+    file.save([stored()])
+    state_dir.rename(tmp_path / "away")
+    state_dir.write_text("no folder")
+    assert file.changed()
+    with pytest.raises(Unavailable, match="Not a directory"):
+        file.save([stored()])
+
+
 @pytest.mark.parametrize("call", ["open", "fsync", "rename", "fsync of the folder"])
 def test_a_write_that_fails_leaves_the_old_state_and_no_draft(
     file: GrantFile, state_dir: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, BadStatusLine
 
 from mhnos_runtime.errors import InvalidRequest, NotFound
+from mhnos_runtime.observe import logs
+from mhnos_runtime.observe.limit import LimitedLog, Limiter
 from mhnos_runtime.server.auth.grants import EVERYTHING, Access, Grant, Need, Scope
 from mhnos_runtime.server.auth.live import Live
+from mhnos_runtime.server.http.app import BadRequests
 from mhnos_runtime.server.http.call import Call
 from mhnos_runtime.server.http.door import MAX_STRANGERS_OF_AN_ADDRESS
 from mhnos_runtime.server.http.routes import Row
@@ -211,3 +216,19 @@ async def test_who_shows_no_right_token_any_more_is_a_stranger_again(site: Site)
     assert sum(each.done() for each in endings) == MAX_STRANGERS_OF_AN_ADDRESS
     for each in endings:
         each.cancel()
+
+
+def test_what_is_no_http_is_a_line_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """For aiohttp it was an error with a traceback, and strangers could fill the log."""
+    bad = BadRequests(LimitedLog(logs.get("test"), Limiter(time.monotonic)))
+
+    def record(error: Exception | None, *args: object) -> logging.LogRecord:
+        caught = None if error is None else (type(error), error, None)
+        return logging.LogRecord("aiohttp.server", logging.ERROR, "", 0, "Error from %s", args, caught)
+
+    assert not bad.filter(record(BadStatusLine("GET\nX-Forged: 1"), "192.0.2.1"))
+    assert not bad.filter(record(BadHttpMessage("bad")))
+    assert bad.filter(record(RuntimeError("a defect"), "192.0.2.1"))
+    assert bad.filter(record(None))
+    assert [each.msg for each in caplog.records] == ["bad request"] * 2
+    assert "Forged" not in caplog.text
