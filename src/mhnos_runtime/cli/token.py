@@ -68,7 +68,13 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
     type=click.Choice(SCOPES),
     help="What it may do; may be repeated. control has view in it.",
 )
-@click.option("--process", "processes", multiple=True, type=Pid(), help="Only this process; may be repeated.")
+@click.option(
+    "--process",
+    "processes",
+    multiple=True,
+    type=Pid(),
+    help="Only this process, until the runtime ends; may be repeated.",
+)
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this folder of the workspace.")
 @click.option("--expires", "lifetime_ms", type=Duration(), help="How long it lasts, such as 12h or 7d.")
 @click.option("--json", "json_", is_flag=True, help="As JSON, with every field.")

@@ -20,6 +20,7 @@ from mhnos_runtime.server.auth.grantfile import GrantFile, Rights, Stored
 from mhnos_runtime.server.auth.grants import Grant
 from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.auth.token import MAX_TOKEN_CHARS, TOKEN_BYTES, digest_of
+from mhnos_runtime.server.auth.token_watch import REPORT_SECONDS
 
 #: How long the last use of a grant is only in memory (debounced): a client that reconnects must not cost a
 #: write each time. What could not be written is tried again as often.
@@ -60,6 +61,7 @@ class StoredGrants:
         self._revoked: set[str] = set()
         self._writing = asyncio.Lock()
         self._unsaved = False
+        self._reported_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._load()
@@ -203,7 +205,9 @@ class StoredGrants:
         """A file that somebody else changed is written anew. One that could not be written waits its time."""
         self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
         if not self._unsaved and self._file.changed():
-            _log.warning("the file of the stored grants was changed, and is written anew")
+            if self._loop.time() - self._reported_at >= REPORT_SECONDS:
+                self._reported_at = self._loop.time()
+                _log.warning("the file of the stored grants was changed, and is written anew")
             self._begin(self._write_down())
 
     def _expired(self, stored: Stored) -> bool:
