@@ -104,6 +104,26 @@ async def test_who_may_only_view_watches(server: TestServer, tmp_path: Path) -> 
         assert err.count(b"view only") == 1
 
 
+async def test_who_is_revoked_while_watching_is_told_and_leaves(server: TestServer, tmp_path: Path) -> None:
+    _, secret, _ = await token(server, "create", "--name", "watcher", "--scope", "view")
+    file = tmp_path / "token"
+    file.write_text(secret)
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.spawn("shell", "yes", pty=False, attach=False)
+        attaching = command("attach", "--token-file", str(file), str(process.pid), env=env_of(server))
+        watching = asyncio.create_task(attaching)
+
+        async def watched() -> bool:
+            return any(row.viewers == 1 for row in await runtime.list() if row.pid == process.pid)
+
+        await eventually(watched)
+        assert (await token(server, "revoke", "watcher"))[0] == 0
+        code, _, err = await watching
+        assert code == 125
+        assert b"refused the token" in err
+        await process.kill("SIGKILL")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
