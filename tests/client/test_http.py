@@ -84,6 +84,14 @@ async def test_an_error_of_the_server_keeps_its_code_and_hint() -> None:
     assert (caught.value.message, caught.value.code, caught.value.hint) == ("taken", "name-taken", "choose")
 
 
+@pytest.mark.parametrize(("status", "retry"), [(429, True), (503, True), (409, False), (500, False)])
+async def test_a_refusal_that_passes_may_be_tried_again(status: int, retry: bool) -> None:
+    async with answering(problem(status, '{"error":"later","code":"unavailable"}')) as target:
+        with pytest.raises(RequestFailed, match="later") as caught:
+            await ask(target, "GET", "/v1/x")
+    assert caught.value.retry is retry
+
+
 async def test_a_wrong_token_is_told_as_such() -> None:
     async with answering(problem(401, '{"error":"The token is wrong","code":"unauthorized"}')) as target:
         with pytest.raises(Unauthorized, match="refused the token"):

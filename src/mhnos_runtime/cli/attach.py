@@ -1,4 +1,4 @@
-"""`attach`: be at a process that runs already, as whoever started it is."""
+"""`attach`: show and control a process that runs already."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS
-from mhnos_runtime.cli.run import keys_option
+from mhnos_runtime.cli.run import detach_keys_option
 from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -36,13 +35,7 @@ class Start(ParamType):
 @click.option(
     "--end", is_flag=True, help="Nothing old: start at the end, and have the program draw its screen anew."
 )
-@click.option(
-    "--detach-keys",
-    default=DEFAULT_DETACH_KEYS,
-    show_default=True,
-    callback=keys_option,
-    help="Keys that leave.",
-)
+@detach_keys_option
 @target_options
 def attach(
     url: str | None,
@@ -82,12 +75,12 @@ async def _attach(
     repaint: bool,
     detach_keys: bytes,
 ) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
         may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
@@ -100,7 +93,7 @@ async def _attach(
             detach_keys=detach_keys,
             forward_interrupt=controls,
         )
-        session = Session(runtime, process, manner, notices)
+        session = Session(runtime, process, manner, status)
         if not may_control:
-            notices.say("view only: with this token nothing can be typed, resized or signalled")
+            status.say("view only: with this token nothing can be typed, resized or signalled")
         return await session.run()

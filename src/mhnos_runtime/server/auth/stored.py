@@ -181,7 +181,7 @@ class StoredGrants:
         self._unsaved = True
         try:
             await self._loop.run_in_executor(None, self._file.save, copies)
-        except Unavailable:
+        except Exception:
             self._write_later()
             raise
         self._unsaved = False
