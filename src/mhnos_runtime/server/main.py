@@ -144,7 +144,7 @@ async def serve(channel: Channel) -> None:
     domains = build(hello, settings, link, stop.set)
     link.listen(domains.reports, crowded=domains.connections.turns.__bool__)
     live = Live(loop)
-    stored = StoredGrants(GrantFile(settings.state_dir), live, loop)
+    stored = StoredGrants(GrantFile(settings.state_dir), live, loop, hello.server_id)
     token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.token))
     watch = TokenWatch(token, lambda new: link.token(new.to_dict() if new else None))
     await domains.reports.ready.wait()
