@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from mhnos_runtime.launch import Holder
+from mhnos_runtime.launch import Hello, Holder
 from mhnos_runtime.supervisor import handover
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.handover import STATE_VERSION, HandOver
@@ -19,12 +19,12 @@ from mhnos_runtime.supervisor.holder import Key, NamespacesState, NetworkState
 from mhnos_runtime.supervisor.temporary import FoldersState
 from tests.supervisor.test_state import ENDED, RUNNING
 
-CONFIG = Config(["-m", "x"], [3, 4], 5, Path("/state"), 100, {"path": "/bin"}, {"level": "none"}, False, [])
+HELLO = Hello("s", 2, {"level": "none"}, "{}", {"digest": "x"}, "/bin", "", "there is none", (3, 4))
+CONFIG = Config(["-m", "x"], 5, Path("/state"), 100, HELLO, False, [])
 KEY = Key(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
 STATE = HandOver(
     CONFIG,
     next_pid=1002,
-    spawned=2,
     processes=[RUNNING, ENDED],
     ended=[999],
     networks=[NetworkState(KEY, NamespacesState(1, 2, 20, 21))],

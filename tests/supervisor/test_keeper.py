@@ -11,6 +11,7 @@ from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop
+from tests.supervisor.harness import HELLO
 from tests.supervisor.running import until
 from tests.supervisor.test_nothing_left import crowded
 
@@ -18,7 +19,7 @@ from tests.supervisor.test_nothing_left import crowded
 def test_a_keeper_tries_again_from_time_to_time(tmp_path: Path) -> None:
     loop = Loop()
     sock, theirs = crowded()
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
+    config = Config([], -1, tmp_path, 0, HELLO, False, [])
     keeper = ServerKeeper(loop, config, Log(False), lambda: None, lambda message: None, lambda: None)
     channel = Channel(sock)
     keeper.use(channel)
@@ -49,7 +50,7 @@ def test_a_server_that_reads_nothing_is_not_asked_for_more(tmp_path: Path) -> No
                 theirs.send(b'{"do":"spawn"}')
         loop.after(0.001, (lambda: ask(rounds - 1)) if rounds else loop.stop)
 
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
+    config = Config([], -1, tmp_path, 0, HELLO, False, [])
     keeper = ServerKeeper(loop, config, Log(False), lambda: None, answer, lambda: None)
     channel = Channel(ours)
     keeper.use(channel)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.channel import Channel
+from mhnos_runtime.launch import Hello
 from tests.supervisor.harness import (
-    ANYTHING,
+    HELLO,
     Refused,
     Seen,
     Server,
@@ -36,16 +37,10 @@ def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL
 
 def test_a_server_is_told_who_it_is_first(supervisor: Supervised) -> None:
     server = supervisor.serve()
-    assert server.events == [
-        {
-            "event": "hello",
-            "spawned": 0,
-            "allowed": json.loads(json.dumps(ANYTHING.to_dict())),
-            "server_id": "s-1",
-            "unread": [1, "ü"],
-        },
-        {"event": "ready"},
-    ]
+    hello, ready = server.events
+    assert hello == {"event": "hello", **json.loads(json.dumps(HELLO.to_dict()))}
+    assert Hello.from_dict(hello).token == HELLO.token
+    assert ready == {"event": "ready"}
 
 
 def test_a_new_server_gets_everything_back(supervisor: Supervised, server: Server) -> None:
