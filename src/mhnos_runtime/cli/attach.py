@@ -80,12 +80,12 @@ async def _attach(
     repaint: bool,
     detach_keys: bytes,
 ) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
         process = await runtime.attach(pid, from_=from_, repaint=repaint)  # type: ignore[arg-type]
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
@@ -95,4 +95,4 @@ async def _attach(
             detach_keys=detach_keys,
             forward_interrupt=not no_stdin,
         )
-        return await Session(runtime, process, manner, notices).run()
+        return await Session(runtime, process, manner, status).run()

@@ -153,12 +153,12 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
 
 
 async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.client.errors import RequestFailed
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
         try:
             if plan.print_config:
@@ -184,7 +184,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             close_at_end=not plan.tty,
             end_on_leave=plan.remove,
         )
-        return await Session(runtime, process, manner, notices).run()
+        return await Session(runtime, process, manner, status).run()
 
 
 async def _config(runtime: Runtime, plan: Plan) -> str:

@@ -52,7 +52,7 @@ class Manner:
     end_on_leave: bool = False
 
 
-class Notices:
+class StatusLines:
     """Lines for the person between the process's own. Made before the connection that it reports on."""
 
     def __init__(self) -> None:
@@ -87,19 +87,19 @@ class Notices:
 class Session:
     """Call `run` once, inside the runtime's context."""
 
-    def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, notices: Notices) -> None:
+    def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, status: StatusLines) -> None:
         self._runtime = runtime
         self._process = process
         self._manner = manner
-        self._notices = notices
+        self._status = status
         self._stdout, self._stderr = Sink(STDOUT), Sink(STDERR)
         self._left: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._keys: asyncio.Queue[bytes] = asyncio.Queue(KEY_CHUNKS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._modes = Modes()
         self._interrupts = 0
-        notices.use(self._stderr)
-        notices.on_resumed = self._redraw
+        status.use(self._stderr)
+        status.on_resumed = self._redraw
         process.on_news_told = self._tell_news
         self._told = ""
 
@@ -112,7 +112,7 @@ class Session:
         """
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(RawMode(STDIN)) if self._manner.raw else None
-            self._notices.raw = raw is not None
+            self._status.raw = raw is not None
             stack.enter_context(self._signals(raw))
             output = asyncio.create_task(self._show_output())
             try:
@@ -123,7 +123,7 @@ class Session:
                 return await self._finish(output)
             finally:
                 await _cancelled(output, *self._tasks)
-                self._notices.raw = False
+                self._status.raw = False
 
     # Output
 
@@ -132,7 +132,7 @@ class Session:
         last = self._stdout
         async for item in self._process.output():
             if isinstance(item, Gap):
-                self._notices.say(gap_in_words(item))
+                self._status.say(gap_in_words(item))
                 continue
             sink = self._stderr if item.stream == "stderr" else self._stdout
             if sink is not last:
@@ -150,7 +150,7 @@ class Session:
         told = news_in_words(self._process)
         if told and told != self._told:
             self._told = told
-            self._notices.say(told)
+            self._status.say(told)
 
     async def _flush(self) -> None:
         await self._stdout.flush()
@@ -167,7 +167,7 @@ class Session:
             await self._end_process()
         else:
             pid = self._process.pid
-            self._notices.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
+            self._status.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
             await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._flush(), 1)
@@ -230,7 +230,7 @@ class Session:
                     await self._process.write(typed)
             except RequestFailed as error:
                 if error.code == "input-full":
-                    self._notices.say("some keys were dropped: the process does not read")
+                    self._status.say("some keys were dropped: the process does not read")
                 # Else it has closed its input: its end, or its output, says why.
 
     async def _pipe_stdin(self) -> None:
@@ -282,7 +282,7 @@ class Session:
         try:
             await self._process.kill(name)
         except ClientError as error:
-            self._notices.say(f"{name} could not be sent: {error.message}")
+            self._status.say(f"{name} could not be sent: {error.message}")
 
     def _continued(self, raw: RawMode) -> None:
         raw.enter()
@@ -293,7 +293,7 @@ class Session:
         self._start(self._process.resize(size.cols, size.rows))
 
     def _redraw(self) -> None:
-        """Notices stand across the screen of a full-screen program: two sizes make it draw that anew."""
+        """Status lines stand across the screen of a full-screen program: two sizes make it draw that anew."""
         if self._manner.raw and self._modes.alternate:
             self._start(self._nudge())
 

@@ -29,9 +29,6 @@ _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro
 #: Devices that programs need in relaxed, where they share the host's. tty is each process's own. ptmx is left
 #: out: its terminals have names that Landlock cannot know before.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-#: The folder for locks that an engine's processes share, by the engine's name. OpenClaw uses this one,
-#: whatever TMPDIR says.
-_LOCKS = {"openclaw": "/tmp/openclaw-state-locks-{uid}"}  # noqa: S108 - it must belong to the user
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
@@ -39,19 +36,23 @@ _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """Shared by all processes of a runtime. workspace: its path on the host. engines: folders of installed
-    programs, which processes may read."""
+    programs, which processes may read. own_folders: (engine, path) of a folder in a shared place such as /tmp
+    in which an engine's processes write; {uid} in the path is their user."""
 
     policy: Policy
     facts: HostFacts
     workspace: str
     engines: tuple[str, ...] = ()
+    own_folders: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sandbox:
         """The Sandbox that asdict made, also after a way through JSON."""
         user = data["policy"]["user"]
         policy = Policy(**{**data["policy"], "user": None if user is None else (user[0], user[1])})
-        return cls(policy, HostFacts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
+        own_folders = tuple((engine, path) for engine, path in data["own_folders"])
+        facts = HostFacts.from_dict(data["facts"])
+        return cls(policy, facts, data["workspace"], tuple(data["engines"]), own_folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +201,15 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
         (sandbox.workspace, landlock.WRITE, True),
     )
     return landlock.ruleset(
-        facts.landlock, rules, network=policy.network == "host", own_folders=_locks(sandbox, policy)
+        facts.landlock, rules, network=policy.network == "host", own_folders=_own_folders(sandbox, policy)
     )
 
 
-def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
-    """Lock folders of the installed engines; an engine lies in a folder NAME/VERSION."""
+def _own_folders(sandbox: Sandbox, policy: Policy) -> list[str]:
+    """Own folders of the installed engines; an engine lies in a folder NAME/VERSION."""
     uid = policy.user[0] if policy.user else os.getuid()
-    names = [os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines]
-    return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
+    engines = {os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines}
+    return [path.format(uid=uid) for engine, path in sandbox.own_folders if engine in engines]
 
 
 def reaches_abstract_sockets(facts: HostFacts, policy: Policy) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor.floods import FLOOD_BYTES
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.sources import fill, readable_bytes
 
@@ -25,9 +26,6 @@ DRAIN_SECONDS = 1.0
 #: How often to check whether a closed terminal is open again. A script that redirects its output may come
 #: back to /dev/tty; until then the kernel's 4 KiB are room enough.
 REOPENED_SECONDS = 0.2
-
-#: A source that gives this much in one turn is a flood: a full read of a PTY.
-FLOOD_BYTES = 4096
 
 
 class Capture:
