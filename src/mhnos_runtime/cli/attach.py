@@ -1,4 +1,4 @@
-"""`attach`: be at a process that runs already, as whoever started it is."""
+"""`attach`: show and control a process that runs already."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS
-from mhnos_runtime.cli.run import keys_option
+from mhnos_runtime.cli.run import detach_keys_option
 from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -35,13 +34,7 @@ class Start(ParamType):
 @click.option(
     "--end", is_flag=True, help="Nothing old: start at the end, and have the program draw its screen anew."
 )
-@click.option(
-    "--detach-keys",
-    default=DEFAULT_DETACH_KEYS,
-    show_default=True,
-    callback=keys_option,
-    help="Keys that leave.",
-)
+@detach_keys_option
 @target_options
 def attach(
     url: str | None,

@@ -1,4 +1,4 @@
-"""`logs`: what a process has written, from where one wants it. Reads; never writes to the process."""
+"""`logs`: print what a process has written, all or from a given place. Never writes to the process."""
 
 from __future__ import annotations
 
