@@ -56,8 +56,8 @@ CHANNEL = (Hello, Allowed, Settings, Known, requests.Request, ProcessRecord)
 @pytest.mark.parametrize(
     ("version", "kinds", "known"),
     [
-        pytest.param(STATE_VERSION, STATE, "6:9235a01cbaaf", id="supervisor/handover.py STATE_VERSION"),
-        pytest.param(CHANNEL_VERSION, CHANNEL, "1:2d19555451f9", id="launch.py CHANNEL_VERSION"),
+        pytest.param(STATE_VERSION, STATE, "6:4aaeb53cd259", id="supervisor/handover.py STATE_VERSION"),
+        pytest.param(CHANNEL_VERSION, CHANNEL, "1:a7deff006916", id="launch.py CHANNEL_VERSION"),
         pytest.param(
             RECORD_VERSION, (ProcessRecord,), "2:c0bf7fd06838", id="supervisor/archive.py RECORD_VERSION"
         ),

@@ -64,11 +64,8 @@ class NetworkState:
 
 
 class Namespaces:
-    """One running holder.
-
-    os_pid: bubblewrap's own. init: the first process inside; when it dies, all others there die. gone:
-    nothing is left inside.
-    """
+    """One running holder. os_pid: bubblewrap's own. init: the first process inside; when it dies, all others
+    there die. gone: nothing is left inside."""
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
@@ -157,8 +154,7 @@ class Namespaces:
             return opened.keep(order)
 
     def network_descriptors(self) -> list[int]:
-        """The user namespace that owns the network, and the network; the caller closes them. Raises as
-        `descriptors`."""
+        """The network's user namespace, then the network; the caller closes both. Raises as `descriptors`."""
         with _Opened() as opened:
             network = opened.add(_open(self.init, "net"))
             return opened.keep([opened.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
