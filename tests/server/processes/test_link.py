@@ -87,7 +87,7 @@ def is_open(fd: int) -> bool:
 
 @pytest.mark.parametrize(
     ("whole", "error"),
-    [(False, None), (True, OSError(24, "none left")), (True, Unavailable("a log that is none"))],
+    [(False, None), (True, OSError(24, "none left"))],
 )
 async def test_a_start_that_cannot_be_taken_is_ended_and_refused(
     scene: Scene, whole: bool, error: Exception | None
@@ -104,6 +104,18 @@ async def test_a_start_that_cannot_be_taken_is_ended_and_refused(
     scene.listener.error = None
     scene.tell(True, "restored", 1001)
     assert scene.listener.taken == [1001]
+
+
+async def test_a_start_is_refused_with_the_listener_s_own_reason(scene: Scene) -> None:
+    """A log of another layout was reported as a lack of descriptors."""
+    asked = asyncio.ensure_future(scene.link.spawn(LaunchPlan(("/bin/true",), {}), NO_FOLDER))
+    request = (await scene.said())["request"]
+    scene.listener.error = Unavailable("a log that is none")
+    pipe = scene.tell(True, "spawned", 1000, request=request)
+    assert await scene.said() == {"do": "discard", "pid": 1000}
+    with pytest.raises(Unavailable, match="a log that is none"):
+        await asked
+    assert not any(map(is_open, pipe))
 
 
 async def test_one_of_an_earlier_server_that_runs_is_ended_too(scene: Scene) -> None:
