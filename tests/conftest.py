@@ -27,6 +27,9 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     ("linecache.py", {"checkcache", "updatecache"}),
     # asyncio starts a program with a pipe whose other end closes at its exec.
     ("subprocess.py", {"_execute_child"}),
+    # A start looks up its folder, its script and the installed engines, and counts free descriptors: short
+    # calls about names that the kernel has in memory.
+    ("mhnos_runtime/server/processes/starting.py", {"_spawn", "plan", "worker_config"}),
     # A test that starts a server of its own waits for it anyway.
     ("mhnos_runtime/testing/server.py", {"__aenter__", "stop", "_started", "token", "server_pid"}),
 ]

@@ -12,16 +12,24 @@ from typing import Any
 
 import msgspec
 
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord, StartDescriptors
+from mhnos_runtime import config
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.launch import ExitRecord, Hello, LaunchPlan, ProcessRecord, StartDescriptors
 from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
+from mhnos_runtime.process.kind import Kind
 from mhnos_runtime.process.table import Process
+from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.server.processes.planning import Planner
 from mhnos_runtime.wire import messages as m
 from tests.output.clock import Alarm, Clock, holds_of
 
 #: A terminal of this size, and a start without descriptors of its own.
 SIZE = (80, 24)
+#: What a machine can do, and is asked to, where nothing is confined.
+FACTS = Facts(filters=dict.fromkeys(("strict", "relaxed", "relaxed-no-network"), ""))
+NO_SANDBOX = Policy("none")
 PLAN = LaunchPlan(("/bin/true",), {})
 
 
@@ -68,10 +76,12 @@ class ManualLoop:
 
 
 class Link:
-    """What the supervisor is asked, in order. spawned: gives the pid of a start, or raises."""
+    """What the supervisor is asked, in order. spawned: gives the pid of a start, or raises. on_asked: called
+    when something else is asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.on_asked: Callable[[], None] = lambda: None
         self.spawned: Callable[[LaunchPlan, StartDescriptors], Any]
 
     async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
@@ -80,7 +90,11 @@ class Link:
         return pid
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments, **named: self.asked.append((name, *arguments, *named.values()))
+        def asked(*arguments: Any, **named: Any) -> None:
+            self.asked.append((name, *arguments, *named.values()))
+            self.on_asked()
+
+        return asked
 
     def of(self, *names: str) -> list[tuple[Any, ...]]:
         """What was asked under these names."""
@@ -137,6 +151,11 @@ class Processes:
         self._opened.append(reading)
         return self.make(pid, writing), reading
 
+    def given_up(self, fd: int) -> int:
+        """A program's end, for the test to close."""
+        self._opened.remove(fd)
+        return fd
+
     def close(self) -> None:
         for process in self._made:
             process.close()
@@ -175,3 +194,29 @@ async def turns(count: int = 5) -> None:
 
 def pids(found: Sequence[Process]) -> list[int]:
     return [process.pid for process in found]
+
+
+def planner(folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX, **flags: object) -> Planner:
+    """A real one, of a workspace below the folder; kinds: beside the built-in ones. flags: settings."""
+    workspace = folder / "workspace"
+    workspace.mkdir(exist_ok=True)
+    engines = folder / "engines"
+    settings, _warnings = config.load(
+        {"workspace": str(workspace), "engines_dir": str(engines), **flags}, {"HOME": str(folder)}
+    )
+    sandbox = Sandbox(policy, FACTS, str(workspace))
+    allowed = Allowed(sandbox, str(engines), 10, settings.retention_bytes, 1 << 30, 1 << 30)
+    hello = Hello(
+        server_id="test",
+        spawned=0,
+        allowed=allowed.to_dict(),
+        settings=settings.to_json(),
+        token=None,
+        path=os.environ["PATH"],
+        node="",
+        no_node="there is none",
+        listeners=(),
+    )
+    made = Planner(settings, hello, Workspace(workspace))
+    made._kinds.update((kind.name, kind) for kind in kinds)
+    return made
