@@ -151,6 +151,10 @@ class Processes:
         self._opened.append(reading)
         return self.make(pid, writing), reading
 
+    def keep(self, fd: int) -> None:
+        """Close it at the end."""
+        self._opened.append(fd)
+
     def given_up(self, fd: int) -> int:
         """A program's end, for the test to close."""
         self._opened.remove(fd)
