@@ -106,6 +106,7 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.retention_bytes = 0
         self.writers: dict[int, LogWriter] = {}
         self._made: list[Process] = []
         self._opened: list[int] = []
@@ -117,7 +118,7 @@ class Processes:
     def log(self, pid: int) -> int:
         """A descriptor of a new log, for a reader to take over."""
         path = self.folder / f"{pid}.log"
-        self.writers[pid] = LogWriter.create(path, 0)
+        self.writers[pid] = LogWriter.create(path, self.retention_bytes)
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def make(
@@ -126,13 +127,14 @@ class Processes:
         input_fd: int = -1,
         pty: tuple[int, int] | None = None,
         ended_as: ExitRecord | None = None,
+        record: dict[str, Any] | None = None,
         **known: Any,
     ) -> Process:
-        """known: its facts. input_fd: taken over."""
+        """known: its facts. input_fd: taken over. record: more of the supervisor's record."""
         reader = LogReader(self.log(pid))
         queue = InputQueue(input_fd, _loop()) if input_fd >= 0 else None
-        record = self.record(pid, pty=pty, exit=ended_as)
-        process = Process(record, reader, queue, holds_of(reader), facts(**known))
+        made = self.record(pid, pty=pty, exit=ended_as, **(record or {}))
+        process = Process(made, reader, queue, holds_of(reader), facts(**known))
         self._made.append(process)
         return process
 
