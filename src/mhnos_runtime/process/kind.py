@@ -128,3 +128,8 @@ class Kind:
     early_exit: str = ""
     caches: tuple[str, ...] = ()
     hooks: Hooks = NO_HOOKS
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Every text in which placeholders may stand."""
+        return (*self.argv, *(text for _name, text in self.env))

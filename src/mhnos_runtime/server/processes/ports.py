@@ -1,9 +1,11 @@
-"""Ports for processes: sockets that listen before a process starts, and free numbers. Of loopback only."""
+"""Ports of loopback for processes: sockets that listen before a process starts, and free numbers. Knows no
+kind."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +42,7 @@ class Handed:
     def close(self) -> None:
         while self.descriptors:
             with contextlib.suppress(OSError):
-                socket.close(self.descriptors.pop())
+                os.close(self.descriptors.pop())
 
 
 def check_names(asked: Mapping[str, int]) -> None:
