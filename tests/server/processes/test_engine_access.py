@@ -1,8 +1,9 @@
-"""Which engines processes can run: real installations, folders that are closed, and when it is looked again."""
+"""Which engines processes can run: installations, folders that are closed, and when they are looked for."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[EngineStore]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(engine_access.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
     return made
 
 

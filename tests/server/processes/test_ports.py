@@ -60,10 +60,18 @@ def test_a_socket_listens_before_anybody_accepts() -> None:
 
 
 def test_a_number_that_is_asked_for_is_given() -> None:
-    number = free(0)
-    assert free(number) == number
-    with listen(number) as sock:
-        assert sock.getsockname()[1] == number
+    with socket.socket() as reserved:
+        # Nobody else is given the number, and who asks for it by number has it: nobody listens.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        number = reserved.getsockname()[1]
+        assert free(number) == number
+        with listen(number) as sock:
+            assert sock.getsockname()[1] == number
+
+
+def test_any_port_will_do_where_none_is_asked_for() -> None:
+    assert FIRST_PORT <= free(0) < 65536
 
 
 def test_a_port_is_free_whatever_is_left_of_earlier_connections() -> None:
