@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from mhnos_runtime.server.processes.engine_access import LOOK_SECONDS, EngineAcc
 from tests.engines.test_store import put
 from tests.output.clock import Clock
 
-#: A user who owns nothing here.
+#: A user who owns nothing here, and one who may enter each folder.
 STRANGER = (54321, 54321)
+OWNER = (os.geteuid(), os.getegid())
 WORKERD = ("{engine:workerd}", "serve")
 
 
@@ -111,7 +113,7 @@ def test_one_that_is_removed_while_it_is_looked_at_stops_no_start(
     found = EngineStore.find(store, "workerd")
     shutil.rmtree(workerd)
     monkeypatch.setattr(EngineStore, "find", lambda _store, name: found if name == "workerd" else None)
-    access = EngineAccess(store.folder, STRANGER)
+    access = EngineAccess(store.folder, OWNER)
     assert access.folders() == ()
     with pytest.raises(StartFailed):
         access.programs(WORKERD)

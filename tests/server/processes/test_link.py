@@ -451,6 +451,17 @@ async def test_a_supervisor_that_goes_leaves_no_start_waiting(scene: Scene) -> N
     assert scene.link._spawning == {}
 
 
+async def test_a_start_that_was_answered_before_the_end_is_started(scene: Scene) -> None:
+    scene.crowded = True
+    waiting = scene.spawn()
+    number = (await scene.said())["request"]
+    scene.report("spawned", 1000, request=number)
+    scene.supervisor.close()
+    scene.link._readable()
+    assert scene.listener.told == [("process", 1000, True), GONE]
+    assert await waiting == 1000
+
+
 async def test_a_supervisor_that_goes_is_no_error_for_who_sends(scene: Scene) -> None:
     scene.supervisor.close()
     for request, _body in REQUESTS:

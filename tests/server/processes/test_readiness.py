@@ -171,6 +171,20 @@ async def test_it_asks_to_be_woken_by_the_next_output(scene: Scene) -> None:
     assert process.facts.ready == STARTING
 
 
+async def test_what_comes_while_it_asks_is_not_missed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = scene.begin(Watch(line="^serving$"))
+    park = process.log.park
+
+    def busy(offset: int) -> bool:
+        monkeypatch.undo()
+        scene.write(b"serving\n")
+        return park(offset)
+
+    monkeypatch.setattr(process.log, "park", busy)
+    scene.watchers.look(1000)
+    assert process.facts.ready == READY
+
+
 async def test_what_was_overwritten_joins_nothing(scene: Scene) -> None:
     process = scene.begin(Watch(line="^serving$"))
     scene.write(b"ser")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mhnos_runtime.launch import FIRST_HANDED
 from mhnos_runtime.process.kind import StartContext
 from mhnos_runtime.server.processes.ports import Handed
 from mhnos_runtime.server.processes.start_context import WorkspaceContext
+from tests.server.processes.scene import descriptors
 
 
 @pytest.fixture
@@ -87,11 +89,35 @@ def test_without_a_start_nothing_is_written(context: WorkspaceContext, root: Pat
     assert (root / "app/main.py").read_text() == ""
 
 
-@pytest.mark.parametrize("path", ["/out", "/app/main.py/x", "/../x"])
+@pytest.mark.parametrize("path", ["/out", "/app/main.py/x", "/../x", "/" + "x" * 256])
 def test_what_cannot_be_written_is_an_error_of_the_start(context: WorkspaceContext, path: str) -> None:
     with pytest.raises(MhnosError) as refused:
         context.write_new(path, "text")
     assert refused.value.message
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_start(context: WorkspaceContext) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        with pytest.raises(MhnosError, match="Larger than a file may be") as refused:
+            context.write_new("/large", "text")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.code == "start-failed"
+
+
+def test_a_file_in_memory_that_cannot_be_made_leaves_nothing(
+    context: WorkspaceContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(12, "no memory")
+
+    before = descriptors()
+    monkeypatch.setattr(fcntl, "fcntl", refuses)
+    with pytest.raises(OSError, match="no memory"):
+        context.hand("text")
+    assert (descriptors(), context.handed.descriptors) == (before, [])
 
 
 def test_nothing_is_written_through_a_link_to_nowhere(context: WorkspaceContext, root: Path) -> None:
