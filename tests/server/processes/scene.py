@@ -202,17 +202,17 @@ def pids(found: Sequence[Process]) -> list[int]:
     return [process.pid for process in found]
 
 
-def planner(folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX, **flags: object) -> Planner:
-    """A real one, of a workspace below the folder; kinds: beside the built-in ones. flags: settings."""
+def settings_and_hello(
+    folder: Path, policy: Policy = NO_SANDBOX, listeners: tuple[int, ...] = (), **flags: object
+) -> tuple[config.Settings, Hello]:
+    """What an operator has set, with a workspace below the folder, and what a supervisor says of it."""
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
-    engines = folder / "engines"
-    settings, _warnings = config.load(
-        {"workspace": str(workspace), "engines_dir": str(engines), **flags}, {"HOME": str(folder)}
-    )
+    places = {"workspace": str(workspace), "engines_dir": f"{folder}/engines", "state_dir": f"{folder}/state"}
+    settings, _warnings = config.load({**places, **flags}, {"HOME": str(folder)})
     sandbox = Sandbox(policy, FACTS, str(workspace))
-    allowed = Allowed(sandbox, str(engines), 10, settings.retention_bytes, 1 << 30, 1 << 30)
-    hello = Hello(
+    allowed = Allowed(sandbox, f"{folder}/engines", 10, settings.retention_bytes, 1 << 30, 1 << 30)
+    return settings, Hello(
         server_id="test",
         spawned=0,
         allowed=allowed.to_dict(),
@@ -221,8 +221,13 @@ def planner(folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX, **flags: ob
         path=os.environ["PATH"],
         node="",
         no_node="there is none",
-        listeners=(),
+        listeners=listeners,
     )
-    made = Planner(settings, hello, Workspace(workspace))
+
+
+def planner(folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX) -> Planner:
+    """A real one, of a workspace below the folder. kinds: beside the built-in ones."""
+    settings, hello = settings_and_hello(folder, policy)
+    made = Planner(settings, hello, Workspace(settings.workspace))
     made._kinds.update((kind.name, kind) for kind in kinds)
     return made
