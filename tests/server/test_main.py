@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 import socket
@@ -56,10 +55,10 @@ class Life:
                 stderr=log,
             )
 
-    def hello(self) -> None:
+    def hello(self, **other: Any) -> None:
         listeners = (self.listener.fileno(),)
         _settings, hello = settings_and_hello(self._folder, listeners=listeners, auth="none")
-        self.supervisor.send(dataclasses.asdict(hello))
+        self.supervisor.send({**hello.to_dict(), **other})
 
     def said(self) -> Message:
         message: Message = until(self.supervisor.receive)
@@ -109,6 +108,13 @@ def test_a_supervisor_that_goes_before_its_hello(life: Life) -> None:
     assert life.ended() == ""
 
 
+def test_a_supervisor_of_another_version(life: Life) -> None:
+    life.hello(version=0)
+    assert life.process.wait(PATIENCE) == 1
+    assert "version 0 of the channel" in life.log
+    assert "mhnos-runtime reload" in life.log
+
+
 def test_a_supervisor_that_goes_before_the_table_is_complete(life: Life) -> None:
     """The server opened its doors for a moment, to clients who would have found none of their processes."""
     life.hello()
@@ -123,8 +129,7 @@ def test_a_supervisor_that_goes_before_the_table_is_complete(life: Life) -> None
 def test_a_server_that_is_told_to_end_before_the_table_is_complete(life: Life) -> None:
     life.hello()
     until(lambda: _catches(life.process.pid, signal.SIGTERM))
-    life.process.send_signal(signal.SIGINT)
-    life.supervisor.send({"event": "ready"})
+    life.process.send_signal(signal.SIGTERM)
     assert life.ended() == ""
 
 

@@ -22,7 +22,7 @@ from aiohttp import web
 from mhnos_runtime.channel import Channel, Disconnected
 from mhnos_runtime.config import Settings
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Hello
+from mhnos_runtime.launch import Hello, OtherVersion
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.process.table import ProcessTable
@@ -129,11 +129,9 @@ def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: 
 async def serve(channel: Channel) -> None:
     """One life of the server. Returns when it is told to end, or when there is no supervisor any more.
 
-    Raises Disconnected where the supervisor has gone before its hello.
+    Raises Disconnected where the supervisor has gone before its hello, and OtherVersion.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     link = SupervisorLink(channel, loop)
     hello = await link.hello()
     settings = Settings.from_json(hello.settings)
@@ -142,6 +140,14 @@ async def serve(channel: Channel) -> None:
     logs.setup(settings.log_level, settings.log_format).addFilter(LimitForeign(limiter))
     logging.getLogger("aiohttp.server").addFilter(BadRequests(log))
     domains = build(hello, settings, link, stop.set)
+
+    def end() -> None:
+        """Also before the table is complete: nobody waits for that any more."""
+        stop.set()
+        domains.reports.ready.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
     link.listen(domains.reports, crowded=domains.connections.turns.__bool__)
     await domains.reports.ready.wait()
     if not stop.is_set():
@@ -202,4 +208,7 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     with socket.socket(fileno=int(sys.argv[1])) as sock, suppress(Disconnected):
         sock.set_inheritable(False)
-        uvloop.run(serve(Channel(sock)))
+        try:
+            uvloop.run(serve(Channel(sock)))
+        except OtherVersion as error:
+            sys.exit(f"mhnos-runtime: {error}: {error.hint}")

@@ -15,7 +15,15 @@ import pytest_asyncio
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError, Unavailable
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
+from mhnos_runtime.launch import (
+    ExitRecord,
+    Hello,
+    LaunchPlan,
+    OtherVersion,
+    ProcessDescriptors,
+    ProcessRecord,
+    StartDescriptors,
+)
 from mhnos_runtime.process.facts import Found
 from mhnos_runtime.process.ready import Readiness
 from mhnos_runtime.server.processes.link import SupervisorLink
@@ -131,17 +139,7 @@ async def scene(silent: Scene) -> Scene:
 
 # The hello
 
-HELLO = {
-    "server_id": "s",
-    "spawned": 7,
-    "allowed": {},
-    "settings": "",
-    "token": None,
-    "path": "/bin",
-    "node": "",
-    "no_node": "",
-    "listeners": [3, 4],
-}
+HELLO = Hello("s", 7, {}, "", None, "/bin", "", "", (3, 4))
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -149,10 +147,9 @@ async def test_the_hello_comes_first_and_alone(silent: Scene, early: bool) -> No
     waiting = asyncio.create_task(silent.link.hello())
     if not early:
         await turns()
-    silent.supervisor.send(HELLO)
+    silent.supervisor.send(HELLO.to_dict())
     silent.supervisor.send({"event": "ready"})
-    hello = await waiting
-    assert (hello.spawned, hello.listeners) == (7, (3, 4))
+    assert await waiting == HELLO
     silent.listen()
     assert await silent.told(1) == [("ready",)]
 
@@ -165,6 +162,12 @@ async def test_a_supervisor_that_goes_before_its_hello(silent: Scene, early: boo
     silent.supervisor.close()
     with pytest.raises(Disconnected):
         await waiting
+
+
+async def test_a_supervisor_of_another_version(silent: Scene) -> None:
+    silent.supervisor.send({**HELLO.to_dict(), "version": 0})
+    with pytest.raises(OtherVersion):
+        await silent.link.hello()
 
 
 async def test_a_server_that_ends_before_the_hello_watches_the_channel_no_longer(silent: Scene) -> None:
@@ -344,6 +347,8 @@ async def test_what_a_newer_supervisor_reports_leaves_nothing_open(scene: Scene)
 
 @pytest.mark.parametrize("crowded", [True, False])
 async def test_one_message_a_turn_unless_large_output_waits(scene: Scene, crowded: bool) -> None:
+    """An echo's notice stood behind those of eight floods, and each of these let a turn of them in between.
+    Where nothing large waits, one message a turn spares the call that finds no other."""
     scene.crowded = crowded
     for pid in range(3):
         scene.supervisor.notify(OUTPUT, pid)

@@ -50,7 +50,8 @@ class SupervisorLink:
         self._retry: asyncio.TimerHandle | None = None
 
     async def hello(self) -> Hello:
-        """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected."""
+        """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected and
+        OtherVersion."""
         fd = self._channel.fileno()
         while (message := self._channel.receive()) is None:
             readable = asyncio.Event()

@@ -51,11 +51,11 @@ class Asked:
 
 
 class Folder(NamedTuple):
-    """A working directory. path: in the workspace. notice: what to tell the user about it, or ""."""
+    """A working directory. path: in the workspace. banner: of a shell that starts in another one, or ""."""
 
     path: str
     fd: int
-    notice: str = ""
+    banner: str = ""
 
 
 class Planner:
@@ -146,7 +146,7 @@ class Planner:
             pty=_terminal(kind, request.pty),
             timeout_ms=_timeout_ms(request.options.timeout),
             watched=request.attach,
-            notice=folder.notice,
+            banner=folder.banner,
             handed=len(handed.descriptors),
             given=template.Values(
                 token=token, ports=handed.ports, sockets=handed.sockets, named=named, engines=engines
