@@ -93,7 +93,7 @@ class Watcher:
         self._control = control
         self._note = note
         self._events = ready.Events()
-        self._told_bytes = 0
+        self._control_total = 0
         if control is not None:
             control.setblocking(False)
         self._search = ready.LineSearch(watch.line) if watch.line else None
@@ -109,15 +109,15 @@ class Watcher:
 
     def begin(self) -> None:
         if self._control is not None:
-            self._loop.add_reader(self._control.fileno(), self._told, self._control)
+            self._loop.add_reader(self._control.fileno(), self._read_control, self._control)
         if not self._starting:
             return
         due_ms = self._process.record.start_time_ms + self._watch.timeout_ms - time.time_ns() // 1_000_000
         self._timer = self._loop.call_later(max(0.0, due_ms / 1000), self._timed_out)
         if self._watch.url:
-            self._probe = self._loop.create_task(self._ask())
+            self._probe = self._loop.create_task(self._probe_url())
         elif self._watch.port:
-            self._probe = self._loop.create_task(self._knock())
+            self._probe = self._loop.create_task(self._probe_port())
         self.look()
 
     def _timed_out(self) -> None:
@@ -125,7 +125,7 @@ class Watcher:
 
     def ended(self) -> None:
         """What the program told up to its end counts, and of its output what one turn searches."""
-        while self._control is not None and self._told(self._control):
+        while self._control is not None and self._read_control(self._control):
             pass
         self._take_turn()
         if self._starting:
@@ -179,9 +179,9 @@ class Watcher:
                 if self._search.feed(item.stream, item.data):
                     self._settle("ready")
 
-    # By its ports
+    # By its port or URL
 
-    async def _knock(self) -> None:
+    async def _probe_port(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             with contextlib.suppress(OSError, TimeoutError):
@@ -193,7 +193,7 @@ class Watcher:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
-    async def _ask(self) -> None:
+    async def _probe_url(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
@@ -206,9 +206,9 @@ class Watcher:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
-    # By what it tells
+    # By its control socket
 
-    def _told(self, control: socket.socket) -> bool:
+    def _read_control(self, control: socket.socket) -> bool:
         """Peek at what the program has told, note it, and only then take it, so that nothing is lost if the
         server ends between the two. One read a turn, since a program may write without end. False when there
         is nothing to read now."""
@@ -218,24 +218,24 @@ class Watcher:
             return False
         except OSError:
             data = b""
-        self._told_bytes += len(data)
-        if not data or self._told_bytes > TOLD_BYTES:
+        self._control_total += len(data)
+        if not data or self._control_total > TOLD_BYTES:
             self._loop.remove_reader(control.fileno())
             return False
-        self._listening(self._events.feed(data))
+        self._note_ports(self._events.feed(data))
         control.recv(len(data))
         return True
 
-    def _listening(self, told: list[ready.Port]) -> None:
+    def _note_ports(self, told: list[ready.Port]) -> None:
         if not told:
             return
         known = self._process.facts.ports
-        ports = ready.merged(known, [self._placed(port) for port in told])
+        ports = ready.merged(known, [self._with_address(port) for port in told])
         if ports != known:
             self._note(self._process, Found(ports=ports))
         self._settle("ready")
 
-    def _placed(self, port: ready.Port) -> ready.Port:
+    def _with_address(self, port: ready.Port) -> ready.Port:
         """With the address by which the machine reaches it, where it does."""
         if not self._watch.outside:
             return port
