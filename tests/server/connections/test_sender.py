@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
 from mhnos_runtime.server.connections import turns as turns_module
@@ -16,7 +15,6 @@ class Socket:
     """Takes all it is given; what was sent is its names, in order."""
 
     writable = True
-    on_writable: Callable[[], None]
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -117,7 +115,7 @@ async def test_a_client_that_takes_nothing_is_asked_again_when_it_does() -> None
     await asyncio.sleep(0)
     assert socket.sent == []
     socket.writable = True
-    socket.on_writable()
+    one.flush()
     await until_sent(socket, 2)
     assert socket.sent == ["echo", "a"]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mhnos_runtime.server.connections import websocket
 from mhnos_runtime.server.connections.websocket import WebSocket
+from mhnos_runtime.wire import websocket as rfc
 from tests.server.raw import BINARY, CLOSE, PING, TEXT, frame, masked
 
 
@@ -73,14 +74,35 @@ class Transport(asyncio.Transport):
 
 
 class Receiver:
-    """A WebSocket on such a transport, and what came of it."""
+    """A WebSocket on such a transport, and what came of it. enough: after so many messages it takes no more
+    until it is told to."""
+
+    enough = 1 << 20
 
     def __init__(self) -> None:
         self.transport = Transport()
         self.socket = WebSocket(self.transport, 1 << 23, 15)
         self.got: list[bytes] = []
-        self.socket.on_message = lambda data, _binary: self.got.append(bytes(data))
-        self.socket.start()
+        self.parts: list[tuple[bytes, bool]] = []
+        self.writable = 0
+        self.most = rfc.SMALL_MESSAGE_BYTES
+        self.asked: list[tuple[bool, bytes]] = []
+        self.socket.start(self)
+
+    def on_message(self, data: bytes | bytearray, _binary: bool) -> None:
+        self.got.append(bytes(data))
+        if len(self.got) >= self.enough:
+            self.socket.pause_reading()
+
+    def limit(self, binary: bool, head: bytes) -> int:
+        self.asked.append((binary, head))
+        return self.most
+
+    def on_part(self, data: bytes | bytearray, last: bool) -> None:
+        self.parts.append((bytes(data), last))
+
+    def on_writable(self) -> None:
+        self.writable += 1
 
     def end(self) -> None:
         self.socket.connection_lost(None)
@@ -108,12 +130,7 @@ async def test_forty_thousand_messages_of_one_read_do_not_keep_the_loop(
 
 async def test_nothing_comes_while_the_handler_has_enough() -> None:
     receiver = Receiver()
-
-    def one(data: bytes | bytearray, _binary: bool) -> None:
-        receiver.got.append(bytes(data))
-        receiver.socket.pause_reading()
-
-    receiver.socket.on_message = one
+    receiver.enough = 1
     receiver.socket.data_received(frame(TEXT, b"one") + frame(BINARY, b"two") + frame(PING, b"x"))
     assert (receiver.got, receiver.transport.reading) == ([b"one"], False)
     await asyncio.sleep(0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
@@ -28,8 +27,9 @@ from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.terminals import Terminals
 from mhnos_runtime.wire import encode, frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire import websocket as rfc
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
+from mhnos_runtime.wire.parse import WireError, parse_request
 from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
 
@@ -74,19 +74,15 @@ class Connection:
         self._upload: Upload | None = None
         self._busy = False
         self._paused = False
-        socket.on_message = self._receive
-        socket.on_part = self._receive_part
-        socket.limit = self._limit
 
     async def run(self, hello: m.Connected) -> None:
         """Serve the client. Returns when the connection is closed, however that happened."""
-        self._socket.start()
+        self._socket.start(self)
         self._sender.answer(encode.encode(hello))
         try:
             await self._socket.closed
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self._cancel_tasks()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
@@ -96,8 +92,7 @@ class Connection:
         """The grant has ended: nothing that waits is done, and nothing more is shown."""
         self._inbox.clear()
         self._busy = True
-        for task in self._tasks:
-            task.cancel()
+        self._cancel_tasks()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
 
@@ -116,22 +111,21 @@ class Connection:
         """Whether a request of this kind may be made. Raises Forbidden."""
         self._requests.check(self.grant, kind)
 
-    # Requests
+    # What the socket receives; see websocket.Handler
 
-    def _receive(self, data: Payload, binary: bool) -> None:
+    def on_message(self, data: Payload, binary: bool) -> None:
         self._inbox.append((data, binary))
         self._work()
 
-    def _limit(self, binary: bool, head: bytes) -> int:
-        """How much a message may have of which this is the beginning. One that may be large is not gathered:
-        it is taken as it arrives."""
+    def limit(self, binary: bool, head: bytes) -> int:
+        """Only a push may be large. It is not gathered, but carried out as it arrives."""
         try:
             request_id = check_head(b"" if binary else head)
             self._check_upload(request_id)
             self._upload = Upload(self._pace)
             self._inbox.append(self._upload)
         except WireError as error:
-            # Answered in its turn; what still comes of it is thrown away.
+            # It is answered in its turn; what still comes of the message is thrown away.
             self._inbox.append(error)
         self._work()
         return m.MAX_MESSAGE_BYTES
@@ -142,12 +136,17 @@ class Connection:
         except Forbidden as error:
             raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
 
-    def _receive_part(self, data: Payload, last: bool) -> None:
+    def on_part(self, data: Payload, last: bool) -> None:
         if self._upload is not None:
             self._upload.feed(data, last)
         if last:
             self._upload = None
         self._pace()
+
+    def on_writable(self) -> None:
+        self._sender.flush()
+
+    # Requests
 
     def _work(self) -> None:
         """Do what has arrived, in order, until something takes time or the client has to be waited for."""
@@ -159,12 +158,12 @@ class Connection:
                 return
             if work is not None:
                 self._busy = True
-                self._keep(asyncio.create_task(self._finish_request(work)))
+                self._begin_task(self._finish_request(work))
         self._pace()
 
     def _pace(self) -> None:
-        """While messages wait here, the next ones wait in the network. Of one that arrives in parts the
-        beginning waits, and a bounded part of the rest."""
+        """Backpressure: while messages wait here, the next ones wait in the network. A push that arrives
+        meanwhile waits in its Upload, up to its bound."""
         upload = self._upload
         waiting = bool(self._inbox) if upload is None else upload.full
         if waiting != self._paused:
@@ -175,10 +174,7 @@ class Connection:
                 self._socket.resume_reading()
 
     async def _finish_request(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except Exception:
-            self._defect()
+        await work
         self._busy = False
         self._work()
 
@@ -193,10 +189,6 @@ class Connection:
                 self._take_input(data)
                 return None
             request = parse_request(data)
-        except NotUtf8:
-            # RFC 6455, 8.1. The reader is told not to decode, so it cannot see this.
-            self._socket.close(WSCloseCode.INVALID_TEXT)
-            return None
         except WireError as error:
             self.begin().set(encode.encode(error_message(error)))
             return None
@@ -206,11 +198,26 @@ class Connection:
         """Something that must not happen has: this connection ends, the others go on."""
         self._log.exception("defect in a request")
         self._inbox.clear()
-        self._socket.close(WSCloseCode.INTERNAL_ERROR)
+        self._socket.close(rfc.INTERNAL_ERROR)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _begin_task(self, work: Awaitable[None]) -> None:
+        """Do this for as long as the client is there."""
+        task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        """In the next turn of the event loop: by then each has begun, and Python reports no coroutine as one
+        that was never awaited."""
+        loop = asyncio.get_running_loop()
+        for task in self._tasks:
+            loop.call_soon(task.cancel)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._defect()
 
     # Answers
 
@@ -242,7 +249,7 @@ class Connection:
 
     def later(self, work: Awaitable[m.Message], request: m.Message) -> None:
         """Answer when the work is done, without keeping the next requests waiting."""
-        self._keep(asyncio.create_task(self._finish(work, request, self.begin())))
+        self._begin_task(self._finish(work, request, self.begin()))
 
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:

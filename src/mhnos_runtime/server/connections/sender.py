@@ -48,7 +48,6 @@ class Sender:
         self._large: deque[Viewer] = deque()
         self._sending = False
         self._waiting = False
-        socket.on_writable = self.flush
 
     @property
     def full(self) -> bool:

@@ -44,9 +44,7 @@ class ProcessRequests:
         process = await self._started(request)
         connection.answer(m.Spawned(process.pid, id=request.id))
         if request.attach:
-            viewer = connection.watching.watch(process, 0)
-            viewer.acknowledges = request.acks
-            connection.watching.follow(viewer)
+            connection.watching.watch(process, 0, request.acks)
         else:
             self._lifetimes.linger(process)
 
@@ -106,19 +104,16 @@ class ProcessRequests:
         shown = [listed(process) for process in seen if request.all or process.exit is None]
         return m.ProcessList(shown, stats(self._table), id=request.id)
 
-    async def stats(self, connection: Connection, request: m.Stats) -> None:
+    async def stats(self, connection: Connection, request: m.Stats) -> m.ProcessStats:
         """In a thread: 50 trees of 512 tasks are some 100,000 reads of /proc."""
         if request.pid is None:
             processes = [each for each in self._table if connection.grant.sees(each.pid)]
         else:
             processes = [connection.find(request.pid)]
         alive = [(process.pid, process.record.os_pid) for process in processes if process.exit is None]
-        job = self._work.begin(lambda: None)
-        try:
+        with self._work.begin(lambda: None) as job:
             rows = await job.all(_usage(pid, os_pid) for pid, os_pid in alive)
-        finally:
-            job.close()
-        connection.answer(m.ProcessStats(rows, id=request.id))
+        return m.ProcessStats(rows, id=request.id)
 
 
 def _usage(pid: int, os_pid: int) -> m.ProcessUsage:
