@@ -6,11 +6,14 @@ import asyncio
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
+from mhnos_runtime.errors import NotFound
 from mhnos_runtime.server.auth.grants import EVERYTHING, Grant, Scope
 from mhnos_runtime.server.connections import replies, sender
 from mhnos_runtime.server.files.fsync import MAX_WAITING_BYTES
+from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire import websocket as rfc
 from tests.server.connections.scene import RETENTION_BYTES, Client, Scene
 from tests.server.raw import BINARY, CONTINUATION, TEXT, frame
@@ -287,6 +290,18 @@ async def test_a_defect_ends_the_connection_and_no_other(
         assert client.of("pong") == []
         assert [record.message.split(" ")[0] for record in caplog.records] == ["defect"]
     await other.answered()
+
+
+async def test_what_fails_when_it_is_answered_later_is_answered_with_its_error(scene: Scene) -> None:
+    client = await scene.client()
+
+    async def fail() -> m.Message:
+        raise NotFound("there is none")
+
+    client.connection.later(fail(), m.Ping(id=msgspec.Raw(b"5")))
+    client.send("ping", id=6)
+    await client.until("pong", id=6)
+    assert [(message["type"], message["id"]) for message in client.seen()[1:]] == [("error", 5), ("pong", 6)]
 
 
 async def test_binary_frames_need_a_connection_that_negotiated_them(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhnos_runtime.launch import STDERR, STDOUT
@@ -255,6 +255,7 @@ async def test_only_what_is_replayed_has_a_time(program: Program) -> None:
     assert [message.get("timestamp") for message in all_of(viewer)] == [5, None]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.text(max_size=5), st.sampled_from([STDOUT, STDERR])), max_size=8), st.data())
 def test_text_joins_to_what_decoding_the_whole_gives(
     parts: list[tuple[str, int]], data: st.DataObject

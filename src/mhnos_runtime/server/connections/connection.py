@@ -111,7 +111,7 @@ class Connection:
         """Whether a request of this kind may be made. Raises Forbidden."""
         self._requests.check(self.grant, kind)
 
-    # What the socket receives; see websocket.Handler
+    # What the socket receives; see websocket.Receiver
 
     def on_message(self, data: Payload, binary: bool) -> None:
         self._inbox.append((data, binary))

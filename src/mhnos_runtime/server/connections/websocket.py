@@ -1,4 +1,4 @@
-"""One WebSocket after its handshake: messages in and frames out without a task between socket and handler.
+"""One WebSocket after its handshake: messages in and frames out without a task between socket and receiver.
 
 Knows transports and frames (wire/websocket.py), not what messages mean.
 """
@@ -35,7 +35,7 @@ _FINAL = 0x80
 _SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 
 
-class Handler(Protocol):
+class Receiver(Protocol):
     """Who takes what one WebSocket receives. No method raises."""
 
     def on_message(self, data: Payload, binary: bool, /) -> None:
@@ -59,7 +59,7 @@ class WebSocket(asyncio.Protocol):
     whether it was the client that said goodbye first.
     """
 
-    _handler: Handler
+    _receiver: Receiver
 
     def __init__(
         self, transport: asyncio.Transport, max_message_bytes: int, heartbeat_seconds: float
@@ -74,7 +74,7 @@ class WebSocket(asyncio.Protocol):
         self._closing = False
         # Whether nothing more is parsed, since the client broke the protocol
         self._failed = False
-        # Why messages wait: the handler has enough, or the other connections have their turn
+        # Why messages wait: the receiver has enough, or the other connections have their turn
         self._held = False
         self._yielded = False
         self._working = False
@@ -84,9 +84,9 @@ class WebSocket(asyncio.Protocol):
         self.left = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    def start(self, handler: Handler) -> None:
+    def start(self, receiver: Receiver) -> None:
         """Begin to receive."""
-        self._handler = handler
+        self._receiver = receiver
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
@@ -129,7 +129,7 @@ class WebSocket(asyncio.Protocol):
                 self._yield()
 
     def _limit(self, binary: bool, head: bytes) -> int:
-        return self._handler.limit(binary, head)
+        return self._receiver.limit(binary, head)
 
     def _write(self, opcode: int, head: Payload, body: bytes = b"", *, final: bool = True) -> None:
         size, first = len(head) + len(body), opcode | (_FINAL if final else 0)
@@ -204,9 +204,9 @@ class WebSocket(asyncio.Protocol):
             self._said_goodbye(rfc.close_code(event.payload))
         elif event.opcode in (rfc.TEXT, rfc.BINARY) and not self._closing:
             if event.part:
-                self._handler.on_part(event.payload, event.last)
+                self._receiver.on_part(event.payload, event.last)
             else:
-                self._handler.on_message(event.payload, event.opcode == rfc.BINARY)
+                self._receiver.on_message(event.payload, event.opcode == rfc.BINARY)
 
     def _said_goodbye(self, code: int | None) -> None:
         """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""
@@ -242,7 +242,7 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self._handler.on_writable()
+        self._receiver.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = self._failed = True

@@ -15,7 +15,7 @@ from mhnos_runtime.server.files.fsync import Pull, Upload, events, head, write
 from mhnos_runtime.server.files.work import FileWork, Job
 from mhnos_runtime.wire import encode
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.faults import error_message, shorten
+from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import WireError
 from mhnos_runtime.wire.push import PushParser
 
@@ -38,8 +38,8 @@ class FileRequests:
             return self._push(request)
         if request.operation == "pull":
             return self._pull(connection, request)
-        error = f"Unknown operation: {shorten(request.operation)}"
-        return m.FsyncResult(shorten(request.operation), "error", error=error, id=request.id)
+        error = f"Unknown operation: {request.operation}"
+        return m.FsyncResult(request.operation, "error", error=error, id=request.id)
 
     async def receive(self, connection: Connection, upload: Upload) -> None:
         """Carry out a large push as it arrives, and answer it. Files that are whole when something goes wrong
