@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
+from mhnos_runtime.errors import Unavailable
+
+#: Of all that server and supervisor tell each other. It changes with any of it: after an installation without
+#: a reload, the next server is of another version than the supervisor.
+CHANNEL_VERSION = 1
+
 STDOUT = 0
 STDERR = 1
 
@@ -309,6 +315,10 @@ class ExitRecord:
         return cls(**{f.name: data[f.name] for f in fields(cls)})
 
 
+class OtherVersion(Unavailable):
+    """Server and supervisor would not understand each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What the supervisor says to each server first.
@@ -328,8 +338,19 @@ class Hello:
     no_node: str
     listeners: tuple[int, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """With the version of who says it, which may have it from a supervisor of another one."""
+        return {"version": CHANNEL_VERSION, **_shallow(self)}
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Hello:
+        """Fields beside its own are left out. Raises OtherVersion."""
+        version = data.get("version")
+        if version != CHANNEL_VERSION:
+            raise OtherVersion(
+                f"the supervisor speaks version {version!r} of the channel, this server {CHANNEL_VERSION}",
+                hint="mhnos-runtime reload; where that is refused, stop the runtime and start it again",
+            )
         return cls(**{each.name: _frozen(data[each.name]) for each in fields(cls)})
 
 

@@ -83,7 +83,8 @@ class Follower:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
 async def test_a_server_that_ends_in_a_flood_loses_no_byte(tmp_path: Path, how: signal.Signals) -> None:
     """Several times over; the client comes back and says where it was."""
-    async with server_in(tmp_path) as server:
+    # However long the next server takes to start on a busy machine, the flood waits for its reader.
+    async with server_in(tmp_path, "--stall-seconds", "120") as server:
         async with connect(server, newer=True) as client:
             pid = await client.spawn("python", "-c", FLOOD)
             await client.send("ack", pid=pid, offset=0)

@@ -27,7 +27,7 @@ from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.surroundings import Surroundings
-from tests.supervisor.harness import Refused, eventually, supervised
+from tests.supervisor.harness import HELLO, Refused, eventually, supervised
 from tests.supervisor.test_defects import broken
 
 
@@ -178,7 +178,7 @@ def test_what_the_kernel_refuses_for_a_while_is_sent_later() -> None:
 def test_a_keeper_tries_again_from_time_to_time(tmp_path: Path) -> None:
     loop = Loop()
     sock, theirs = crowded()
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
+    config = Config([], -1, tmp_path, 0, HELLO, False, [])
     keeper = ServerKeeper(loop, config, Log(False), lambda: None, lambda message: None, lambda: None)
     channel = Channel(sock)
     keeper.use(channel)

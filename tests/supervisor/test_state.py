@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.launch import Confinement, ExitRecord, Holder, LaunchPlan, Limits
+from mhnos_runtime.launch import Confinement, ExitRecord, Hello, Holder, LaunchPlan, Limits
 from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.handover import STATE_VERSION, HandOver
@@ -50,12 +50,12 @@ ENDED = replace(
     main_status=0,
     deadlines=[],
 )
-CONFIG = Config(["-m", "x"], [3, 4], 5, Path("/state"), 100, {"path": "/bin"}, {"level": "none"}, False, [])
+HELLO = Hello("s", 2, {"level": "none"}, "{}", {"digest": "x"}, "/bin", "", "there is none", (3, 4))
+CONFIG = Config(["-m", "x"], 5, Path("/state"), 100, HELLO, False, [])
 KEY = Key(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
 STATE = HandOver(
     CONFIG,
     next_pid=1002,
-    spawned=2,
     processes=[RUNNING, ENDED],
     ended=[999],
     networks=[NetworkState(KEY, NamespacesState(1, 2, 20, 21))],

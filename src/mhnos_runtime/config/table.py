@@ -286,7 +286,7 @@ class Settings:
         try:
             data = json.loads(text)
             values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: _handed(values, setting) for setting in SETTINGS}
+            raw = {setting.name: values[setting.name] for setting in SETTINGS}
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
         where = Where(Path("/"), Path("/"))
@@ -294,11 +294,6 @@ class Settings:
             name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
         }
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
-
-
-def _handed(values: Mapping[str, object], setting: Setting) -> object:
-    """What was handed over; of a version that does not know "base_path", the default."""
-    return values.get("base_path", setting.default) if setting.name == "base_path" else values[setting.name]
 
 
 class Row(NamedTuple):

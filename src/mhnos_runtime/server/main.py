@@ -22,7 +22,7 @@ from aiohttp import web
 from mhnos_runtime.channel import Channel, Disconnected
 from mhnos_runtime.config import Settings
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Hello
+from mhnos_runtime.launch import Hello, OtherVersion
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.process.table import ProcessTable
@@ -129,7 +129,7 @@ def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: 
 async def serve(channel: Channel) -> None:
     """One life of the server. Returns when it is told to end, or when there is no supervisor any more.
 
-    Raises Disconnected where that has gone before it said anything.
+    Raises Disconnected where that has gone before it said anything, OtherVersion.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -189,4 +189,7 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     with socket.socket(fileno=int(sys.argv[1])) as sock, suppress(Disconnected):
         sock.set_inheritable(False)
-        uvloop.run(serve(Channel(sock)))
+        try:
+            uvloop.run(serve(Channel(sock)))
+        except OtherVersion as error:
+            sys.exit(f"mhnos-runtime: {error}: {error.hint}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from mhnos_runtime.supervisor import handover
+from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.supervisor import Supervisor
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         return 1 if arguments[1] != str(handover.STATE_VERSION) else _exposed(arguments[2:])
     data = handover.read(int(arguments[-1]))
     state = handover.HandOver.decode(data) if arguments[0] == "--resume" else None
-    config = Config.from_dict(data) if state is None else state.config
+    config = plain.decode(Config, data) if state is None else state.config
     handover.keep_to_oneself([config.lock_fd, *config.listeners])
     Supervisor(config).run(state)
     return 0

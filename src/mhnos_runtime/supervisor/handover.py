@@ -40,12 +40,10 @@ def start_check(own: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Everything that the next supervisor goes on with. spawned: how many processes there were in all. ended:
-    pids of those that the archive has."""
+    """Everything that the next supervisor goes on with. ended: pids of those that the archive has."""
 
     config: Config
     next_pid: int
-    spawned: int
     processes: list[ProcessState]
     ended: list[int]
     networks: list[NetworkState]

@@ -14,8 +14,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of, encode
 from mhnos_runtime.errors import InvalidRequest, LimitReached
@@ -30,6 +30,23 @@ REFILL_SECONDS = 0.003
 #: When the waiting child joins control groups, after its fork. Meanwhile nobody can make or remove any, and
 #: the end of a program that was quick would wait for it.
 JOIN_SECONDS = 0.1
+
+
+class _Told(NamedTuple):
+    """What the waiting child is told: to join control groups through the files `doors`, or, with a plan, to
+    become what that says, see `child.become`."""
+
+    doors: Sequence[str]
+    plan: dict[str, Any] | None = None
+    sent: int = 0
+    temporary: str = ""
+
+    def encode(self) -> bytes:
+        """Raises InvalidRequest for more than the child reads: it would take the rest for a plan's end."""
+        message = encode(self._asdict())
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise InvalidRequest("command, arguments and environment are too long", code="too-large")
+        return message
 
 
 class Launcher:
@@ -75,10 +92,9 @@ class Launcher:
         Raises LimitReached (code no-pty, start-failed) when the machine has nothing left for it.
         """
         with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
-            sent = [descriptors.folder, *wiring.handed_over, *descriptors.handed, *wiring.for_program]
-            told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
-            told["temporary"] = surroundings.temporary
-            os_pid = self._tell(_fitting(told), sent)
+            sent = wiring.for_child(descriptors).sent()
+            told = _Told(surroundings.doors, _for_child(plan), len(sent), surroundings.temporary)
+            os_pid = self._tell(told.encode(), sent)
             self._refill_later()
             if surroundings.namespaces is not None:
                 os_pid = wiring.sibling(os_pid)
@@ -176,7 +192,7 @@ class Launcher:
         except OSError:
             return  # the next start tries again, and is told
         try:
-            self._sock.send(encode({"doors": group.doors}))
+            self._sock.send(_Told(group.doors).encode())
         except OSError:
             group.close()
         else:
@@ -197,13 +213,13 @@ def _wait(sock: socket.socket) -> NoReturn:
             )
             if not message:
                 break
-            told = json.loads(message)
-            if "plan" not in told:
-                joined = _joined(told["doors"])
+            told = _Told(**json.loads(message))
+            if told.plan is None:
+                joined = _joined(told.doors)
                 continue
-            plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
-            doors = [door for door in told["doors"] if door not in joined]
-            child.become(plan, doors, descriptors, told["sent"], told["temporary"])
+            plan, descriptors = LaunchPlan.from_dict(told.plan), descriptors_of(ancillary)
+            doors = [door for door in told.doors if door not in joined]
+            child.become(plan, doors, descriptors, told.sent, told.temporary)
     finally:
         os._exit(0)
 
@@ -216,14 +232,6 @@ def _joined(doors: Iterable[str]) -> set[str]:
             child.join(door)
             joined.add(door)
     return joined
-
-
-def _fitting(told: dict[str, Any]) -> bytes:
-    """Raises InvalidRequest for more than the child reads: it would take the rest for a plan's end."""
-    message = encode(told)
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest("command, arguments and environment are too long", code="too-large")
-    return message
 
 
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mhnos_runtime.supervisor.child import none_left
 
 
 def permit(
-    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: list[int]
+    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: Iterable[int]
 ) -> LaunchPlan:
     """The plan as it is to be executed. listeners: the runtime's own. Raises LimitReached where some
     descriptors did not come, Refused (forbidden-plan)."""

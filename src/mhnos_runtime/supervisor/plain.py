@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
 
 
 def decode(kind: type[T], data: Any) -> T:
-    """What `encode` made of a `kind`, after JSON. Raises KeyError and TypeError for anything else."""
+    """What `encode` made of a `kind`, after JSON. Raises KeyError, TypeError or ValueError for any other."""
     result: T = _decode(kind, data)
     return result
 
@@ -51,7 +51,7 @@ def _decode(kind: Any, data: Any) -> Any:
     if is_dataclass(kind):
         return _fields(kind, data)
     if isinstance(kind, type) and issubclass(kind, tuple):  # a named one
-        return kind(*map(_decode, _hints(kind).values(), data))
+        return kind(*(_decode(each, item) for each, item in zip(_hints(kind).values(), data, strict=True)))
     return Path(data) if kind is Path else data
 
 

@@ -184,24 +184,3 @@ def with_found(facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     if size > most:
         raise BadRequest(f"what is known of a process takes {size} bytes, {most} are allowed")
     return together
-
-
-def too_large(facts: dict[str, Any]) -> bool:
-    """Whether a record of it would not fit into a message."""
-    return len(encode(facts)) > bounds.FACTS_BYTES + bounds.FOUND_BYTES
-
-
-#: What is left of each text and list, where a record is too large.
-_SHORT_TEXT = 256
-_SHORT_LIST = 64
-
-
-def shortened(value: Any) -> Any:
-    """The same with its long texts and lists cut, for a process that another version has let in."""
-    if isinstance(value, dict):
-        return {name: shortened(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [shortened(each) for each in value[:_SHORT_LIST]]
-    if isinstance(value, str) and len(value) > _SHORT_TEXT:
-        return value[:_SHORT_TEXT] + "…"
-    return value

@@ -10,6 +10,7 @@ import gc
 import os
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
 from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.config import Config
@@ -47,6 +48,7 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._hello = config.hello
         self._allowed = Allowed.from_dict(config.allowed)
         self._log = Log(config.log_json)
         self._defects = Defects(self._log, self._fail)
@@ -67,7 +69,6 @@ class Supervisor:
         #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
         self._discarded: set[int] = set()
         self._next_pid = FIRST_PID
-        self._spawned = 0
         self._ready_due = False
         self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
@@ -130,8 +131,7 @@ class Supervisor:
 
     def _introduce(self) -> None:
         """Tell a new server everything, so that it can go on where another one ended."""
-        told = {"spawned": self._spawned, "allowed": self._config.allowed, **self._config.hello}
-        self._server.send({"event": "hello", **told})
+        self._server.send({"event": "hello", **self._hello.to_dict()})
         for process in list(self._processes.values()):
             self._discarded.discard(process.pid)
             if process.started:
@@ -252,7 +252,7 @@ class Supervisor:
 
     def _on_started(self, process: Process, request: int, error: MhnosError | None) -> None:
         if error is None:
-            self._spawned += 1
+            self._hello = replace(self._hello, spawned=self._hello.spawned + 1)
             self._send_process("spawned", process, request=request)
         else:
             del self._processes[process.pid]
@@ -293,7 +293,7 @@ class Supervisor:
 
     def keep_token(self, token: dict[str, Any] | None) -> None:
         """Keep what a server knows of the token, unread, for the next one."""
-        self._config.hello["token"] = token
+        self._hello = replace(self._hello, token=token)
 
     # Reaping
 
@@ -424,9 +424,8 @@ class Supervisor:
     def _replace(self) -> None:
         """Does not return. Raises OSError."""
         state = HandOver(
-            self._config,
+            replace(self._config, hello=self._hello),
             self._next_pid,
-            self._spawned,
             processes=self._states(),
             ended=[each.pid for each in self._processes.values() if isinstance(each, Ended)],
             networks=self._holders.state(),
@@ -455,20 +454,11 @@ class Supervisor:
                 self._not_restored(each, error)
         self._take_over_ended(self._archive.load(state.ended))
         self._next_pid = max(self._next_pid, state.next_pid)
-        self._spawned = state.spawned
 
     def _restore(self, state: ProcessState) -> None:
         handover.keep_to_oneself(state.descriptors)
-        pid, facts = state.pid, state.plan.facts
-        if requests.too_large(facts):
-            facts.update(requests.shortened(facts))
-            self._log.write("warning", "a record was too large and was shortened", pid=pid)
-        process = Process.restore(
-            self._defects.watching(self._loop, pid),
-            self._archive,
-            self._folders,
-            state,
-        )
+        watching = self._defects.watching(self._loop, state.pid)
+        process = Process.restore(watching, self._archive, self._folders, state)
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
         self._take(process, 0)

@@ -49,7 +49,8 @@ class SupervisorLink:
         self._writing = self._retry_due = False
 
     async def hello(self) -> Hello:
-        """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected."""
+        """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected and
+        OtherVersion."""
         fd = self._channel.fileno()
         while (message := self._channel.receive()) is None:
             readable = self._loop.create_future()
