@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from dataclasses import replace
 
 import msgspec
 import pytest
 
 from mhnos_runtime.errors import NotFound
+from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.server.auth.grants import EVERYTHING, Grant, Scope
 from mhnos_runtime.server.connections import replies, sender
 from mhnos_runtime.server.files.fsync import MAX_WAITING_BYTES
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire import websocket as rfc
-from tests.server.connections.scene import RETENTION_BYTES, Client, Scene
+from tests.server.connections.scene import RETENTION_BYTES, Client, Scene, turns_until
 from tests.server.raw import BINARY, CONTINUATION, TEXT, frame
 
 VIEWS = Grant("somebody", frozenset({Scope.VIEW}))
@@ -203,6 +205,28 @@ async def test_a_client_that_leaves_while_a_process_is_started_for_it(scene: Sce
     await asyncio.sleep(0)
     assert len(scene.starting.asked) == 1
     assert not program.process.viewers
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("revoked", [True, False], ids=["revoked", "vanished"])
+async def test_a_client_that_leaves_just_when_its_process_is_there(
+    scene: Scene, turns: int, revoked: bool
+) -> None:
+    """In whichever turn of the event loop, nobody watches the process in the end, and it lingers."""
+    client = await scene.client()
+    start = scene.starting.next()
+    client.send("spawn")
+    await turns_until(lambda: bool(scene.starting.asked))
+    program = scene.program(facts=msgspec.structs.replace(UNKNOWN, linger_ms=0))
+    start.set_result(program.process)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if revoked:
+        client.connection.end(1008)
+    else:
+        client.socket.connection_lost(None)
+    await turns_until(lambda: ("kill", 1000, signal.SIGTERM, "idle", True) in scene.link.called)
+    assert program.process.viewers == {}
 
 
 async def test_a_client_that_leaves_while_a_replay_is_under_way(scene: Scene) -> None:

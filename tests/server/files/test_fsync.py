@@ -14,7 +14,6 @@ import pytest
 
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.server.files import fsync
 from mhnos_runtime.server.files.fsync import MAX_WAITING_BYTES, PIECE_BYTES, Pull, Upload, events, head, write
 from mhnos_runtime.wire import messages as m
@@ -132,8 +131,8 @@ def test_events_become_files_one_step_each(workspace: Workspace, tmp_path: Path)
 # Pulls
 
 
-def pulled(workspace: Workspace) -> tuple[dict[str, Any], Pull]:
-    walk = Pull(workspace)
+def pulled(workspace: Workspace, skipped: tuple[str, ...] = ()) -> tuple[dict[str, Any], Pull]:
+    walk = Pull(workspace, skipped)
     text = head("fsyncResult") + b"".join(walk.entries()) + walk.tail(msgspec.Raw(b'"id"'))
     return json.loads(text), walk
 
@@ -208,9 +207,10 @@ def test_too_much_at_once_is_an_error_and_what_came_is_not_all(
     assert walk.error != ""
 
 
-def test_caches_of_kinds_stay_where_they_are(workspace: Workspace, tmp_path: Path) -> None:
-    for path in CACHES:
+def test_what_is_to_be_skipped_is(workspace: Workspace, tmp_path: Path) -> None:
+    for path in ("/a/b", "/a/c"):
         folder = Path(f"{tmp_path}/ws{path}")
         folder.mkdir(parents=True)
         (folder / "x").write_text("x")
-    assert not {entry["path"] for entry in pulled(workspace)[0]["files"]} & set(CACHES)
+    answer, _ = pulled(workspace, ("/a/b",))
+    assert [entry["path"] for entry in answer["files"]] == ["/a", "/a/c", "/a/c/x"]

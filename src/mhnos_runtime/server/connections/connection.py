@@ -1,13 +1,14 @@
-"""One client: what it has attached, what it types, and its answers in order. Knows messages and one
-socket."""
+"""One client's connection: its requests, one after the other, what it watches and types, and its answers in
+order. Knows messages and one socket; not what a request does."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -56,18 +57,21 @@ class Services:
 
 
 class Connection:
-    """Has the requests of one client done, one after the other, until it leaves or its grant ends."""
+    """Has the requests of one client done until it leaves or its grant ends.
+
+    A request that takes time keeps the next ones waiting, unless what it does is handed to `later`.
+    """
 
     def __init__(self, services: Services, socket: WebSocket, newer: bool, grant: Grant, log: Log) -> None:
         self.grant = grant
-        self.newer = newer
+        self._newer = newer
         self._log = log
         self._socket = socket
         self._table = services.table
         self._requests = services.requests
         self._sender = Sender(socket, services.turns, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
-        self.input = Input(services.terminals, self.get, self.tell, self.answer)
+        self.input = Input(services.terminals, self.get, self._tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
@@ -149,7 +153,8 @@ class Connection:
     # Requests
 
     def _work(self) -> None:
-        """Do what has arrived, in order, until something takes time or the client has to be waited for."""
+        """Do what has arrived, in order, until a request takes time or too many answers wait for the client
+        or for what they are about."""
         while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
             try:
                 work = self._take(self._inbox.popleft())
@@ -195,7 +200,7 @@ class Connection:
         return self._requests.handle(self, request)
 
     def _defect(self) -> None:
-        """Something that must not happen has: this connection ends, the others go on."""
+        """An exception that nobody expects: this connection ends, the others go on."""
         self._log.exception("defect in a request")
         self._inbox.clear()
         self._socket.close(rfc.INTERNAL_ERROR)
@@ -207,11 +212,16 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
 
     def _cancel_tasks(self) -> None:
-        """In the next turn of the event loop: by then each has begun, and Python reports no coroutine as one
-        that was never awaited."""
+        """One that has not begun does so first: Python reports coroutines that were never awaited."""
         loop = asyncio.get_running_loop()
         for task in self._tasks:
-            loop.call_soon(task.cancel)
+            if (
+                inspect.getcoroutinestate(cast(Coroutine[None, None, None], task.get_coro()))
+                == inspect.CORO_CREATED
+            ):
+                loop.call_soon(task.cancel)
+            else:
+                task.cancel()
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         try:
@@ -232,13 +242,13 @@ class Connection:
 
     def answers_twice(self, request_id: m.RequestId) -> bool:
         """Whether this client waits for some answers under another type, see wire.encode."""
-        return not self.newer and request_id is not msgspec.UNSET
+        return not self._newer and request_id is not msgspec.UNSET
 
     async def part(self, data: bytes, last: bool) -> None:
         """Send a piece of an answer that is not kept as a whole; return when there is room for the next."""
         await self._sender.part(data, last)
 
-    def tell(self, message: m.Message) -> None:
+    def _tell(self, message: m.Message) -> None:
         """Send something that is no answer to a request."""
         self._sender.answer(encode.encode(message))
 
@@ -267,7 +277,7 @@ class Connection:
 
     def _take_input(self, data: Payload) -> None:
         try:
-            if not self.newer:
+            if not self._newer:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )

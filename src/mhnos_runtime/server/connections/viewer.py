@@ -124,7 +124,7 @@ class Viewer:
         self._acknowledges = acknowledges
         self._on_replayed = on_replayed
         self._told = UNKNOWN
-        self._tells = binary
+        self._tells_facts = binary
         self._hold = process.holds.enter(start)
         if binary and on_replayed is not None and self.replay_end > self.start:
             replay = m.Replay(process.pid, self.start, self.replay_end)
@@ -162,7 +162,7 @@ class Viewer:
                 return self._pending.popleft()
             if self.finished:
                 return None
-            if self._on_replayed is None and self._tells and self._tell_facts():
+            if self._on_replayed is None and self._tells_facts and self._tell_facts():
                 continue
             limit = self._limit()
             if limit <= 0:

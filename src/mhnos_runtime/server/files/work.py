@@ -1,4 +1,4 @@
-"""Threads for what waits for disks or takes long, fair to all connections. Knows iterators, not what
+"""Threads for steps that block, round-robin over the jobs of all connections. Knows iterators, not what
 they do."""
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.server.auth.grants import EVERYTHING
 from mhnos_runtime.server.connections.requests import files as module
 from mhnos_runtime.server.connections.requests.files import WHOLE_ANSWER_BYTES
@@ -167,6 +168,17 @@ async def test_a_small_pull_comes_whole(scene: Scene) -> None:
     client.send("fsync", operation="pull", id=1)
     answer = await client.until("fsyncResult", id=1)
     assert [(file["path"], file["content"]) for file in answer["files"]] == [("/a", [49, 50])]
+
+
+async def test_caches_of_kinds_stay_where_they_are(scene: Scene) -> None:
+    for path in CACHES:
+        folder = scene.files / path[1:]
+        folder.mkdir(parents=True)
+        (folder / "x").write_text("x")
+    client = await scene.client()
+    client.send("fsync", operation="pull", id=1)
+    answer = await client.until("fsyncResult", id=1)
+    assert not {entry["path"] for entry in answer["files"]} & set(CACHES)
 
 
 def lay_out(scene: Scene) -> dict[str, bytes]:

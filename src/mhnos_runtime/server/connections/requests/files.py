@@ -8,6 +8,7 @@ from contextlib import aclosing
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.server.auth.grants import Scope
 from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.connections.requests.table import Row, Rows
@@ -76,7 +77,7 @@ class FileRequests:
         client takes them. For a client that gets answers twice the files are read twice."""
         reply = connection.begin()
         twice = connection.answers_twice(request.id)
-        pulled = Pull(self._workspace)
+        pulled = Pull(self._workspace, CACHES)
         async with aclosing(self._pieces(pulled)) as pieces:
             begun = await _beginning(pieces)
             if len(begun) <= WHOLE_ANSWER_BYTES:
@@ -90,7 +91,7 @@ class FileRequests:
             await reply.first.wait()
             await _send(connection, "fsyncResult", begun, pieces, pulled, request.id)
         if twice:
-            again = Pull(self._workspace)
+            again = Pull(self._workspace, CACHES)
             async with aclosing(self._pieces(again)) as pieces:
                 await _send(connection, "status", b"", pieces, again, request.id)
         reply.set()
