@@ -17,7 +17,7 @@ from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.server.files import fsync
 from mhnos_runtime.server.files.fsync import MAX_WAITING_BYTES, PIECE_BYTES, Pull, Upload, events, head, write
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.push import Event, FileBegin, FileEnd
+from mhnos_runtime.wire.push import FileBegin, FileEnd, FilePiece
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_message_becomes_events_and_what_is_wrong_stays_with_its_file() -> Non
 
 def test_events_become_files_one_step_each(workspace: Workspace, tmp_path: Path) -> None:
     with transfer.Push(workspace) as writing:
-        steps: list[Event] = [
+        steps: list[FilePiece] = [
             FileBegin("/a", "file"),
             b"1",
             b"2",

@@ -168,9 +168,10 @@ class Viewer:
             if limit <= 0:
                 self._replayed()
                 continue
-            item = self._cursor.take(limit)
-            if item is not None:
-                self._take(item)
+            if self.process.log.head > self._cursor.offset:
+                item = self._cursor.take(limit)
+                if item is not None:
+                    self._take(item)
             elif self._sleeps():
                 return None
 

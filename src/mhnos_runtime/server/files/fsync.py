@@ -15,7 +15,7 @@ from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.push import Event, FileBegin, FileEnd
+from mhnos_runtime.wire.push import FileBegin, FileEnd, FilePiece
 from mhnos_runtime.wire.websocket import Payload
 
 #: Content of all files in one pull. As an array of numbers it is up to four times as long.
@@ -62,7 +62,7 @@ class Upload:
         self._moved()
 
 
-def events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
+def events(files: Iterable[m.FileEntry]) -> Iterator[FilePiece]:
     for file in files:
         yield FileBegin(file.path, file.kind)
         error = ""
@@ -73,7 +73,7 @@ def events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
         yield FileEnd(file.mtime, error)
 
 
-def write(writing: transfer.Push, events: Iterable[Event]) -> Iterator[None]:
+def write(writing: transfer.Push, events: Iterable[FilePiece]) -> Iterator[None]:
     for event in events:
         if isinstance(event, FileBegin):
             writing.begin(event.path, event.kind)
