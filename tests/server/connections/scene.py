@@ -210,9 +210,9 @@ class Transport(asyncio.Transport):
 class Client:
     """One client of a connection: sends frames, and reads the messages that came."""
 
-    def __init__(self, scene: Scene, newer: bool, grant: Grant) -> None:
+    def __init__(self, scene: Scene, newer: bool, grant: Grant, max_bytes: int) -> None:
         self.transport = Transport()
-        self.socket = WebSocket(self.transport, m.MAX_MESSAGE_BYTES, 1000.0)
+        self.socket = WebSocket(self.transport, max_bytes, 1000.0)
         self.connection = Connection(scene.services, self.socket, newer, grant, logs.get("test"))
         hello = m.Connected(m.ServerConfig("/workspace", "none", False))
         self.running = asyncio.create_task(self.connection.run(hello))
@@ -362,8 +362,10 @@ class Scene:
         self.programs.append(Program(self, pid, pty, facts, reads=reads))
         return self.programs[-1]
 
-    async def client(self, newer: bool = True, grant: Grant = EVERYTHING) -> Client:
-        client = Client(self, newer, grant)
+    async def client(
+        self, newer: bool = True, grant: Grant = EVERYTHING, max_bytes: int = m.MAX_MESSAGE_BYTES
+    ) -> Client:
+        client = Client(self, newer, grant, max_bytes)
         self._clients.append(client)
         await client.until("connected")
         return client

@@ -15,8 +15,9 @@ from mhnos_runtime.server.auth.grants import EVERYTHING
 from mhnos_runtime.server.connections.requests import files as module
 from mhnos_runtime.server.connections.requests.files import WHOLE_ANSWER_BYTES
 from mhnos_runtime.server.files import fsync
+from mhnos_runtime.wire import websocket as rfc
 from tests.server.connections.scene import Client, Scene, turns_until
-from tests.server.raw import TEXT, frame
+from tests.server.raw import CONTINUATION, TEXT, frame
 
 HEAD = b'{"type":"fsync","operation":"push","id":7,"files":['
 LARGE = 2 << 20
@@ -140,6 +141,19 @@ async def test_a_client_that_leaves_during_a_push_leaves_no_half_of_a_file(
     other.send("fsync", operation="push", files=[{"path": "/b", "content": "x"}], id=2)
     await other.until("fsyncResult", id=2)
     assert os.listdir(scene.files) == ["b"]
+
+
+async def test_a_push_that_is_too_large_in_the_end_leaves_no_half_of_a_file(scene: Scene) -> None:
+    """Its fragments do not say so before. A file that was whole by then stays."""
+    client = await scene.client(max_bytes=2 * LARGE)
+    client.receive(frame(TEXT, HEAD + entry("/a", LARGE), final=False))
+    client.receive(frame(CONTINUATION, b"," + entry("/b", LARGE >> 1), final=False))
+    await turns_until(lambda: len(os.listdir(scene.files)) == 1)
+    client.receive(frame(CONTINUATION, entry("/c", LARGE >> 1)))
+    await client.until("close frame")
+    assert client.close_code == rfc.TOO_BIG
+    await client.vanish()
+    await turns_until(lambda: os.listdir(scene.files) == ["a"])
 
 
 async def test_a_grant_that_ends_ends_a_push(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Requests to push and pull files: between messages and the workspace, in threads, a little at a time."""
+"""Requests to push and pull files: between messages and the workspace, in threads, a little at a time. Knows
+no frame and no path."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ WHOLE_ANSWER_BYTES = 1 << 20
 
 
 class FileRequests:
+    """Push and pull of the whole workspace."""
+
     def __init__(self, workspace: Workspace, work: FileWork) -> None:
         self._workspace = workspace
         self._work = work

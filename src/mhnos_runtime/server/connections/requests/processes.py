@@ -1,4 +1,4 @@
-"""Requests about processes: to start, end, list and measure them."""
+"""Requests about processes: to start, end, list and measure them. Knows no plan and no frame."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 
 
 class ProcessRequests:
+    """Handlers about processes; they know what to start or end, not how."""
+
     def __init__(self, table: ProcessTable, starting: Starting, lifetimes: Lifetimes, work: FileWork) -> None:
         self._table = table
         self._starting = starting

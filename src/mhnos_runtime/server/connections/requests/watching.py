@@ -1,4 +1,4 @@
-"""Requests to watch a process's output, and to say how much of it was used."""
+"""Requests to watch a process's output, and to say how much of it was used. Knows offsets, no output."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mhnos_runtime.wire import messages as m
 
 
 class WatchRequests:
+    """Handlers that change what one connection watches."""
+
     def __init__(self, terminals: Terminals) -> None:
         self._terminals = terminals
 
