@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mhnos_runtime.process.facts import UNKNOWN, VERSION, Found, Key, ProcessFacts, Unreadable
+from mhnos_runtime.process.facts import UNKNOWN, VERSION, Found, ProcessFacts, SpawnKey, Unreadable
 from mhnos_runtime.process.ready import Port, Readiness
 from tests.hostile.damage import FACTS
 
@@ -22,7 +22,7 @@ def test_what_is_whole_stays_as_it_is() -> None:
     facts = ProcessFacts.decode(FACTS)
     assert stored(facts) == FACTS
     assert ProcessFacts.decode(stored(facts)) == facts
-    with_key = msgspec.structs.replace(facts, key=Key("k", "digest"))
+    with_key = msgspec.structs.replace(facts, key=SpawnKey("k", "digest"))
     assert ProcessFacts.decode(stored(with_key)) == with_key
     assert ProcessFacts.decode(stored(UNKNOWN)) == UNKNOWN
 

@@ -12,7 +12,7 @@ from mhnos_runtime.launch import Confinement, ExitRecord, Hello, Holder, LaunchP
 from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.handover import STATE_VERSION, HandOver
-from mhnos_runtime.supervisor.holder import Key, NamespacesState, NetworkState
+from mhnos_runtime.supervisor.holder import HolderKey, NamespacesState, NetworkState
 from mhnos_runtime.supervisor.state import Deadline, ProcessState
 from mhnos_runtime.supervisor.temporary import FoldersState
 
@@ -52,7 +52,7 @@ ENDED = replace(
 )
 HELLO = Hello("s", 2, {"level": "none"}, "{}", {"digest": "x"}, "/bin", "", "there is none", (3, 4))
 CONFIG = Config(["-m", "x"], 5, Path("/state"), 100, HELLO, False, [])
-KEY = Key(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
+KEY = HolderKey(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
 STATE = HandOver(
     CONFIG,
     next_pid=1002,

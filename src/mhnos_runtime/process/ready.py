@@ -10,7 +10,7 @@ from typing import Literal
 
 from mhnos_runtime import bounds
 
-State = Literal["starting", "ready", "failed"]
+ReadyState = Literal["starting", "ready", "failed"]
 
 #: Of a line that is searched for a pattern; what is longer is searched in pieces.
 LINE_BYTES = 4096
@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 class Readiness:
     """reason: why it failed, or ""."""
 
-    state: State
+    state: ReadyState
     reason: str = ""
 
 
@@ -90,8 +90,8 @@ class LineSearch:
         self._decoders.clear()
 
 
-class Events:
-    """The lines that workerd writes to its control descriptor: where it listens."""
+class ControlEvents:
+    """The lines that a program writes to its control descriptor: where it listens. The form is workerd's."""
 
     def __init__(self) -> None:
         self._rest = b""

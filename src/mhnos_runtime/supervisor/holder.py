@@ -34,7 +34,7 @@ _MESSAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class HolderKey:
     """Holders with the same key are alike, so that a spare can be anyone's."""
 
     spec: Holder
@@ -59,7 +59,7 @@ class NamespacesState:
 class NetworkState:
     """Of a network that holders share."""
 
-    key: Key
+    key: HolderKey
     namespaces: NamespacesState
 
 
@@ -72,7 +72,7 @@ class Namespaces:
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
-        self.key: Key | None = None
+        self.key: HolderKey | None = None
         self.init = 0
         self.gone = False
         self.on_gone: Callable[[], None] = lambda: None
@@ -84,7 +84,7 @@ class Namespaces:
         self._pipes: _Pipes | None = None
 
     @classmethod
-    def start(cls, loop: Watching, key: Key, join: list[int]) -> Namespaces:
+    def start(cls, loop: Watching, key: HolderKey, join: list[int]) -> Namespaces:
         """Fork a holder. Raises OSError when descriptors or tasks run out."""
         pipes, os_pid = _start(key, join)
         self = cls(loop, os_pid)
@@ -217,7 +217,7 @@ class Holders:
         self._loop = loop
         self._all: dict[int, Namespaces] = {}
         self._spare: Namespaces | None = None
-        self._networks: dict[Key, Namespaces] = {}
+        self._networks: dict[HolderKey, Namespaces] = {}
         self._closing = False
         #: How many requests for namespaces have not been answered yet.
         self.under_way = 0
@@ -229,7 +229,7 @@ class Holders:
 
     def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
         """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
-        key = Key(spec, user)
+        key = HolderKey(spec, user)
         self.under_way += 1
         if not spec.network:
             self._take(key, [], then)
@@ -257,7 +257,7 @@ class Holders:
 
         network.when_ready(go_on)
 
-    def _take(self, key: Key, join: list[int], then: Taken) -> None:
+    def _take(self, key: HolderKey, join: list[int], then: Taken) -> None:
         found, self._spare = self._spare, None
         if found is not None and (found.key != key or found.gone):
             found.kill()
@@ -279,7 +279,7 @@ class Holders:
         self.under_way -= 1
         then(namespaces, error)
 
-    def _refill(self, key: Key) -> None:
+    def _refill(self, key: HolderKey) -> None:
         """Make a spare like the last one. That it could not be made shows when one is needed."""
         if self._closing or self._spare is not None:
             return
@@ -294,14 +294,14 @@ class Holders:
         for fd in join:
             os.close(fd)
 
-    def _network(self, key: Key) -> Namespaces:
-        own = Key(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
+    def _network(self, key: HolderKey) -> Namespaces:
+        own = HolderKey(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
         found = self._networks.get(own)
         if found is None or found.gone:
             found = self._networks[own] = self._start(own, [])
         return found
 
-    def _start(self, key: Key, join: list[int]) -> Namespaces:
+    def _start(self, key: HolderKey, join: list[int]) -> Namespaces:
         namespaces = Namespaces.start(self._loop, key, join)
         self._all[namespaces.os_pid] = namespaces
         return namespaces
@@ -352,7 +352,7 @@ class _Pipes:
             os.close(fd)
 
 
-def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
+def _start(key: HolderKey, join: list[int]) -> tuple[_Pipes, int]:
     """Fork bubblewrap. Raises OSError when descriptors or tasks run out."""
     theirs: list[int] = []
     ours: list[int] = []
@@ -380,7 +380,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
     return pipes, os_pid
 
 
-def _run(key: Key, descriptors: list[int], join: list[int]) -> None:
+def _run(key: HolderKey, descriptors: list[int], join: list[int]) -> None:
     """The child's part; does not return."""
     try:
         reset_signals()

@@ -89,7 +89,7 @@ class Watcher:
         self._watch = watch
         self._control = control
         self._note = note
-        self._events = ready.Events()
+        self._events = ready.ControlEvents()
         self._told_bytes = 0
         self._search = ready.LineSearch(watch.line) if watch.line else None
         self._cursor = Cursor(process.log, 0)
@@ -138,7 +138,7 @@ class Watcher:
             self._control.close()
             self._control = None
 
-    def _settle(self, state: ready.State, reason: str = "") -> None:
+    def _settle(self, state: ready.ReadyState, reason: str = "") -> None:
         if self._starting:
             self._stop_looking()
             self._note(self._process, Found(ready=ready.Readiness(state, reason)))

@@ -33,7 +33,7 @@ class Table(Protocol):
     def keep_token(self, token: dict[str, Any] | None) -> None: ...
 
 
-class Asked:
+class Dispatcher:
     """What a server asks of one process is done here, the rest by the table."""
 
     def __init__(
