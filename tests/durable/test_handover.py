@@ -263,3 +263,22 @@ async def test_a_late_client_has_the_screen_drawn_anew(tmp_path: Path) -> None:
         assert (row.pty.cols, row.pty.rows) == (70, 20)  # type: ignore[union-attr]
         await again.write("q")
         await eventually(lambda: process.exit is not None)
+
+
+async def test_a_spoilt_screen_is_drawn_anew_after_the_death_of_a_server(tmp_path: Path) -> None:
+    """What tells the loss of a connection stands across the screen of a full-screen program."""
+    async with server_in(tmp_path) as server, client_of(server) as client:
+        write_script(server, "painter.py", PAINTER)
+        process = await client.spawn("python", "painter.py", pty=PtySize(70, 20))
+        output, seen = process.output(), b""
+        assert await anext(output) == Output("stdout", 0, b"<70x20>")
+        process.repaint_on_resume = True
+        os.kill(server.server_pid(), signal.SIGKILL)
+        async for item in output:
+            assert isinstance(item, Output)
+            seen += item.data
+            if seen.endswith(b"<70x20>"):
+                break
+        assert seen == b"<70x19><70x20>"
+        await process.write("q")
+        await eventually(lambda: process.exit is not None)

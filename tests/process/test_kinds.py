@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+import mhnos_runtime
 from mhnos_runtime.config import KindSetting
 from mhnos_runtime.config.kinds import BUILT_IN_KINDS, ReadySetting
 from mhnos_runtime.process import kinds
@@ -49,3 +54,15 @@ def test_a_declared_one_is_all_that_was_declared() -> None:
 
 def test_what_openclaw_makes_anew_is_not_pulled() -> None:
     assert {"/.openclaw/cache"} == kinds.CACHES
+
+
+@pytest.mark.parametrize("room", ["output", "sandbox", "supervisor"])
+def test_below_the_kinds_nothing_asks_for_one_by_its_name(room: str) -> None:
+    text = "".join(path.read_text() for path in (Path(mhnos_runtime.__file__).parent / room).glob("*.py"))
+    assert not [name for name in ("workerd", "openclaw") if name in text.lower()]
+
+
+def test_a_folder_in_a_place_of_everybodys_is_said_for_an_engine_that_is_used() -> None:
+    assert kinds.OWN_FOLDERS == (("openclaw", "/tmp/openclaw-state-locks-{uid}"),)
+    for kind in kinds.BUILT_IN:
+        assert all(f"{{engine:{engine}}}" in kind.argv for engine, _path in kind.own_folders)

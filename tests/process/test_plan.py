@@ -90,9 +90,9 @@ def test_shells(asked: ResolvedRequest, piped: tuple[str, ...], terminal: tuple[
 
 
 @pytest.mark.parametrize("command", ["", "bash", "echo hi"])
-def test_a_notice_comes_before_the_shell(command: str) -> None:
+def test_a_banner_comes_before_the_shell(command: str) -> None:
     without = plan("shell", request(command, pty=(80, 24))).argv
-    argv = plan("shell", request(command, pty=(80, 24), notice="it's %s")).argv
+    argv = plan("shell", request(command, pty=(80, 24), banner="it's %s")).argv
     assert argv == ("/usr/bin/sh", "-c", 'printf \'%s\\n\' "$0"; exec "$@"', "it's %s", *without)
 
 

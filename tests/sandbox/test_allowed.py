@@ -31,7 +31,8 @@ ENGINES = "/var/lib/engines"
 def allowed(level: str = "strict", network: str = "host", **ceilings: Any) -> Allowed:
     policy = Policy(level, network, 1 << 30, 64, 100, 60, 1 << 20, 256, (1234, 1235))  # type: ignore[arg-type]
     facts = replace(FACTS, filters=Filters({"any": "any"}), cgroups=V1)
-    made = Allowed(Sandbox(policy, facts, "/srv/ws"), ENGINES, 10, 1 << 20, 10_000, 5_000)
+    sandbox = Sandbox(policy, facts, "/srv/ws", own_folders=(("node", "/tmp/node-{uid}"),))
+    made = Allowed(sandbox, ENGINES, 10, 1 << 20, 10_000, 5_000)
     return replace(made, **ceilings)
 
 

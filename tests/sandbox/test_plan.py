@@ -159,13 +159,14 @@ def test_a_request_never_widens_a_limit(allowed: int, asked: int | None, given: 
 
 
 @pytest.mark.parametrize(("user", "uid"), [((1234, 1235), 1234), (None, os.getuid())])
-def test_openclaw_has_its_locks_where_it_insists_on_them(user: tuple[int, int] | None, uid: int) -> None:
+def test_an_engine_writes_where_it_insists_on_it(user: tuple[int, int] | None, uid: int) -> None:
     policy = Policy("relaxed", user=user)
-    engines = ("/opt/engines/node/22", "/opt/engines/openclaw/1.0/")
-    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines), policy, "/")
+    engines = ("/opt/engines/node/22", "/opt/engines/lobster/1.0/")
+    own_folders = (("other", "/tmp/other"), ("lobster", "/tmp/locks-{uid}"))
+    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines, own_folders), policy, "/")
     assert confinement.landlock is not None
     (row,) = confinement.landlock.own_folders
-    assert row == (f"/tmp/openclaw-state-locks-{uid}", confinement.landlock.private_tmp)
+    assert row == (f"/tmp/locks-{uid}", confinement.landlock.private_tmp)
     plan = LaunchPlan(("/bin/true",), {}, confine=confinement)
     assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

@@ -20,7 +20,7 @@ from mhnos_runtime.launch import (
     Wish,
 )
 from mhnos_runtime.supervisor import requests
-from mhnos_runtime.wire.parts import ExitReason
+from mhnos_runtime.wire.messages import ExitReason
 
 PLAN = LaunchPlan(
     ("/bin/true", "a"),

@@ -28,11 +28,12 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         "clients": {"types", "steps", "acknowledged", "kept", "failed", "uncertain"},
     },
     "text": {"cases": {"before", "chunks", "ends"}},
+    "output": {"cases": {"log", "keeps", "attach", "later", "ended", "binary", "text"}},
     "close": {
-        "cases": {"code", "reconnect", "blame", "requests"},
-        "refusals": {"status", "reconnect", "error"},
+        "cases": {"code", "reconnect", "requests"},
+        "refusals": {"status", "retryAfter", "reconnect", "error", "waitMs"},
     },
-    "backoff": {"cases": {"dice", "delaysMs"}},
+    "backoff": {"cases": {"dice", "lastedMs", "delaysMs"}},
 }
 
 

@@ -103,7 +103,7 @@ def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
     )
     needed_ms = max(kind.grace_ms for kind in kinds.all_kinds(settings.kinds).values())
     return Allowed(
-        Sandbox(policy, facts, os.path.realpath(settings.workspace)),
+        Sandbox(policy, facts, os.path.realpath(settings.workspace), own_folders=kinds.OWN_FOLDERS),
         engines_dir=str(settings.engines_dir),
         processes=settings.max_processes,
         retention_bytes=settings.retention_bytes,

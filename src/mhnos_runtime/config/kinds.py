@@ -277,4 +277,3 @@ _FIELDS: dict[str, Callable[[object, str], object]] = {
     "needed_memory_bytes": _memory,
     "single": _pty,
 }
-_KEYS = ", ".join(_FIELDS)

@@ -109,7 +109,7 @@ class Kind:
     it listens, and is ready when it does. grace_ms: what it needs to end in order, where that is more than
     what the operator gives. needed_memory_bytes: with less it does not start well. single: one at a time.
     early_exit: what to call an end with an error before it was ready. caches: folders of the workspace that
-    it makes anew when they are gone, and that are not pulled.
+    it makes anew when they are gone, and that are not pulled. own_folders: see `sandbox.plan.Sandbox`.
     """
 
     name: str
@@ -127,4 +127,5 @@ class Kind:
     single: bool = False
     early_exit: str = ""
     caches: tuple[str, ...] = ()
+    own_folders: tuple[tuple[str, str], ...] = ()
     hooks: Hooks = NO_HOOKS

@@ -18,6 +18,8 @@ TOKEN = "OPENCLAW_GATEWAY_TOKEN"
 FOLDER = ".openclaw"
 #: What it makes anew when it is gone: 55 MB of pages that it unpacks, 40 MB that Node.js has compiled.
 CACHE = f"{FOLDER}/cache"
+#: Where it keeps locks over what several of its processes use. It takes no other place, whatever TMPDIR says.
+LOCKS = "/tmp/openclaw-state-locks-{uid}"  # noqa: S108 - it must belong to the user
 #: Where it is in the workspace.
 CONFIG = f"/{FOLDER}/openclaw.json"
 PORT = "gateway"
@@ -89,6 +91,7 @@ OPENCLAW = Kind(
     needed_memory_bytes=1_000_000_000,
     single=True,
     caches=(f"/{CACHE}",),
+    own_folders=(("openclaw", LOCKS),),
     hooks=_Gateway(),
 )
 

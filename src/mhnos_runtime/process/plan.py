@@ -58,7 +58,7 @@ NOTHING_CHOSEN = Choice()
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """What a client asks for, with all that had to be looked up for it. watched: see LaunchPlan. notice: told
+    """What a client asks for, with all that had to be looked up for it. watched: see LaunchPlan. banner: told
     to the user at the start of a shell. handed: how many descriptors come with the plan. given: ports,
     sockets, engines and the token that were found for it."""
 
@@ -68,7 +68,7 @@ class ResolvedRequest:
     pty: tuple[int, int] | None
     timeout_ms: int
     watched: bool = False
-    notice: str = ""
+    banner: str = ""
     handed: int = 0
     given: template.Values = NOTHING_GIVEN
 
@@ -145,10 +145,10 @@ def _shell_argv(request: ResolvedRequest, machine: Machine) -> tuple[str, ...]:
     else:
         arguments = request.args if request.args or request.pty is None else ("-i",)
         argv = (_shell(name or "bash", machine), *arguments)
-    if not request.notice:
+    if not request.banner:
         return argv
     announce = 'printf \'%s\\n\' "$0"; exec "$@"'
-    return (_shell("sh", machine), "-c", announce, request.notice, *argv)
+    return (_shell("sh", machine), "-c", announce, request.banner, *argv)
 
 
 def _shell(name: str, machine: Machine) -> str:

@@ -29,9 +29,6 @@ _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro
 #: Programs cannot do without these in relaxed, where they share the host's. tty is each process's own; ptmx
 #: would make terminals that nobody can open, since their names are not known to Landlock before.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-#: Where an engine keeps locks over what several of its processes use, by the engine's name. OpenClaw takes no
-#: other place than this one, whatever TMPDIR says.
-_LOCKS = {"openclaw": "/tmp/openclaw-state-locks-{uid}"}  # noqa: S108 - it must belong to the user
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
@@ -39,19 +36,23 @@ _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """What all processes of a runtime share. workspace: as the host has it. engines: installed programs'
-    folders, which processes may read."""
+    folders, which processes may read. own_folders: (engine, path) where an engine's processes write in a
+    place of everybody's; {uid} in the path is their user."""
 
     policy: Policy
     facts: Facts
     workspace: str
     engines: tuple[str, ...] = ()
+    own_folders: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sandbox:
         """What asdict made of it, and JSON of that."""
         user = data["policy"]["user"]
         policy = Policy(**{**data["policy"], "user": None if user is None else (user[0], user[1])})
-        return cls(policy, Facts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
+        own_folders = tuple((engine, path) for engine, path in data["own_folders"])
+        facts = Facts.from_dict(data["facts"])
+        return cls(policy, facts, data["workspace"], tuple(data["engines"]), own_folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +201,15 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
         (sandbox.workspace, landlock.WRITE, True),
     )
     return landlock.ruleset(
-        facts.landlock, rules, network=policy.network == "host", own_folders=_locks(sandbox, policy)
+        facts.landlock, rules, network=policy.network == "host", own_folders=_own_folders(sandbox, policy)
     )
 
 
-def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
+def _own_folders(sandbox: Sandbox, policy: Policy) -> list[str]:
     """Those of the engines that are there; an engine lies in a folder NAME/VERSION."""
     uid = policy.user[0] if policy.user else os.getuid()
-    names = [os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines]
-    return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
+    engines = {os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines}
+    return [path.format(uid=uid) for engine, path in sandbox.own_folders if engine in engines]
 
 
 def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor.floods import FLOOD_BYTES
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.sources import fill, readable_bytes
 
@@ -25,9 +26,6 @@ DRAIN_SECONDS = 1.0
 #: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
 #: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
 REOPENED_SECONDS = 0.2
-
-#: A source that gives so much in one turn is a flood: a full read of a PTY.
-FLOOD_BYTES = 4096
 
 
 class Capture:

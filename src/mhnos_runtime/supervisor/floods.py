@@ -9,8 +9,11 @@ import select
 import time
 from collections.abc import Callable
 
-#: The longest pause after a key. A program that answers at all has mostly answered by then, and who types a
-#: key each 100 ms into one that never answers takes a tenth from the floods.
+#: A source that gives so much in one turn is a flood: a full read of a PTY.
+FLOOD_BYTES = 4096
+
+#: The longest pause after a key: who types one each 100 ms into a program that never answers takes a tenth of
+#: their time from the floods.
 PAUSE_SECONDS = 0.01
 
 #: How many times as long as a pause took floods run before the next one: whatever is typed into however many

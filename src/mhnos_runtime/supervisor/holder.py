@@ -85,13 +85,19 @@ class Namespaces:
 
     @classmethod
     def start(cls, loop: Watching, key: HolderKey, join: list[int]) -> Namespaces:
-        """Fork a holder. Raises OSError when descriptors or tasks run out."""
+        """Fork a holder. Raises OSError when descriptors or tasks run out, and leaves nothing then."""
         pipes, os_pid = _start(key, join)
         self = cls(loop, os_pid)
         self.key = key
         self._pipes = pipes
         self._input_fd = pipes.input
-        loop.watch(pipes.answer, self._on_answer)
+        try:
+            loop.watch(pipes.answer, self._on_answer)
+        except OSError:
+            self.kill()
+            os.close(pipes.input)
+            pipes.close_readers()
+            raise
         return self
 
     @classmethod

@@ -144,8 +144,10 @@ class Process:
         if state.main_status is None:
             tree.kill([state.os_pid])
         for fd in state.own_descriptors:
+            # One that could not be watched is to be closed all the same.
             with contextlib.suppress(OSError):
                 loop.unwatch(fd)
+            with contextlib.suppress(OSError):
                 os.close(fd)
 
     def state(self) -> ProcessState:

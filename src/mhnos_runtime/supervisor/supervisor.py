@@ -31,9 +31,9 @@ from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
-from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
+from mhnos_runtime.supervisor.service_manager import ServiceManager
 from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
@@ -63,7 +63,7 @@ class Supervisor:
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._dispatcher.on_message, self._server_stopped
         )
-        self._manager = Notifier(self._loop)
+        self._manager = ServiceManager(self._loop)
         self._server.on_alive = self._manager.ready
         self._by_os_pid: dict[int, Process] = {}
         #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.

@@ -16,7 +16,7 @@ from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.push import Event, FileBegin, FileEnd
+from mhnos_runtime.wire.push import FileBegin, FileEnd, FilePiece
 from mhnos_runtime.wire.websocket import Payload
 
 #: Content of all files in one pull. As an array of numbers it is up to four times as long.
@@ -63,7 +63,7 @@ class Upload:
         self._moved()
 
 
-def events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
+def events(files: Iterable[m.FileEntry]) -> Iterator[FilePiece]:
     for file in files:
         yield FileBegin(file.path, file.kind)
         error = ""
@@ -74,7 +74,7 @@ def events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
         yield FileEnd(file.mtime, error)
 
 
-def write(writing: transfer.Push, events: Iterable[Event]) -> Iterator[None]:
+def write(writing: transfer.Push, events: Iterable[FilePiece]) -> Iterator[None]:
     for event in events:
         if isinstance(event, FileBegin):
             writing.begin(event.path, event.kind)

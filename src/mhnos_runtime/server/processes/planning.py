@@ -112,10 +112,10 @@ class Planner:
     def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
         """environment: added to what the request asks for. dry: write nothing into the workspace. Raises
         MhnosError with a code for whatever is wrong."""
-        cwd, directory, notice = self._directory(asked.kind, asked.request.options.cwd or "/")
+        cwd, directory, banner = self._directory(asked.kind, asked.request.options.cwd or "/")
         handed = Handed()
         try:
-            launch = self._plan(asked, cwd, notice, handed, environment, dry)
+            launch = self._plan(asked, cwd, banner, handed, environment, dry)
             yield Start(launch, StartDescriptors(directory, tuple(handed.descriptors)))
         finally:
             os.close(directory)
@@ -137,7 +137,7 @@ class Planner:
         self,
         asked: Asked,
         cwd: str,
-        notice: str,
+        banner: str,
         handed: Handed,
         environment: Mapping[str, str],
         dry: bool,
@@ -162,7 +162,7 @@ class Planner:
             pty=_terminal(kind, request.pty),
             timeout_ms=_timeout_ms(request.options.timeout),
             watched=request.attach,
-            notice=notice,
+            banner=banner,
             handed=len(handed.descriptors),
             given=given,
         )
@@ -204,7 +204,7 @@ class Planner:
         return self._folders
 
     def _directory(self, kind: Kind, path: str) -> tuple[str, int, str]:
-        """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
+        """The working directory as a workspace path and a descriptor, and a banner where it is another."""
         cwd = self._workspace.normalise(path)
         try:
             return cwd, self._workspace.open_dir(cwd), ""
