@@ -61,6 +61,10 @@ def test_another_version_is_named(version: object) -> None:
         *({"kind": None}, {"args": [1]}, {"linger_ms": -1}, {"linger_ms": 1e300}, {"name": "\ud800"}),
         *({"watch": None}, {"ready": None}, {"ready": {"state": "x", "reason": ""}}, {"ports": None}),
         *({"watch": {**FACTS["watch"], "line": "("}}, {"isolation": {}}, {"secrets": {"token": 1}}),
+        # Once a timer and a connection that raised in the next server, after it had taken the process over.
+        *({"watch": {**FACTS["watch"], "timeout_ms": each}} for each in (-1, 1 << 31, 10**400)),
+        *({"watch": {**FACTS["watch"], "port": each}} for each in (-1, 65536, 10**30)),
+        *({"ports": [{"name": "http", "port": each, "address": ""}]} for each in (0, 65536, 10**30)),
         *({"isolation": {**FACTS["isolation"], "uid": "root"}}, {"key": "k"}, {"key": {"name": "k"}}),
     ],
 )

@@ -6,7 +6,9 @@ import codecs
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from mhnos_runtime import bounds
 
@@ -35,7 +37,7 @@ class Port:
     url: where it is known to speak HTTP."""
 
     name: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     address: str
     url: str = ""
 
@@ -48,11 +50,11 @@ class Watch:
     """
 
     line: str = ""
-    port: int = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     url: str = ""
     events: bool = False
     outside: bool = True
-    timeout_ms: int = 60_000
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=bounds.MAX_MS)] = 60_000
 
 
 def port(name: str, number: int, address: str = LOOPBACK) -> Port:
