@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.config import SETTINGS, ConfigError, Settings, load
-from mhnos_runtime.config.table import Place
+from mhnos_runtime.config.table import UserEnvironment
 from tests.config.conftest import write_config
 
 
@@ -33,7 +33,7 @@ def test_what_an_older_version_does_not_hand_over_has_its_default(env: dict[str,
     data = json.loads(settings.to_json())
     del data["settings"][name]
     (setting,) = (each for each in SETTINGS if each.name == name)
-    default = setting.default_value(Place(os.environ, Path("/")))
+    default = setting.default_value(UserEnvironment(os.environ, Path("/")))
     assert getattr(Settings.from_json(json.dumps(data)), name) == default
 
 

@@ -380,7 +380,7 @@ class Runtime:
         """Take in what comes until the connection ends; returns the close code."""
         # Sent while receiving: a server that is busy replaying reads nothing before somebody takes the
         # replay.
-        resuming = asyncio.create_task(_send_all(link, unsent))
+        resuming = asyncio.create_task(link.send_all(unsent))
         try:
             await self._receive(link)
         except LinkClosed as closed:
@@ -488,11 +488,6 @@ class Runtime:
 
 
 connect = Runtime
-
-
-async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
-    for payload in payloads:
-        await link.send(payload)
 
 
 def _name(message: m.Message) -> str:

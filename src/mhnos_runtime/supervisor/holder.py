@@ -1,12 +1,11 @@
 """Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
 
-Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
+Knows bubblewrap's descriptors; not what runs inside.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -17,14 +16,10 @@ from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
 from mhnos_runtime.proc import children
-from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor import confine, namespace_files
 from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
 from mhnos_runtime.supervisor.signals import reset_signals
 
-# ioctl_ns(2)
-_NS_GET_USERNS = 0xB701
-_NS_GET_PARENT = 0xB702
-_KINDS = ("mnt", "pid", "ipc", "uts", "net", "cgroup")
 #: How often what a program left behind is looked at, and how long it may take to end by itself.
 LOOK_SECONDS = 0.05
 LEFTOVER_SECONDS = 1.0
@@ -143,25 +138,13 @@ class Namespaces:
             callback(self._error)
 
     def descriptors(self) -> list[int]:
-        """Namespaces to join, in an order in which a process without privileges may; the caller closes them.
-
-        Each user namespace is followed by those that it owns: joining it gives the right to join them. Raises
-        OSError when there are no descriptors left, or no namespaces.
-        """
-        with _Opened() as opened:
-            others = [opened.add(_open(self.init, kind)) for kind in _KINDS if _differs(self.init, kind)]
-            users = _user_namespaces(self.init, opened)
-            order: list[int] = []
-            for user in users:
-                order += [user, *(fd for fd in others if _owner(fd) == _inode(user))]
-            return opened.keep(order)
+        """Namespaces to join, see `namespace_files.opened`; the caller closes them. Raises OSError."""
+        return namespace_files.opened(self.init)
 
     def network_descriptors(self) -> list[int]:
         """The user namespace that owns the network, and the network; the caller closes them. Raises as
         `descriptors`."""
-        with _Opened() as opened:
-            network = opened.add(_open(self.init, "net"))
-            return opened.keep([opened.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
+        return namespace_files.opened_network(self.init)
 
     def multiplexer(self) -> str:
         """The path to the inside's own /dev/ptmx."""
@@ -444,58 +427,3 @@ def _no_more(error: OSError) -> MhnosError:
         code="start-failed",
         hint="end some processes, or raise the limits of open files and tasks (ulimit -n, ulimit -u)",
     )
-
-
-def _open(os_pid: int, kind: str) -> int:
-    return os.open(f"/proc/{os_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _differs(os_pid: int, kind: str) -> bool:
-    theirs, ours = os.stat(f"/proc/{os_pid}/ns/{kind}"), os.stat(f"/proc/self/ns/{kind}")
-    return theirs.st_ino != ours.st_ino
-
-
-def _inode(fd: int) -> int:
-    return os.fstat(fd).st_ino
-
-
-def _owner(fd: int) -> int:
-    """The inode of the user namespace that a namespace belongs to."""
-    user = fcntl.ioctl(fd, _NS_GET_USERNS)
-    try:
-        return _inode(user)
-    finally:
-        os.close(user)
-
-
-def _user_namespaces(os_pid: int, opened: _Opened) -> list[int]:
-    """Those between the process's and ours, outermost first."""
-    own = os.stat("/proc/self/ns/user").st_ino
-    chain = [opened.add(_open(os_pid, "user"))]
-    while True:
-        parent = opened.add(fcntl.ioctl(chain[0], _NS_GET_PARENT))
-        if _inode(parent) == own:
-            return chain
-        chain.insert(0, parent)
-
-
-class _Opened:
-    """Descriptors that are closed together, but for those that are kept."""
-
-    def __init__(self) -> None:
-        self._descriptors: set[int] = set()
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for fd in self._descriptors:
-            os.close(fd)
-
-    def add(self, fd: int) -> int:
-        self._descriptors.add(fd)
-        return fd
-
-    def keep(self, descriptors: list[int]) -> list[int]:
-        self._descriptors -= set(descriptors)
-        return descriptors
