@@ -9,7 +9,7 @@ import click
 
 from mhnos_runtime.cli import exits, say
 from mhnos_runtime.cli.run import detach_keys_option
-from mhnos_runtime.cli.target import ParamType, Pid, has_scope, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 
@@ -82,7 +82,7 @@ async def _attach(
     async with open_runtime(
         url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
-        may_control = has_scope(runtime, "control")
+        may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
         process = await runtime.attach(pid, from_=start, repaint=repaint and may_control)
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)

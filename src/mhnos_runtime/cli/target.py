@@ -50,12 +50,6 @@ def open_runtime(
     return Runtime(found.url, found.token, reconnect=reconnect, on_state=on_state, on_uncertain=on_uncertain)
 
 
-def has_scope(runtime: Runtime, scope: str) -> bool:
-    """Whether this client's grant is good for it. A server that names no scopes has none."""
-    scopes = runtime.hello.scopes
-    return not isinstance(scopes, list) or scope in scopes
-
-
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """The one way in which a verb enters an event loop."""
     return asyncio.run(work)

@@ -214,6 +214,11 @@ class Runtime:
         assert self._hello is not None, "inside `async with` only"  # noqa: S101
         return self._hello
 
+    def has_scope(self, scope: str) -> bool:
+        """Whether this client's grant is good for it. A server that names no scopes has none."""
+        scopes = self.hello.scopes
+        return not isinstance(scopes, list) or scope in scopes
+
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""

@@ -1,10 +1,9 @@
-"""What a verb knows of the runtime that it has reached."""
+"""What a client knows of its own grant."""
 
 from __future__ import annotations
 
 import pytest
 
-from mhnos_runtime.cli.target import has_scope
 from mhnos_runtime.client import connect
 from tests.client.fake import FakeServer
 
@@ -23,4 +22,4 @@ async def test_which_scopes_its_grant_has(scopes: list[str] | None, has: list[bo
     async with FakeServer() as fake:
         fake.scopes = scopes
         async with connect(fake.url) as runtime:
-            assert [has_scope(runtime, scope) for scope in ("view", "control")] == has
+            assert [runtime.has_scope(scope) for scope in ("view", "control")] == has
