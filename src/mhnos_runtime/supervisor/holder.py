@@ -59,11 +59,8 @@ class NetworkState:
 
 
 class Namespaces:
-    """One running holder.
-
-    os_pid: bubblewrap's own. init: its first process inside, with which all others there die. gone: nothing
-    is left inside.
-    """
+    """One running holder. os_pid: bubblewrap's own. init: the first process inside; when it dies, all others
+    there die. gone: nothing is left inside."""
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
