@@ -89,7 +89,7 @@ def test_home_is_found_without_the_variable() -> None:
 
 
 def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) -> None:
-    place = table.Place(env, Path(env["HOME"]))
+    place = table.UserEnvironment(env, Path(env["HOME"]))
     where = Where(Path("/"), Path("/"))
     for setting in SETTINGS:
         default = setting.default_value(place)

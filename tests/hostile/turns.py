@@ -21,7 +21,7 @@ from mhnos_runtime.launch import ExitRecord, Hello, ProcessDescriptors, ProcessR
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
-from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Isolation, Policy, Sandbox
 from mhnos_runtime.server.auth.grants import EVERYTHING
 from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.connections.websocket import WebSocket
@@ -127,7 +127,7 @@ class Scene:
         flags = {"workspace": str(workspace), "state_dir": str(root / "state"), "sandbox": "none"}
         settings, _ = config.load(flags, {"HOME": str(root)})
         allowed = Allowed(
-            Sandbox(Policy("none"), Facts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
+            Sandbox(Policy("none"), HostFacts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
         )
         path = os.environ["PATH"]
         hello = Hello("s", 0, allowed.to_dict(), "", None, path, node="", no_node="", listeners=())

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from mhnos_runtime import proc
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from tests.kinds_real.conftest import ARENAS, PATIENCE, Arena, opened
 from tests.sandbox.conftest import require
 
@@ -26,7 +26,9 @@ LOG = ".openclaw/logs/openclaw.log"
 
 
 @pytest.mark.parametrize(("level", "network"), ARENAS, ids=map("-".join, ARENAS))
-async def test_its_whole_life(level: str, network: str, facts: Facts, folder: Path, engines: Path) -> None:
+async def test_its_whole_life(
+    level: str, network: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
     """Without an API key, and in strict-none without network."""
     require(facts, level)
     async with opened(folder, engines, level, network, *PATIENT) as arena:
@@ -143,7 +145,9 @@ async def _has_kept_what_it_compiled(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize("level", ["strict", "none"])
-async def test_one_that_never_becomes_ready(level: str, facts: Facts, folder: Path, engines: Path) -> None:
+async def test_one_that_never_becomes_ready(
+    level: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
     """It is said so, and it goes on as it is, until it is ended."""
     require(facts, level)
     async with opened(folder, engines, level, "host", *FLAGS, **IMPATIENT) as arena:

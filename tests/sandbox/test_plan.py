@@ -19,7 +19,7 @@ from mhnos_runtime.launch import Confinement, LaunchPlan
 from mhnos_runtime.sandbox import (
     LEVELS,
     NETWORKS,
-    Facts,
+    HostFacts,
     Policy,
     Sandbox,
     Wish,
@@ -33,7 +33,7 @@ from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.policy import OFFERED
 from tests.sandbox.attempts import ATTEMPTS, OUT, outcome
 
-FACTS = Facts(
+FACTS = HostFacts(
     bubblewrap="/usr/bin/bwrap",
     namespaces=True,
     landlock=7,
@@ -60,7 +60,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize(("policy", "facts"), COMBINATIONS)
-def test_every_combination(policy: Policy, facts: Facts) -> None:
+def test_every_combination(policy: Policy, facts: HostFacts) -> None:
     confinement, rlimits = confine(Sandbox(policy, facts, "/srv/ws"), policy, "/a/b")
     strict, relaxed = policy.level == "strict", policy.level == "relaxed"
     assert confinement.user == policy.user
@@ -108,7 +108,7 @@ def check_holder(confinement: Confinement, policy: Policy) -> None:
     assert confinement.landlock is not None
 
 
-def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> None:
+def check_ruleset(confinement: Confinement, policy: Policy, facts: HostFacts) -> None:
     rules = confinement.landlock
     assert rules is not None
     write_file = 1 << 1
@@ -129,11 +129,11 @@ def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> Non
 
 
 @pytest.mark.parametrize(("policy", "facts"), COMBINATIONS[::7])
-def test_a_plan_survives_its_way_to_the_supervisor(policy: Policy, facts: Facts) -> None:
+def test_a_plan_survives_its_way_to_the_supervisor(policy: Policy, facts: HostFacts) -> None:
     confinement, rlimits = confine(Sandbox(policy, facts, "/srv/ws"), policy, "/")
     plan = LaunchPlan(("/bin/true",), {}, confine=confinement, rlimits=rlimits)
     assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-    assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    assert HostFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
 
 
 @pytest.mark.parametrize("level", LEVELS)

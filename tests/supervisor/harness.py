@@ -20,14 +20,14 @@ from typing import Any
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
 from mhnos_runtime.launch import ExitRecord, Hello, LaunchPlan, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, Overrun
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox
 from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 
 BRIDGE = Path(__file__).with_name("bridge.py")
 DEADLINE_SECONDS = 20.0
 #: An operator who allows anything that can be said at level none.
-ANYTHING = Allowed(Sandbox(Policy("none"), Facts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
+ANYTHING = Allowed(Sandbox(Policy("none"), HostFacts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
 #: With what only servers read.
 HELLO = Hello("s-1", 0, ANYTHING.to_dict(), "{}", {"unread": [1, "ü"]}, "/bin", "", "there is none", ())
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}

@@ -25,7 +25,7 @@ from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.launch import Hello
 from mhnos_runtime.process import kinds
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox, cgroups
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox, cgroups
 from mhnos_runtime.server.auth.token import ensure_token, is_made_here, read_token
 from mhnos_runtime.server.auth.token_store import learn
 from mhnos_runtime.supervisor import handover, plain
@@ -88,7 +88,7 @@ def start(flags: dict[str, Any]) -> None:
     )
 
 
-def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
+def _allowed(settings: Settings, user: host.User, facts: HostFacts) -> Allowed:
     """What the supervisor lets a server start, whoever has the server by then."""
     policy = Policy(
         level=settings.sandbox,

@@ -36,19 +36,19 @@ _EXIT_SETUP_FAILED = 127
 # asm-generic/ioctls.h
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
-#: A writer that fills it is woken a quarter as often as with the kernel's own 64 KiB.
+#: For standard output: a writer that fills it is woken a quarter as often as with the kernel's 64 KiB.
 _PIPE_BYTES = 256 * 1024
-#: asm-generic/termbits.h; erasing a character in cooked mode then erases all of its bytes.
+#: asm-generic/termbits.h; with it, erasing a character in cooked mode erases all of its bytes.
 _IUTF8 = 0o40000
 
 
 @dataclass(slots=True)
 class Child:
-    """A forked child and the supervisor's ends of what connects it.
+    """A forked child and the supervisor's ends of its connections.
 
-    sources: descriptor to stream, to be read until their end. input_fd: the PTY master or stdin's write end.
-    control_fd: the other end of what the program tells the server by, or -1.
-    verdict_fd: at its end the program runs; what can be read before is why it does not, see `why_not`.
+    sources: descriptor to stream, to be read to the end. input_fd: the PTY master or stdin's write end.
+    control_fd: the other end of the socket on which the program reports where it listens, or -1. verdict_fd:
+    its end means that the program runs; bytes before the end say why it does not, see `why_not`.
     """
 
     os_pid: int
@@ -64,7 +64,7 @@ def become_subreaper() -> None:
 
 
 def why_not(report: bytes, program: str) -> MhnosError:
-    """The error for what a child wrote to its verdict descriptor."""
+    """The error for the bytes that a child wrote to its verdict descriptor."""
     step, _, number = report.decode(errors="replace").partition(":")
     code = int(number) if number.isdigit() else 0
     if step == "exec" and code == errno.ENOENT and os.path.exists(program):
@@ -112,7 +112,7 @@ class ChildDescriptors(NamedTuple):
 
 @dataclass
 class Wiring:
-    """All descriptors of one start; what is still open at the end of the block is closed."""
+    """All descriptors of one start. Those that are still open at the end of the block are closed."""
 
     pty: tuple[int, int] | None
     user: tuple[int, int] | None = None
@@ -167,8 +167,8 @@ class Wiring:
         return ends
 
     def _socket_pair(self) -> tuple[int, int]:
-        """The program tells, the server listens: what was sent to a program could be a descriptor of anything
-        that the server can open (unix(7), SCM_RIGHTS)."""
+        """One way, from program to server: the other way could pass the program a descriptor of anything that
+        the server can open (unix(7), SCM_RIGHTS)."""
         pair = socket.socketpair()
         pair[0].shutdown(socket.SHUT_WR)
         ours, theirs = (sock.detach() for sock in pair)
@@ -219,9 +219,9 @@ class Wiring:
         )
 
     def sibling(self, os_pid: int) -> int:
-        """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside.
+        """Wait for the child that joins the namespaces, and return the sibling that it forked inside.
 
-        Nobody else reaps meanwhile, so that even one that has ended by then is not missed.
+        Nothing else reaps meanwhile, so a sibling that has already ended is not missed.
         """
         os.waitpid(os_pid, 0)
         for fd in (self.sibling_reader, self.verdict_reader):
@@ -268,7 +268,7 @@ def none_left(message: str) -> LimitReached:
 
 
 def detach() -> None:
-    """In a fresh child: be nobody's but the supervisor's, and end with it."""
+    """In a fresh child: leave the supervisor's session and signals, and die when the supervisor does."""
     reset_signals()
     os.setsid()
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -277,8 +277,8 @@ def detach() -> None:
 
 
 def _be_killable() -> None:
-    """A runtime that the kernel is to spare when memory runs out (OOMScoreAdjust=) does not pass that on: at
-    -1000 nothing is killed, not for its own memory limit either (proc(5), oom_score_adj)."""
+    """Do not inherit the runtime's protection from the OOM killer (OOMScoreAdjust=): at -1000 a process is
+    not killed even for its own memory limit (proc(5), oom_score_adj)."""
     with contextlib.suppress(OSError, ValueError):
         score = Path("/proc/self/oom_score_adj")
         if int(score.read_text()) < 0:
@@ -312,7 +312,7 @@ def become(
 def _setup(
     plan: LaunchPlan, doors: list[str], descriptors: ChildDescriptors, temporary: str
 ) -> Iterator[str]:
-    """Everything between fork and exec, naming each step before it is taken."""
+    """Everything between fork and exec; yields the name of each step before it."""
     stdio, handed = descriptors.stdio, descriptors.handed
     yield "limits"
     for path in doors:
@@ -322,7 +322,7 @@ def _setup(
     if descriptors.namespaces:
         yield "namespaces"
         _go_inside(descriptors.sibling, descriptors.namespaces)
-    # A new user, like a new process, has lost this.
+    # A change of user, like a fork, resets this.
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     yield "terminal"
     if plan.pty is not None:
@@ -351,7 +351,7 @@ def _setup(
 
 
 def join(door: str) -> None:
-    """Go into a control group through this file of it. Raises OSError."""
+    """Join a control group through this file of it. Raises OSError."""
     with open(door, "wb", 0) as file:
         file.write(b"0")
 
@@ -378,8 +378,7 @@ def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
     if os_pid == 0:
         try:
             reset_signals()
-            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in
-            # order.
+            # In a group of its own: Ctrl-C on the terminal reaches only the supervisor, which then ends this.
             os.setpgid(0, 0)
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in inherited:

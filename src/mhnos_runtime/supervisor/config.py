@@ -1,4 +1,4 @@
-"""What the supervisor is started with. Plain data, which also travels to the supervisor that replaces it."""
+"""The configuration of a supervisor. Plain data, which also travels to the supervisor that replaces it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mhnos_runtime.launch import Hello
 
 @dataclass(frozen=True)
 class Config:
-    """server: arguments for the Python interpreter. lock_fd: keeps the state directory for this runtime.
-    hello: what each server is told first; its listeners stay open over all servers. remove_at_end: files that
-    say that it runs. groups: directories of control groups, to be removed at the end too. own: what a version
-    that takes over checks of its own files (`ownfiles.Trust`), "" for nothing.
+    """server: arguments for the Python interpreter. lock_fd: locks the state directory for this runtime.
+    hello: the first message to each server; its listeners stay open over all servers. remove_at_end: files
+    that exist while the runtime runs. groups: directories of control groups, also removed at the end. own:
+    own files that a version checks before it takes over (`ownfiles.Trust`), "" for none.
     """
 
     server: list[str]

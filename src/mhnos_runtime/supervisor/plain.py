@@ -1,6 +1,6 @@
 """Dataclasses as JSON and back, by their types: what one supervisor tells the next. Knows no field.
 
-For what this program itself has written; what comes from a server is checked by `shape`.
+For data that this program wrote itself; data from a server is checked by `shape`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """A dataclass as what `json` writes. Its strings, numbers and lists may be shared with it."""
+    """A dataclass as `json` takes it. Strings, numbers and lists may be shared with it."""
     return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
 
 

@@ -1,4 +1,4 @@
-"""The table of processes: what a server may ask, reaping, the end, and the hand-over to a newer version.
+"""The table of processes: a server's requests, reaping, the end, and the hand-over to a newer version.
 
 Knows processes and messages; no network.
 """
@@ -39,7 +39,7 @@ from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
-#: How often what ended main processes left behind is looked at.
+#: How often orphans of ended main processes are checked.
 LOOK_SECONDS = 0.1
 
 
@@ -66,7 +66,7 @@ class Supervisor:
         self._manager = ServiceManager(self._loop)
         self._server.on_alive = self._manager.ready
         self._by_os_pid: dict[int, Process] = {}
-        #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
+        #: Processes that the server had no descriptors for: they are being killed, and it does not know them.
         self._discarded: set[int] = set()
         self._next_pid = FIRST_PID
         self._ready_due = False
@@ -80,8 +80,8 @@ class Supervisor:
     def run(self, handed_over: HandOver | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
 
-        handed_over: the state of the supervisor that this one replaces. Without it, what earlier ones left
-        behind is taken over as ended.
+        handed_over: the state of the supervisor that this one replaces. Without it, processes of earlier
+        supervisors are taken over as ended.
         """
         child.become_subreaper()
         raise_limit()
@@ -90,9 +90,9 @@ class Supervisor:
         else:
             self._resume(handed_over)
         self._handle_signals()
-        # A fork copies what either side writes to later; what is there now is not looked at again.
+        # A fork copies every page that is written later; the collector must not write to what exists now.
         gc.freeze()
-        with contextlib.suppress(LimitReached):  # the next start tries again, and is told
+        with contextlib.suppress(LimitReached):  # the next start tries again and reports it
             self._launcher.prepare()
         self._manager.watch()
         self._server.start()
@@ -127,10 +127,10 @@ class Supervisor:
         if process is not None:
             process.fail(what)
 
-    # What the server is told
+    # Messages to the server
 
     def _introduce(self) -> None:
-        """Tell a new server everything, so that it can go on where another one ended."""
+        """Tell a new server everything, so that it goes on where the last one ended."""
         self._server.send({"event": "hello", **self._hello.to_dict()})
         for process in list(self._processes.values()):
             self._discarded.discard(process.pid)
@@ -141,7 +141,7 @@ class Supervisor:
         self._say_ready()
 
     def _say_ready(self) -> None:
-        """Once nothing is on its way that the server might be asked for again."""
+        """When nothing is under way that the server could be asked for again."""
         under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
         if self._ready_due and not under_way:
             self._ready_due = False
@@ -156,7 +156,7 @@ class Supervisor:
 
         self._server.send(body, descriptors)
 
-    # What a server may ask
+    # Requests of the server
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
@@ -183,7 +183,7 @@ class Supervisor:
         self._holders.take(holder, confined.confine.user, go_on)
 
     def _check_room(self, plan: LaunchPlan) -> None:
-        """Raises LimitReached where the operator allows no more processes, or descriptors run out."""
+        """Raises LimitReached if the operator allows no more processes, or descriptors run out."""
         running = sum(each.exit is None for each in self._processes.values())
         if running + self._holders.under_way >= self._allowed.processes:
             raise LimitReached(
@@ -201,7 +201,7 @@ class Supervisor:
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not."""
+        """Start it inside `namespaces`, which are then its own, or answer why not."""
         try:
             if error is not None:
                 raise error
@@ -275,9 +275,9 @@ class Supervisor:
             self._drop(process)
 
     def discard(self, pid: int) -> None:
-        """The server could not take a process over: none may run that it cannot list and end.
+        """The server could not take a process over: end it, since none may run that it cannot list and end.
 
-        Until the last of it is gone it counts, and a server that comes meanwhile is told of it.
+        It counts until its last process is gone, and a server that comes meanwhile is told of it.
         """
         process = self._running(pid)
         if process is None or process.exit is not None:
@@ -292,7 +292,7 @@ class Supervisor:
         process.close()
 
     def keep_token(self, token: dict[str, Any] | None) -> None:
-        """Keep what a server knows of the token, unread, for the next one."""
+        """Keep what a server knows of the token, unread, for the next server."""
         self._hello = replace(self._hello, token=token)
 
     # Reaping
@@ -307,7 +307,7 @@ class Supervisor:
                 break
             try:
                 self._reaped(os_pid, status, usage)
-            except Exception as error:  # there may be others, of which nobody tells again
+            except Exception as error:  # there may be other ended children, which are not reported again
                 self._defects.tell(error)
         self._end_leftovers()
 
@@ -329,12 +329,12 @@ class Supervisor:
             self._holders.reaped(os_pid)
 
     def _known(self) -> set[int]:
-        """Children that no ended process has left behind."""
+        """Children that are no orphans."""
         own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
-        """A process has ended when nothing is left of its tree."""
+        """A process has ended when nothing of its tree is left."""
         again = True
         try:
             for process in self._leftovers.end():
@@ -354,7 +354,7 @@ class Supervisor:
     # The end
 
     def _stop(self) -> None:
-        """End all processes, then the server. A second time: at once."""
+        """End all processes, then the server. The second time: at once."""
         if self._stopping:
             tree.kill(self._by_os_pid)
             return
@@ -369,7 +369,7 @@ class Supervisor:
         self._reap()
 
     def _stop_server(self) -> None:
-        """Once it has been told of every end, so that clients learn it too."""
+        """Once it has been told of every end, so that clients learn it."""
         if self._stopping and self._all_ended():
             self._server.stop()
 
@@ -385,7 +385,7 @@ class Supervisor:
     # Reload
 
     def _hang_up(self) -> None:
-        """SIGHUP asks for a reload; when it says that the terminal is gone, for an end."""
+        """SIGHUP asks for a reload or, when the terminal is gone, for an end."""
         if self._has_terminal and not _terminal_is_there():
             self._stop()
         elif not self._stopping and not self._check_os_pid and not self._handing_over:
@@ -435,7 +435,7 @@ class Supervisor:
         handover.replace(state)
 
     def _states(self) -> list[ProcessState]:
-        """Of all that run. One whose state cannot be told is not handed over, and so ends."""
+        """Of all running processes. One whose state cannot be read is not handed over, and so ends."""
         states = []
         for process in list(self._processes.values()):
             if isinstance(process, Process):
@@ -466,8 +466,8 @@ class Supervisor:
             self._leftovers.reaped(process.os_pid, process)
 
     def _not_restored(self, state: ProcessState, error: Exception) -> None:
-        """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
-        kept."""
+        """A process that cannot be restored, for example since its log is damaged: unknown processes are
+        ended as orphans, and its files are kept."""
         pid = state.pid
         self._defects.tell(error, process=pid)
         self._processes.pop(pid, None)

@@ -20,7 +20,7 @@ from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.kind import Kind
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox
 from mhnos_runtime.server.processes.planning import Planner
 from mhnos_runtime.wire import messages as m
 from tests.output.clock import Alarm, Clock, holds_of
@@ -28,7 +28,7 @@ from tests.output.clock import Alarm, Clock, holds_of
 #: A terminal of this size, and a start without descriptors of its own.
 SIZE = (80, 24)
 #: What a machine can do, and is asked to, where nothing is confined.
-FACTS = Facts(filters=dict.fromkeys(("strict", "relaxed", "relaxed-no-network"), ""))
+FACTS = HostFacts(filters=dict.fromkeys(("strict", "relaxed", "relaxed-no-network"), ""))
 NO_SANDBOX = Policy("none")
 PLAN = LaunchPlan(("/bin/true",), {})
 
