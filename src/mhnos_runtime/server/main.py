@@ -166,7 +166,7 @@ async def _serve_clients(
     """From the first connection to the last one's end."""
     loop, settings = asyncio.get_running_loop(), domains.settings
     live = Live(loop)
-    stored = StoredGrants(GrantFile(settings.state_dir), live, loop)
+    stored = StoredGrants(GrantFile(settings.state_dir), live, loop, hello.server_id)
     token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.token))
     watch = TokenWatch(token, lambda new: link.token(new.to_dict() if new else None))
     sockets = [socket.socket(fileno=fd) for fd in hello.listeners]
