@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
+
+# Tests start hundreds of Pythons. Without bytecode on disk each of them compiles the whole runtime anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes says something about the machine only.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
