@@ -285,8 +285,8 @@ def _ends_before_leftovers_do(server: Server) -> bool:
     return first
 
 
-#: Four that fork without end: however slow the machine is, there is somebody who forks when it is killed. Each
-#: has 25 children at a time, and nobody outlives a test that failed for long.
+#: Four that fork without end: however slow the machine is, somebody forks when it is killed. Each has 25
+#: children at a time, and nobody outlives a test that failed for long.
 BOMB = (
     "import os,signal\n"
     "os.fork(); os.fork()\n"

@@ -280,8 +280,8 @@ def test_input_and_signals_work_while_output_is_held(server: Server) -> None:
 
 
 def test_a_flood_does_not_keep_others_waiting(server: Server) -> None:
-    """Each turn reads one burst at most, so that all processes get theirs. On a busy machine an echo waits for
-    a CPU as well; the quickest do not."""
+    """Each turn reads one burst at most, so that all processes get theirs. On a busy machine an echo waits
+    for a CPU as well; the quickest do not."""
     flooding = server.python("import os\nwhile True: os.write(1, b'y' * 65536)\n", retention_bytes=RETENTION)
     eventually(lambda: flooding.log.head > 1 << 16, "the flood")
     echo = server.spawn("cat")
