@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
+from mhnos_runtime.launch import (
+    ExitRecord,
+    Hello,
+    LaunchPlan,
+    OtherVersion,
+    ProcessDescriptors,
+    ProcessRecord,
+    StartDescriptors,
+)
 
 TEXT = st.text(max_size=20)
 NUMBER = st.integers(0, 2**53)
@@ -76,6 +84,20 @@ def test_a_plan_without_its_program_or_with_something_else_is_an_error() -> None
             LaunchPlan.from_dict({key: value for key, value in whole.items() if key != name})
     with pytest.raises(TypeError):
         LaunchPlan.from_dict({**whole, "unknown": 1})
+
+
+HELLO = Hello("s", 2, {"a": [1]}, "{}", None, "/bin", "", "there is none", (3, 4))
+
+
+def test_a_hello_arrives_as_it_was_said() -> None:
+    assert Hello.from_dict(json.loads(json.dumps({"event": "hello", **HELLO.to_dict()}))) == HELLO
+
+
+@pytest.mark.parametrize("version", [0, 99, None, "1"])
+def test_a_hello_of_another_version_says_what_to_do(version: object) -> None:
+    with pytest.raises(OtherVersion, match="of the channel, this server") as raised:
+        Hello.from_dict({"event": "hello", "version": version})
+    assert "mhnos-runtime reload" in raised.value.hint
 
 
 def test_nothing_changes_them() -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ws import BINARY, TEXT, WebSocket
+from mhnos_runtime.wire import frames
 
 from .base import LOAD, Peer, Session, Unavailable, clean_environment
 
-_HEADER = struct.Struct(">BBHIQ")
-_STDIN = 3
 _START_SECONDS = 20
 # Kinds as an operator declares them: the loads without anything between, and any other program.
 _CONFIG = f"""\
@@ -37,7 +35,7 @@ class RuntimeSession(Session):
 
     def __init__(self, socket: WebSocket, pid: int) -> None:
         self.socket, self.pid = socket, pid
-        self._input = _HEADER.pack(_STDIN, 0, 0, pid, 0)
+        self._input = frames.pack_header(frames.INPUT, 0, pid, 0)
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -49,7 +47,7 @@ class RuntimeSession(Session):
         while True:
             opcode, payload = self.socket.receive()
             if opcode == BINARY:
-                return bytes(payload[_HEADER.size :])
+                return bytes(payload[frames.HEADER_BYTES :])
 
     def kill(self) -> None:
         request(self.socket, type="kill", pid=self.pid, signal="SIGKILL")

@@ -99,6 +99,21 @@ async def test_a_lost_connection_is_told_and_goes_on_exactly() -> None:
         assert await terminal.exit_code() == 0
 
 
+@pytest.mark.parametrize(("drawn", "anew"), [(b"\x1b[?1049hscreen", True), (b"lines", False)])
+async def test_a_full_screen_is_drawn_anew_after_the_notices_of_a_lost_connection(
+    drawn: bytes, anew: bool
+) -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        await fake.feed(1000, drawn)
+        await terminal.until(drawn)
+        fake.peers[0].cut()
+        await terminal.until(b"[resumed]")
+        await fake.until(lambda: any(request["type"] == "attach" for request in fake.requests))
+        [attach] = [request for request in fake.requests if request["type"] == "attach"]
+        assert attach.get("repaint", False) is anew
+
+
 @pytest.mark.parametrize("typed", [b"\x10\x11", b"\x03"])
 async def test_without_a_connection_one_can_still_leave(typed: bytes) -> None:
     async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:

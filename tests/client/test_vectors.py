@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from mhnos_runtime.client import Backoff, Runtime
-from mhnos_runtime.client.errors import ClientError, ConnectFailed, ProtocolViolation, RequestFailed
+from mhnos_runtime.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ProtocolViolation,
+    RequestFailed,
+    Unauthorized,
+)
+from mhnos_runtime.client.input_window import InputWindow
 from mhnos_runtime.client.link import LinkClosed, refusal, unpack
-from mhnos_runtime.client.numbered import NumberedInput
-from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import PROVEN_AFTER_S
-from mhnos_runtime.client.types import Gap, InputUncertain, Output
+from mhnos_runtime.client.types import Gap, Output
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
-from tests.client.fake import FakeServer
+from tests.client.carrier import FakeCarrier
+from tests.client.fake import FakeServer, Peer
 from tests.vectors import Case, data, document, each
 
 PID = 1000
@@ -32,46 +37,6 @@ def test_headers(case: Case) -> None:
     else:
         with pytest.raises(ProtocolViolation):
             unpack(frame)
-
-
-class Host:
-    """The runtime of one process: notes what is sent; its answers come when the test says so."""
-
-    client_name = "a client"
-    retention_bytes = None
-
-    def __init__(self) -> None:
-        self.sent: list[Any] = []
-        self.asked: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
-        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
-        self.uncertain: list[InputUncertain] = []
-
-    async def request(self, message: Any, answer: Any, *, resend: bool = False, on_answer: Any = None) -> Any:
-        future = asyncio.get_running_loop().create_future()
-        self.asked.put_nowait((on_answer, future))
-        return await future
-
-    async def send_now(self, message: Any) -> None:
-        if isinstance(message, bytes):
-            self.frames.put_nowait(message)
-
-    async def sleep(self, delay_s: float) -> None:
-        """No time passes here."""
-
-    def tell_uncertain(self, uncertain: InputUncertain) -> None:
-        self.uncertain.append(uncertain)
-
-    def tell(self, message: Any) -> None:
-        self.sent.append(message)
-
-    def input(self, pid: int) -> NumberedInput:
-        return NumberedInput(self, pid)
-
-    def resync(self, process: ClientProcess) -> None:
-        """The inbox never overflows here."""
-
-    def forget(self, process: ClientProcess) -> None:
-        """There is nothing to forget."""
 
 
 def told(process: ClientProcess, message: Case) -> None:
@@ -104,7 +69,7 @@ def plain(step: Case) -> Case:
 @each("offsets")
 async def test_offsets(case: Case) -> None:
     origin = case["from"] if case["from"] == "start" else int(case["from"])
-    process = ClientProcess(Host(), PID)
+    process = ClientProcess(FakeCarrier(), PID)
     process.start_from(None if origin == "start" else origin, None, False)
     for step in case["steps"]:
         if "client" in step:
@@ -132,21 +97,19 @@ class Typist:
     """One client's input, whose server is the test."""
 
     def __init__(self, case: Case) -> None:
-        self.host = Host()
-        self.typed = NumberedInput(self.host, PID)
+        self.carrier = FakeCarrier()
+        self.typed = InputWindow(self.carrier, PID)
         self.typed.write_nowait(data(case["types"]))
         self.running = asyncio.ensure_future(self.typed.run())
 
     async def opened(self, value: Case) -> None:
-        on_answer, answered = await asyncio.wait_for(self.host.asked.get(), 10)
         answer = m.InputOpened(PID, value["next"])
         if "uncertainFrom" in value:
             answer.uncertain_from = value["uncertainFrom"]
-        on_answer(answer)
-        answered.set_result(answer)
+        await self.carrier.answer(answer)
 
     async def sends(self, value: Case) -> None:
-        frame = frames.unpack(await asyncio.wait_for(self.host.frames.get(), 10))
+        frame = frames.unpack(await asyncio.wait_for(self.carrier.frames.get(), 10))
         assert (frame.kind, frame.flags, frame.pid) == (frames.INPUT, frames.NUMBERED, PID)
         assert (frame.offset, bytes(frame.payload).hex()) == (value["offset"], value["data"])
 
@@ -170,7 +133,7 @@ async def test_input_of_a_client(case: Case) -> None:
     typed = typist.typed
     assert typed.acknowledged == case["acknowledged"]
     assert typed.end - typed.acknowledged == len(data(case["kept"]))
-    uncertain = [(each.from_, each.to, each.data.hex()) for each in typist.host.uncertain]
+    uncertain = [(each.from_, each.to, each.data.hex()) for each in typist.carrier.uncertain]
     assert uncertain == [(each["from"], each["to"], each["data"]) for each in case.get("uncertain", [])]
     if "failed" in case:
         with pytest.raises(RequestFailed) as caught:
@@ -179,40 +142,75 @@ async def test_input_of_a_client(case: Case) -> None:
     else:
         typed.fail(ClientError("the end"))
     await typist.running
-    assert typist.host.frames.empty(), "nothing else is sent"
+    assert typist.carrier.frames.empty(), "nothing else is sent"
 
 
 @each("close")
 async def test_close_codes(case: Case) -> None:
-    """A server that closes with this code sees the client again, or not."""
+    """A server that closes with this code sees the client again or not; what waits is sent again or fails."""
     code = case["code"]
+    asked = asyncio.Event()
+
+    async def withhold(_peer: Peer, _request: Case) -> bool:
+        asked.set()
+        return True
+
     async with FakeServer() as fake, Runtime(fake.url, backoff=Backoff(first_s=0.001)) as runtime:
+        fake.handlers["ping"] = withhold
+        waiting = asyncio.ensure_future(runtime.ping())
+        await asked.wait()
+        del fake.handlers["ping"]
         if code == LinkClosed(None).code:
             fake.peers[0].cut()
         else:
             await fake.peers[0].socket.close(code=code)
-        await fake.until(lambda: fake.upgrades == 2)
-        await runtime.ping()
-    assert case["reconnect"]
-    pending = PendingRequests()
-    _, waiting = pending.add(m.Ping(), resend=True)
-    pending.connection_lost(code)
-    error = waiting.future.exception() if waiting.future.done() else None
-    assert getattr(error, "code", None) == case.get("requests")
+        [answer] = await asyncio.gather(waiting, return_exceptions=True)
+        assert getattr(answer, "code", None) == case.get("requests")
+        if case["reconnect"]:
+            await runtime.ping()
+        else:
+            with pytest.raises(ClientError):
+                await runtime.ping()
+        assert fake.upgrades == (2 if case["reconnect"] else 1)
 
 
 @each("close", "refusals")
 def test_refusals(case: Case) -> None:
-    error = refusal("http://x", case["status"])
+    error = refusal("http://x", case["status"], case.get("retryAfter"))
     assert error.code == case["error"]
     assert (isinstance(error, ConnectFailed) and error.retry) == case["reconnect"]
+    wait_s = error.retry_after_s if isinstance(error, ConnectFailed) else None
+    assert (None if wait_s is None else wait_s * 1000) == case.get("waitMs")
 
 
 @each("backoff")
-def test_backoff(case: Case) -> None:
+async def test_backoff(case: Case) -> None:
+    """Each wait of a real client, whose connections break after as long as the case says."""
     settings, dice = document("backoff"), iter(case["dice"])
     backoff = Backoff(dice=lambda: next(dice))
     assert (backoff.first_s * 1000, backoff.cap_s * 1000) == (settings["firstMs"], settings["capMs"])
     assert settings["provenAfterMs"] == PROVEN_AFTER_S * 1000
-    delays = [backoff.next_delay_s() * 1000 for _ in case["delaysMs"]]
+    lasted = case.get("lastedMs", [0] + [None] * (len(case["delaysMs"]) - 1))
+    delays: list[float] = []
+    now_ms = 0.0
+
+    async def sleep(delay_s: float) -> None:
+        """The attempt behind this wait succeeds if a connection is to last then. The end: a token refused."""
+        delays.append(delay_s * 1000)
+        more = len(delays) < len(lasted)
+        fake.refuse_status = 401 if not more else 502 if lasted[len(delays)] is None else None
+
+    async with (
+        FakeServer() as fake,
+        Runtime(fake.url, backoff=backoff, sleep=sleep, clock=lambda: now_ms / 1000) as runtime,
+    ):
+        for each_ms in lasted:
+            if each_ms is not None:
+                await runtime.ping()
+                now_ms += each_ms
+                fake.peers[-1].cut()
+                upgrades = fake.upgrades
+                await fake.until(lambda upgrades=upgrades: fake.upgrades > upgrades)  # type: ignore[misc]
+        with pytest.raises(Unauthorized):
+            await runtime.ping()
     assert delays == pytest.approx(case["delaysMs"])

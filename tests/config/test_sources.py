@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import socket
 import subprocess
 import sys
@@ -90,7 +89,7 @@ def test_home_is_found_without_the_variable() -> None:
 
 
 def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) -> None:
-    place = table.Place(env, Path(env["HOME"]))
+    place = table.UserEnvironment(env, Path(env["HOME"]))
     where = Where(Path("/"), Path("/"))
     for setting in SETTINGS:
         default = setting.default_value(place)
@@ -410,13 +409,6 @@ def test_handed_over_and_back(env: dict[str, str]) -> None:
     text = settings.to_json()
     assert "\n" not in text
     assert Settings.from_json(text) == settings
-
-
-def test_a_version_without_a_base_path_is_reloaded_into_this_one(env: dict[str, str]) -> None:
-    settings, _ = load({}, env)
-    data = json.loads(settings.to_json())
-    del data["settings"]["base_path"]
-    assert Settings.from_json(json.dumps(data)) == settings
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"settings": {}, "kinds": {}, "sources": {}}'])

@@ -121,10 +121,9 @@ async def eventually(check: Callable[[], bool], patience_s: float = PATIENCE_S) 
 
 async def kill_server(server: TestServer) -> None:
     """SIGKILL; returns when another one is there, or nearly."""
-    await eventually(lambda: server.server_pid() != 0)
     before = server.server_pid()
     os.kill(before, signal.SIGKILL)
-    await eventually(lambda: server.server_pid() not in (0, before))
+    await eventually(lambda: server.server_pid() != before)
 
 
 def write_script(server: TestServer, name: str, source: str) -> str:

@@ -24,7 +24,7 @@ from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.facts import Found, ProcessFacts
 from mhnos_runtime.process.ready import Readiness
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server.connections import requests
+from mhnos_runtime.server.connections import shown
 from mhnos_runtime.server.processes.readiness import Watchers
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
@@ -63,7 +63,7 @@ class Programs:
         process.facts = process.facts.with_found(found)
         assert len(encode(found.to_plain())) <= bounds.FOUND_BYTES
         assert ProcessFacts.decode(process.facts.to_plain()) == process.facts
-        wire.encode(m.ProcessList([requests.describe(process)], m.ServerStats(0, 0, 0)))
+        wire.encode(m.ProcessList([shown.describe(process)], m.ServerStats(0, 0, 0)))
 
     def start(self, pid: int) -> tuple[Process, socket.socket]:
         watch = {**damage.FACTS["watch"], "line": "", "events": True}

@@ -18,7 +18,7 @@ from mhnos_runtime.channel import encode
 from mhnos_runtime.output import Chunk, Cursor, LogReader
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts, Unreadable
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server.connections import requests
+from mhnos_runtime.server.connections import shown
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
@@ -56,7 +56,7 @@ def output(log: LogReader) -> bytes:
 
 def served(process: Process) -> None:
     """What a server makes of it."""
-    wire.encode(m.ProcessList([requests.describe(process)], m.ServerStats(0, 0, 0)))
+    wire.encode(m.ProcessList([shown.describe(process)], m.ServerStats(0, 0, 0)))
     output(process.log)
     process.log.before(process.log.head, 0, 9)
     process.log.since(3)

@@ -17,17 +17,15 @@ import msgspec
 
 from mhnos_runtime import config
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, Hello, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
-from mhnos_runtime.sandbox import Allowed, Facts, Isolation, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Isolation, Policy, Sandbox
 from mhnos_runtime.server.auth.grants import EVERYTHING
-from mhnos_runtime.server.connections import requests
 from mhnos_runtime.server.connections.connection import Connection
-from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.connections.websocket import WebSocket
-from mhnos_runtime.server.processes.runtime import Runtime
+from mhnos_runtime.server.main import build
 from mhnos_runtime.wire import messages as m
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
@@ -129,13 +127,11 @@ class Scene:
         flags = {"workspace": str(workspace), "state_dir": str(root / "state"), "sandbox": "none"}
         settings, _ = config.load(flags, {"HOME": str(root)})
         allowed = Allowed(
-            Sandbox(Policy("none"), Facts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
+            Sandbox(Policy("none"), HostFacts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
         )
-        hello = {"server_id": "s", "spawned": 0, "allowed": allowed.to_dict()}
-        hello |= {"path": os.environ["PATH"], "node": "", "no_node": ""}
-        loop = asyncio.get_running_loop()
-        self.runtime = Runtime(loop, Turns(loop), settings, hello)
-        self.runtime.link = cast(Any, Link())
+        path = os.environ["PATH"]
+        hello = Hello("s", 0, allowed.to_dict(), "", None, path, node="", no_node="", listeners=())
+        self.domains = build(hello, settings, cast(Any, Link()), gone=lambda: None)
         self._add_processes(root)
 
     def _add_processes(self, root: Path) -> None:
@@ -148,18 +144,18 @@ class Scene:
                 record = ProcessRecord(
                     FIRST_PID + number, os.getpid(), 1, None, _facts(), stdin_open=False, exit=ended
                 )
-                self.runtime.on_process(record, ProcessDescriptors(os.dup(writer.fd)), new=True)
+                self.domains.reports.on_process(record, ProcessDescriptors(os.dup(writer.fd)), new=True)
         finally:
             writer.close()
 
     def close(self) -> None:
-        self.runtime.close()
+        self.domains.close()
 
     async def cost(self, data: bytes, newer: bool) -> float:
         """Seconds of CPU of the most expensive turn while a new connection sends this and leaves."""
         transport = Transport()
         socket = WebSocket(cast(Any, transport), m.MAX_MESSAGE_BYTES, 1000.0)
-        connection = Connection(self.runtime, socket, newer, EVERYTHING, requests, logs.get("test"))
+        connection = Connection(self.domains.connections, socket, newer, EVERYTHING, logs.get("test"))
         hello = m.Connected(m.ServerConfig("/workspace", "none", False))
         running = asyncio.create_task(connection.run(hello))
         await transport.taken.wait()

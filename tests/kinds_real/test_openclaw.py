@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from mhnos_runtime import proc
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from tests.kinds_real import compiled
 from tests.kinds_real.conftest import ARENAS, PATIENCE, Arena, opened
 from tests.sandbox.conftest import require
@@ -20,15 +20,19 @@ from tests.sandbox.conftest import require
 pytestmark = [pytest.mark.timeout(300)]
 
 FLAGS = ("--max-memory", "2g")
+#: More than its kind's 15 s: on a busy machine Node.js alone may take those to leave after a clean end.
+PATIENT = (*FLAGS, "--kill-grace-seconds", "60")
 IMPATIENT = {"PYTHONPATH": str(Path(__file__).parent / "no_patience")}
 LOG = ".openclaw/logs/openclaw.log"
 
 
 @pytest.mark.parametrize(("level", "network"), ARENAS, ids=map("-".join, ARENAS))
-async def test_its_whole_life(level: str, network: str, facts: Facts, folder: Path, engines: Path) -> None:
+async def test_its_whole_life(
+    level: str, network: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
     """Without an API key, and in strict-none without network. In strict-host its start is a cold one."""
     require(facts, level)
-    async with opened(folder, engines, level, network, *FLAGS) as arena:
+    async with opened(folder, engines, level, network, *PATIENT) as arena:
         if (level, network) != ("strict", "host"):
             await asyncio.to_thread(compiled.give, arena.server.workspace, engines)
         pid = await arena.client.spawn("openclaw", "start")
@@ -145,7 +149,9 @@ async def _has_kept_what_it_compiled(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize("level", ["strict", "none"])
-async def test_one_that_never_becomes_ready(level: str, facts: Facts, folder: Path, engines: Path) -> None:
+async def test_one_that_never_becomes_ready(
+    level: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
     """It is said so, and it goes on as it is, until it is ended."""
     require(facts, level)
     async with opened(folder, engines, level, "host", *FLAGS, **IMPATIENT) as arena:

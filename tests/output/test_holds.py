@@ -246,6 +246,21 @@ def test_the_others_are_waited_for_when_the_slowest_was_passed_by(scene: Scene) 
     assert (scene.writer.hold, scene.told) == (40_000, 1)
 
 
+def test_without_an_answer_the_writer_waits_for_nobody_and_then_for_the_others_again(scene: Scene) -> None:
+    """A hung server must not hold a process up. A reader that was overrun meanwhile did not stall: it is
+    waited for as soon as it knows."""
+    slow, other = scene.holds.enter(0), scene.holds.enter(1)
+    scene.block()
+    scene.writer.pass_by()
+    scene.writer.unblock()
+    scene.write()
+    slow.skip(scene.reader.tail)
+    assert scene.writer.hold == NO_HOLD
+    other.skip(scene.reader.tail)
+    assert (slow.passed_at, other.passed_at) == (scene.reader.tail, None)
+    assert scene.writer.hold == other.offset
+
+
 def test_one_that_was_passed_by_must_read_before_it_is_waited_for_again(scene: Scene) -> None:
     """One that trickled once held a process up for ever: for each stall it lost a single byte."""
     slow, other = passed_by(scene)

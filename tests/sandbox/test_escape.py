@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.testing import TestServer
 from tests.sandbox.attempts import (
     ANY,
@@ -105,7 +105,7 @@ UNSCOPED = {"PYTHONPATH": str(Path(__file__).parent / "old_landlock")}
     ],
 )
 async def test_a_kernel_that_cannot_scope_abstract_sockets(
-    facts: Facts, folder: Path, level: str, network: str, open_: bool
+    facts: HostFacts, folder: Path, level: str, network: str, open_: bool
 ) -> None:
     """As on Linux 6.1 and 6.8: what is open is open, and the start, the record and doctor say so."""
     require(facts, level)

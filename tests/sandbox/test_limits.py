@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.testing import TestServer
 from tests.sandbox.conftest import BLIND, require
 from tests.server.client import Client, Message, connect, eventually
@@ -142,7 +142,7 @@ def membership(row: Message) -> list[str]:
     return Path(f"/proc/{row['osPid']}/cgroup").read_text().splitlines()
 
 
-async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
+async def test_no_control_group_is_left(folder: Path, facts: HostFacts) -> None:
     """Not of a process, not of those that were made in its own, and not of the runtime."""
     require(facts, "none")
     async with serving(folder, "none") as client:

@@ -1,4 +1,7 @@
-"""A client of the wire alone: aiohttp and this file. Must not use the project's own client or parser."""
+"""A client of the wire alone: aiohttp and this file, with the frame header written down once more.
+
+Must not use the project's own client, frames or parser: a mistake in them must not hide from the tests.
+"""
 
 from __future__ import annotations
 

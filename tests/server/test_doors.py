@@ -17,6 +17,8 @@ import pytest_asyncio
 
 from mhnos_runtime.cli import health
 from mhnos_runtime.client import connect as runtime_at
+from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.grants import Access, Need
 from mhnos_runtime.server.connections.sockets import Sockets
 from mhnos_runtime.server.main import routes
@@ -78,7 +80,8 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 
 async def test_the_routes_that_are_known_here() -> None:
     nobody: Any = None
-    table = routes(nobody, Sockets(nobody, nobody), nobody, "/").rows
+    sockets = Sockets(nobody, "", nobody, nobody)
+    table = routes(Health(nobody), TokenRoutes(nobody), sockets, "/").rows
     assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
 
 

@@ -110,10 +110,20 @@ async def test_what_the_server_cannot_take_is_ended(tmp_path: Path, free: int) -
             await eventually(told)
 
         async def gone() -> bool:
-            return await asyncio.to_thread(sleepers, server) == 0
+            """It counts until the supervisor has reaped it, which is later than its death."""
+            answer = await client.ask("spawn", processType="shell", command="exit 0", pty=False)
+            if answer["type"] == "error":
+                assert (answer["code"], answer["retry"]) == ("too-many-processes", True)
+            return bool(answer["type"] == "spawned")
 
         await eventually(gone)
-        # It counts no more, and the next one is told of the right process.
+        assert await asyncio.to_thread(sleepers, server) == 0
+
+        async def only_ended() -> bool:
+            return not (await client.ask("list"))["processes"]
+
+        await eventually(only_ended)
+        # The next one is told of the right process.
         assert await start(client, pty=True)
         assert server.server_pid() == os_pid
 

@@ -84,7 +84,7 @@ def change(path: Path, **values: object) -> None:
         ({"pty": [10**12, 1]}, "record.pty"),
         ({"pid": 1001}, "is that of 1001"),
         ({"facts": nested(300)}, "record.facts"),
-        ({"facts": {"name": "\1" * 30_000}}, "larger than what a server can be told"),
+        ({"facts": {"name": "\1" * 30_000}}, "does not fit into a message"),
         ({"facts": {"name": "n" * 2_000_000}}, "bytes"),
         ({"os_pid": -1}, "record.os_pid"),
         ({"odd": 1}, "odd"),

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.channel import TYPED
-from mhnos_runtime.output import LogWriter
-from mhnos_runtime.supervisor.capture import FLOOD_BYTES, Capture
 from mhnos_runtime.supervisor.floods import PAUSE_SECONDS, SHARE, Floods
-from mhnos_runtime.supervisor.loop import Loop
 from tests.supervisor.harness import Server
 
 FLOOD = "import os, tty; tty.setraw(1)\nwhile True: os.write(1, b'y' * 65536)\n"
@@ -164,125 +159,6 @@ def test_whatever_is_typed_floods_have_their_share(steps: list[tuple[int, bool, 
 
 
 # What is captured
-
-
-class Source:
-    """A process's output that is captured here: a pipe of packets, which gives 4 KiB a read as a terminal
-    does."""
-
-    def __init__(self, loop: Loop, pid: int, directory: Path) -> None:
-        self.log = LogWriter.create(directory / f"{pid}.log", 1 << 20)
-        reader, self._writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
-        self._loop = loop
-        self.capture = Capture(loop, self.log, pid, {reader: 0}, False, 60, lambda _fd: None)
-        self.capture.on_output = lambda: None
-
-    def write(self, count: int) -> None:
-        os.write(self._writer, b"y" * count)
-
-    def captured(self, count: int) -> None:
-        self.write(count)
-        head = self.log.head
-        until(self._loop, lambda: self.log.head == head + count)
-
-    def close(self) -> None:
-        self.capture.close()
-        self.log.close()
-        os.close(self._writer)
-
-
-def until(loop: Loop, condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-
-    def look() -> None:
-        assert time.monotonic() < end
-        if condition():
-            loop.stop()
-        else:
-            loop.after(0, look)
-
-    loop.after(0, look)
-    loop.run()
-
-
-def turn(loop: Loop) -> None:
-    """All that is ready, and then one flood."""
-    until(loop, lambda: True)
-
-
-@pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """One whose pauses last until there is an answer."""
-    monkeypatch.setattr("mhnos_runtime.supervisor.floods.PAUSE_SECONDS", 3600.0)
-    made = Loop()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def sources(loop: Loop, tmp_path: Path) -> Iterator[tuple[Source, Source, Source]]:
-    """Two that flood, and one that does not."""
-    made = Source(loop, 1, tmp_path), Source(loop, 2, tmp_path), Source(loop, 3, tmp_path)
-    for each in made[:2]:
-        each.captured(FLOOD_BYTES)
-    made[2].captured(FLOOD_BYTES - 1)
-    yield made
-    for each in made:
-        each.close()
-
-
-def test_a_flood_waits_for_an_answer_and_what_is_small_does_not(
-    loop: Loop, sources: tuple[Source, Source, Source]
-) -> None:
-    flood, _, quiet = sources
-    head = flood.log.head
-    quiet.capture.typed()
-    flood.write(FLOOD_BYTES)
-    turn(loop)
-    assert flood.log.head == head
-    quiet.captured(1)
-    until(loop, lambda: flood.log.head == head + FLOOD_BYTES)
-
-
-def test_a_flood_that_is_typed_into_answers_first(loop: Loop, sources: tuple[Source, Source, Source]) -> None:
-    """Its own pause would hold its answer up for as long as that lasts."""
-    flood, other, _ = sources
-    head = other.log.head
-    flood.capture.typed()
-    other.write(FLOOD_BYTES)
-    flood.captured(FLOOD_BYTES)
-    until(loop, lambda: other.log.head == head + FLOOD_BYTES)
-
-
-def test_what_was_held_up_by_a_viewer_comes_back_as_a_flood(
-    loop: Loop, sources: tuple[Source, Source, Source]
-) -> None:
-    """Else each time that a viewer moves on would be a turn beside all others."""
-    flood, _, quiet = sources
-    flood.log.hold_all()
-    while flood.log.room():
-        flood.captured(FLOOD_BYTES)
-    flood.write(FLOOD_BYTES)
-    turn(loop)
-    flood.log.pass_by()
-    quiet.capture.typed()
-    head = flood.log.head
-    flood.capture.resume()
-    turn(loop)
-    assert flood.log.head == head
-    quiet.captured(1)
-    until(loop, lambda: flood.log.head > head)
-
-
-def test_the_rest_of_what_has_ended_waits_for_nobody(
-    loop: Loop, sources: tuple[Source, Source, Source]
-) -> None:
-    """Nobody writes any more, and its exit would wait for it."""
-    flood, _, quiet = sources
-    quiet.capture.typed()
-    flood.capture.drain()
-    flood.captured(FLOOD_BYTES)
-    flood.captured(FLOOD_BYTES)
 
 
 # With a supervisor

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED, Choice, LaunchPlan, Wish
+from mhnos_runtime.supervisor.child import ChildDescriptors
 from tests.supervisor.harness import Refused, Server, Supervised, eventually
 
 #: What is open in a program, as "number: what it is".
@@ -170,3 +171,16 @@ def test_a_child_that_did_not_get_everything_executes_nothing(tmp_path: Path) ->
     assert told == [False, True]
     with open(reader, "rb") as verdict:
         assert verdict.read() == f"setup:{errno.EMFILE}".encode()
+
+
+@pytest.mark.parametrize(
+    "descriptors",
+    [
+        ChildDescriptors(3, 4, (5, 6, 7)),
+        ChildDescriptors(3, 4, (5, 5, 5), handed=(8, 9)),
+        ChildDescriptors(3, 4, (5, 5, 5), 10, (11, 12, 13)),
+        ChildDescriptors(3, 4, (5, 6, 7), 10, (11, 12), (8, 9)),
+    ],
+)
+def test_what_a_child_gets_arrives_as_it_was_sent(descriptors: ChildDescriptors) -> None:
+    assert ChildDescriptors.received(descriptors.sent(), len(descriptors.handed)) == descriptors

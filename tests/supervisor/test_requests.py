@@ -20,7 +20,7 @@ from mhnos_runtime.launch import (
     Wish,
 )
 from mhnos_runtime.supervisor import requests
-from mhnos_runtime.wire.parts import ExitReason
+from mhnos_runtime.wire.messages import ExitReason
 
 PLAN = LaunchPlan(
     ("/bin/true", "a"),
@@ -112,15 +112,6 @@ def test_the_largest_record_that_may_come_to_be_fits_into_a_message() -> None:
     assert FACTS_BYTES + FOUND_BYTES - 300 < len(encode(told)) < MESSAGE_BYTES
     with pytest.raises(requests.BadRequest, match="allowed"):
         requests.with_found(facts, {"more": "x" * 300})
-
-
-def test_what_another_version_let_in_is_cut_until_it_fits() -> None:
-    facts = {"name": "\1" * 140_000, "args": ["x"] * 1000, "ports": [{"name": "\1" * 720}] * 64}
-    assert requests.too_large(facts)
-    cut = requests.shortened(facts)
-    assert not requests.too_large(cut)
-    assert cut["name"] == "\1" * 256 + "…"
-    assert cut["args"] == ["x"] * 64
 
 
 def test_the_reasons_are_those_of_the_protocol() -> None:

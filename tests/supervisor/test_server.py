@@ -3,7 +3,6 @@ running."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.channel import HIGH_WATER_MESSAGES, Channel, Message
-from mhnos_runtime.supervisor.config import Config
-from mhnos_runtime.supervisor.keeper import ServerKeeper
-from mhnos_runtime.supervisor.log import Log
-from mhnos_runtime.supervisor.loop import Loop
+from mhnos_runtime.channel import Channel
+from mhnos_runtime.launch import Hello
 from tests.supervisor.harness import (
-    ANYTHING,
+    HELLO,
     Refused,
     Seen,
     Server,
@@ -41,16 +37,10 @@ def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL
 
 def test_a_server_is_told_who_it_is_first(supervisor: Supervised) -> None:
     server = supervisor.serve()
-    assert server.events == [
-        {
-            "event": "hello",
-            "spawned": 0,
-            "allowed": json.loads(json.dumps(ANYTHING.to_dict())),
-            "server_id": "s-1",
-            "unread": [1, "ü"],
-        },
-        {"event": "ready"},
-    ]
+    hello, ready = server.events
+    assert hello == {"event": "hello", **json.loads(json.dumps(HELLO.to_dict()))}
+    assert Hello.from_dict(hello).token == HELLO.token
+    assert ready == {"event": "ready"}
 
 
 def test_a_new_server_gets_everything_back(supervisor: Supervised, server: Server) -> None:
@@ -247,40 +237,6 @@ def test_a_record_never_outgrows_what_a_server_can_be_told(supervisor: Supervise
     eventually(lambda: supervisor.log.count("a message of the server was refused") == 2, "the second line")
     again = supervisor.serve_again().processes[process.pid]
     assert len(again.record.facts["ports"]) == 32
-
-
-def test_a_server_that_reads_nothing_is_not_asked_for_more(tmp_path: Path) -> None:
-    """Its answers are kept for it, and it could ask without end."""
-    loop, asked = Loop(), 0
-    ours, theirs = Channel.pair()
-    theirs.setblocking(False)
-
-    def answer(_message: Message) -> None:
-        nonlocal asked
-        asked += 1
-        keeper.send({"event": "refused", "message": "x" * 1000})
-
-    def ask(rounds: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                theirs.send(b'{"do":"spawn"}')
-        loop.after(0.001, (lambda: ask(rounds - 1)) if rounds else loop.stop)
-
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
-    keeper = ServerKeeper(loop, config, Log(False), lambda: None, answer, lambda: None)
-    channel = Channel(ours)
-    keeper.use(channel)
-    with theirs, contextlib.closing(channel):
-        ask(200)
-        loop.run()
-        assert HIGH_WATER_MESSAGES <= asked < HIGH_WATER_MESSAGES + 500
-        while asked < HIGH_WATER_MESSAGES + 1000:  # it is heard again once it reads
-            with contextlib.suppress(BlockingIOError):
-                while theirs.recv(4096):
-                    pass
-            ask(2)
-            loop.run()
-    loop.close()
 
 
 def test_a_server_that_dies_at_once_is_restarted_with_pauses(tmp_path: Path) -> None:

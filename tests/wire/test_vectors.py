@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire.messages import Stream
 from mhnos_runtime.wire.text import CARRY_BYTES, TextDecoder
@@ -28,11 +28,12 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         "clients": {"types", "steps", "acknowledged", "kept", "failed", "uncertain"},
     },
     "text": {"cases": {"before", "chunks", "ends"}},
+    "output": {"cases": {"log", "keeps", "attach", "later", "ended", "binary", "text"}},
     "close": {
-        "cases": {"code", "reconnect", "blame", "requests"},
-        "refusals": {"status", "reconnect", "error"},
+        "cases": {"code", "reconnect", "requests"},
+        "refusals": {"status", "retryAfter", "reconnect", "error", "waitMs"},
     },
-    "backoff": {"cases": {"dice", "delaysMs"}},
+    "backoff": {"cases": {"dice", "lastedMs", "delaysMs"}},
 }
 
 

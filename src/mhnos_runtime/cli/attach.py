@@ -1,4 +1,4 @@
-"""`attach`: be at a process that runs already, as whoever started it is."""
+"""`attach`: show and control a process that runs already."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS
-from mhnos_runtime.cli.run import keys_option
+from mhnos_runtime.cli.run import detach_keys_option
 from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -35,13 +34,7 @@ class Start(ParamType):
 @click.option(
     "--end", is_flag=True, help="Nothing old: start at the end, and have the program draw its screen anew."
 )
-@click.option(
-    "--detach-keys",
-    default=DEFAULT_DETACH_KEYS,
-    show_default=True,
-    callback=keys_option,
-    help="Keys that leave.",
-)
+@detach_keys_option
 @target_options
 def attach(
     url: str | None,
@@ -80,12 +73,12 @@ async def _attach(
     repaint: bool,
     detach_keys: bytes,
 ) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
         process = await runtime.attach(pid, from_=from_, repaint=repaint)  # type: ignore[arg-type]
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
@@ -95,4 +88,4 @@ async def _attach(
             detach_keys=detach_keys,
             forward_interrupt=not no_stdin,
         )
-        return await Session(runtime, process, manner, notices).run()
+        return await Session(runtime, process, manner, status).run()

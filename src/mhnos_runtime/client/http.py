@@ -1,4 +1,4 @@
-"""Requests to the runtime's HTTP routes, beside the WebSocket. Knows aiohttp and problem bodies, no route."""
+"""Requests to the runtime's HTTP routes. Knows aiohttp and problem bodies; must not know routes."""
 
 from __future__ import annotations
 
@@ -40,4 +40,5 @@ def _failed(url: str, status: int, answer: object) -> RequestFailed | Unauthoriz
         )
     known = answer if isinstance(answer, dict) else {}
     text = known.get("error") or f"{url} answered HTTP {status}"
-    return RequestFailed(str(text), code=str(known.get("code", "internal")), hint=str(known.get("hint", "")))
+    code, hint = str(known.get("code", "internal")), str(known.get("hint", ""))
+    return RequestFailed(str(text), code=code, hint=hint, retry=status in (429, 503))

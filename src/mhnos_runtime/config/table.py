@@ -1,7 +1,7 @@
-"""Every setting as data, and the frozen Settings they make.
+"""Every setting as data, and the frozen Settings made of them.
 
-Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Knows
-nothing of how values are found.
+Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Does not
+know how values are found.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from mhnos_runtime.config.values import (
 from mhnos_runtime.errors import ConfigError
 
 CONTAINER_WORKSPACE = Path("/workspace")
-#: Root's home is closed to the user that processes run as.
+#: The user of processes cannot enter root's home.
 ROOTS_WORKSPACE = Path("/var/lib/mhnos-runtime/workspace")
 ROOTS_ENGINES = Path("/var/lib/mhnos-runtime/engines")
 
-# characters of a wrong value in its message, which is one line
+# characters of a wrong value that its one-line message shows
 _SHOWN = 200
 
 
-class Place(NamedTuple):
-    """What computed defaults depend on."""
+class UserEnvironment(NamedTuple):
+    """The input of computed defaults."""
 
     environ: Mapping[str, str]
     home: Path
@@ -57,12 +57,12 @@ class Place(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
-    function of the place with default_text for help. The flag's shape is type.switch (--x and --no-x),
-    type.many (may be repeated) and type.metavar; its text is not to be checked before `load` does."""
+    function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
+    repeated) and type.metavar make the form of the flag; `load` checks its text."""
 
     name: str
     type: ValueType
-    default: object | Callable[[Place], object]
+    default: object | Callable[[UserEnvironment], object]
     help: str
     variable: str = ""
     default_text: str = ""
@@ -75,8 +75,8 @@ class Setting:
     def env(self) -> str:
         return self.variable or f"MHNOS_{self.name.upper()}"
 
-    def default_value(self, place: Place) -> object:
-        return self.default(place) if callable(self.default) else self.default
+    def default_value(self, user: UserEnvironment) -> object:
+        return self.default(user) if callable(self.default) else self.default
 
     def flag_help(self) -> str:
         return f"{self.help} ({self.env}; default: {self.default_shown()})"
@@ -96,33 +96,33 @@ class Setting:
             ) from None
 
 
-def default_workspace(place: Place) -> Path:
+def default_workspace(user: UserEnvironment) -> Path:
     usable = os.access(CONTAINER_WORKSPACE, os.W_OK | os.X_OK, effective_ids=True)
     if usable and CONTAINER_WORKSPACE.is_dir():
         return CONTAINER_WORKSPACE
-    if _is_root(place):
+    if _is_root(user):
         return ROOTS_WORKSPACE
-    return place.home / "mhnos-workspace"
+    return user.home / "mhnos-workspace"
 
 
-def default_state_dir(place: Place) -> Path:
-    return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
+def default_state_dir(user: UserEnvironment) -> Path:
+    return xdg(user, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
 
 
-def default_engines_dir(place: Place) -> Path:
-    if _is_root(place):
+def default_engines_dir(user: UserEnvironment) -> Path:
+    if _is_root(user):
         return ROOTS_ENGINES
-    return xdg(place, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
+    return xdg(user, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
 
 
-def _is_root(place: Place) -> bool:
-    return os.geteuid() == 0 and place.home == Path("/root")
+def _is_root(user: UserEnvironment) -> bool:
+    return os.geteuid() == 0 and user.home == Path("/root")
 
 
-def xdg(place: Place, variable: str, fallback: str) -> Path:
-    """A base directory; relative values are to be ignored (XDG Base Directory Specification)."""
-    value = place.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else place.home / fallback
+def xdg(user: UserEnvironment, variable: str, fallback: str) -> Path:
+    """A base directory. Relative values are ignored (XDG Base Directory Specification)."""
+    value = user.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else user.home / fallback
 
 
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
@@ -234,7 +234,7 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
+    """The settings in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
     "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
 
     host: str
@@ -275,7 +275,7 @@ class Settings:
         return self.sources.get(name, "default")
 
     def to_json(self) -> str:
-        """One line of text that another process reads with `from_json`."""
+        """One line of text for another process, which reads it with `from_json`."""
         values = {setting.name: plain(getattr(self, setting.name)) for setting in SETTINGS}
         kinds = {kind.name: kind.to_plain() for kind in self.kinds}
         return json.dumps({"settings": values, "kinds": kinds, "sources": dict(self.sources)})
@@ -286,7 +286,7 @@ class Settings:
         try:
             data = json.loads(text)
             values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: _handed(values, setting) for setting in SETTINGS}
+            raw = {setting.name: values[setting.name] for setting in SETTINGS}
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
         where = Where(Path("/"), Path("/"))
@@ -296,27 +296,24 @@ class Settings:
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
 
 
-def _handed(values: Mapping[str, object], setting: Setting) -> object:
-    """What was handed over; of a version that does not know "base_path", the default."""
-    return values.get("base_path", setting.default) if setting.name == "base_path" else values[setting.name]
-
-
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     name: str
     value: str
     source: str
     help: str
 
 
-def describe(settings: Settings) -> list[Row]:
-    """What is in force and where it comes from, in the order of the table; kinds last."""
+def describe(settings: Settings) -> list[SettingRow]:
+    """All settings with values and sources, in the order of the table; kinds last."""
     rows = [
-        Row(item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help)
+        SettingRow(
+            item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help
+        )
         for item in SETTINGS
     ]
     for kind in settings.kinds:
         source = settings.source(f"kinds.{kind.name}")
-        rows.append(Row(f"kinds.{kind.name}", " ".join(kind.argv), source, kind.description))
+        rows.append(SettingRow(f"kinds.{kind.name}", " ".join(kind.argv), source, kind.description))
     return rows
 
 

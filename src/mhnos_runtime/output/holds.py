@@ -163,11 +163,12 @@ class Holds:
     def _settle(self) -> None:
         """Have the writer wait for the lowest hold that counts."""
         tail = self._log.tail
-        counting = (
+        # A list and no generator: readers are few, and each frame that is sent comes by here.
+        counting = [
             hold.offset
             for hold in chain(self._readers, self._kept)
             if hold.passed_at is None and hold.offset >= tail
-        )
+        ]
         offset = min(counting, default=NO_HOLD)
         if offset != self._log.hold and self._log.set_hold(offset):
             self._notify()

@@ -102,7 +102,8 @@ class LogWriter:
 
     def pass_by(self) -> None:
         """Give up the byte that the slowest reader holds, and nothing else: that reader is overrun, and the
-        server sees by the tail that it has to hold what the others need. Until it does there is room."""
+        server sees by the tail that it has to hold what the others need. Until it does there is room, also
+        for what overwrites those."""
         hold = self._words[at.W_HOLD]
         if hold < self.head:
             self._forget_before(hold + 1)

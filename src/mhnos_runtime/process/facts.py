@@ -17,7 +17,8 @@ from mhnos_runtime.bounds import MAX_MS
 from mhnos_runtime.process.ready import Port, Readiness, Watch
 from mhnos_runtime.sandbox import Isolation
 
-#: Of the stored form. It changes with every field whose name, type or meaning changes.
+#: Of the stored form. It changes with every field whose name, type or meaning changes, and with it the
+#: version of what a supervisor hands over: a reload is refused rather than that what runs is unknown.
 VERSION = 1
 
 

@@ -1,6 +1,6 @@
 """What a kind is: data, and hooks for what data cannot say. Knows no particular kind, no server and no files.
 
-A hook sees the request and the workplace that it is given, and returns values: it starts nothing.
+A hook sees the request and the context that it is given, and returns values: it starts nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Command = Literal["script", "text", "shell"]
 HANG_UP_MS = 500
 
 
-class Workplace(Protocol):
-    """Where one process is to start. home: the workspace as the process sees it. cwd: its working directory,
+class StartContext(Protocol):
+    """What a hook sees of one start. home: the workspace as the process sees it. cwd: its working directory,
     as a path in the workspace. network: of its sandbox. dry: nothing is written.
 
     Paths are those of the workspace; relative ones begin at `base`, or at cwd. All methods raise MhnosError.
@@ -55,8 +55,9 @@ class Workplace(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
-    """A request as its kind takes it. ports: numbers that are asked for by name."""
+class Interpreted:
+    """What a command means to its kind. kind: the form of it that runs. ports: numbers that are asked for by
+    name."""
 
     kind: Kind
     args: tuple[str, ...]
@@ -78,16 +79,16 @@ class Hooks:
     def check_allowed(self, settings: Settings) -> None:
         """Raises Refused where the operator has not allowed the kind."""
 
-    def meant(self, kind: Kind, _command: str, args: tuple[str, ...], /) -> Meant:
-        """Which form of the kind a command asks for. Raises InvalidRequest."""
-        return Meant(kind, args)
+    def interpret(self, kind: Kind, _command: str, args: tuple[str, ...], /) -> Interpreted:
+        """What the client's command means. Raises InvalidRequest."""
+        return Interpreted(kind, args)
 
-    def program(self, script: Script, workplace: Workplace) -> tuple[str, tuple[str, ...]]:
+    def program(self, script: Script, context: StartContext) -> tuple[str, tuple[str, ...]]:
         """The command of a script as the program takes it, and the sockets that this needs by name."""
         command = script.command
-        return workplace.home + script.real if command.startswith("/") else command, ()
+        return context.home + script.real if command.startswith("/") else command, ()
 
-    def write_files(self, workplace: Workplace) -> None:
+    def write_files(self, context: StartContext) -> None:
         """Write what has to be there before the program starts."""
 
     def environment(self, _running: ProcessFacts | None, /) -> Mapping[str, str]:
@@ -108,7 +109,7 @@ class Kind:
     it listens, and is ready when it does. grace_ms: what it needs to end in order, where that is more than
     what the operator gives. needed_memory_bytes: with less it does not start well. single: one at a time.
     early_exit: what to call an end with an error before it was ready. caches: folders of the workspace that
-    it makes anew when they are gone, and that are not pulled.
+    it makes anew when they are gone, and that are not pulled. own_folders: see `sandbox.plan.Sandbox`.
     """
 
     name: str
@@ -126,4 +127,5 @@ class Kind:
     single: bool = False
     early_exit: str = ""
     caches: tuple[str, ...] = ()
+    own_folders: tuple[tuple[str, str], ...] = ()
     hooks: Hooks = NO_HOOKS

@@ -38,3 +38,6 @@ def all_kinds(declared: Iterable[KindSetting]) -> dict[str, Kind]:
 #: Folders of the workspace that kinds make anew when they are gone: larger than a pull may be, and of no use
 #: anywhere else.
 CACHES = frozenset(path for kind in BUILT_IN for path in kind.caches)
+
+#: For the sandbox of all processes, whatever their kind: any of them may start an engine.
+OWN_FOLDERS = tuple(each for kind in BUILT_IN for each in kind.own_folders)

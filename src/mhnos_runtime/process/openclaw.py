@@ -1,5 +1,5 @@
 """OpenClaw's kinds, what its command words mean here, and the config that it starts with. Touches no file but
-through the workplace."""
+through the context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest, Refused
 from mhnos_runtime.process.facts import ProcessFacts
-from mhnos_runtime.process.kind import Hooks, Kind, Meant, Workplace
+from mhnos_runtime.process.kind import Hooks, Interpreted, Kind, StartContext
 
 #: The environment variable in which it takes its token.
 TOKEN = "OPENCLAW_GATEWAY_TOKEN"
@@ -18,6 +18,8 @@ TOKEN = "OPENCLAW_GATEWAY_TOKEN"
 FOLDER = ".openclaw"
 #: What it makes anew when it is gone: 55 MB of pages that it unpacks, 40 MB that Node.js has compiled.
 CACHE = f"{FOLDER}/cache"
+#: Where it keeps locks over what several of its processes use. It takes no other place, whatever TMPDIR says.
+LOCKS = "/tmp/openclaw-state-locks-{uid}"  # noqa: S108 - it must belong to the user
 #: Where it is in the workspace.
 CONFIG = f"/{FOLDER}/openclaw.json"
 PORT = "gateway"
@@ -37,13 +39,13 @@ class _OpenClaw(Hooks):
                 hint="the operator sets MHNOS_ALLOW_OPENCLAW=true",
             )
 
-    def meant(self, _kind: Kind, command: str, args: tuple[str, ...], /) -> Meant:
-        return meant(command, args)
+    def interpret(self, _kind: Kind, command: str, args: tuple[str, ...], /) -> Interpreted:
+        return interpret(command, args)
 
 
 class _Gateway(_OpenClaw):
-    def write_files(self, workplace: Workplace) -> None:
-        workplace.write_new(CONFIG, config(workplace.home))
+    def write_files(self, context: StartContext) -> None:
+        context.write_new(CONFIG, config(context.home))
 
 
 class _Command(_OpenClaw):
@@ -89,6 +91,7 @@ OPENCLAW = Kind(
     needed_memory_bytes=1_000_000_000,
     single=True,
     caches=(f"/{CACHE}",),
+    own_folders=(("openclaw", LOCKS),),
     hooks=_Gateway(),
 )
 
@@ -103,18 +106,18 @@ COMMAND = Kind(
 )
 
 
-def meant(command: str, args: tuple[str, ...]) -> Meant:
+def interpret(command: str, args: tuple[str, ...]) -> Interpreted:
     """The form of the kind, its arguments, and the port that they ask for.
 
     Raises InvalidRequest for a flag of the gateway that the runtime sets itself.
     """
     rest = args[1:] if command == "gateway" and args[:1] and args[0] in _RUN else args
     if command not in _GATEWAY or (command == "gateway" and rest and not rest[0].startswith("-")):
-        return Meant(COMMAND, args)
+        return Interpreted(COMMAND, args)
     return _gateway(rest)
 
 
-def _gateway(args: tuple[str, ...]) -> Meant:
+def _gateway(args: tuple[str, ...]) -> Interpreted:
     kept: list[str] = []
     port, items = 0, iter(args)
     for item in items:
@@ -125,7 +128,7 @@ def _gateway(args: tuple[str, ...]) -> Meant:
             port = _port(value if equals else next(items, ""))
         else:
             kept.append(item)
-    return Meant(OPENCLAW, tuple(kept), {PORT: port} if port else {})
+    return Interpreted(OPENCLAW, tuple(kept), {PORT: port} if port else {})
 
 
 def _port(text: str) -> int:

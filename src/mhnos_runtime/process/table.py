@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import Holds, LogReader
+from mhnos_runtime.process.client_input import NumberedInputs
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
-from mhnos_runtime.process.numbered import NumberedInputs
 from mhnos_runtime.process.state import Event, State, after
 
 
@@ -82,13 +82,14 @@ class Process:
 class ProcessTable:
     """Processes by pid, with the bounds on how many there may be and how long ended ones are kept."""
 
-    def __init__(self, max_processes: int, retain_count: int, retain_ms: int) -> None:
+    def __init__(self, max_processes: int, retain_count: int, retain_ms: int, spawned: int = 0) -> None:
+        """spawned: how many were started before; those that are added as new count too."""
         self._max_processes = max_processes
         self._retain_count = retain_count
         self._retain_ms = retain_ms
         self._processes: dict[int, Process] = {}
         self._starting = 0
-        self.total_spawned = 0
+        self.total_spawned = spawned
 
     def __iter__(self) -> Iterator[Process]:
         return iter(list(self._processes.values()))
@@ -126,8 +127,9 @@ class ProcessTable:
         """Undo `reserve`: the process is in the table by now, or will never be."""
         self._starting -= 1
 
-    def add(self, process: Process) -> None:
+    def add(self, process: Process, new: bool = False) -> None:
         self._processes[process.pid] = process
+        self.total_spawned += new
 
     def expire(self, now_ms: int) -> list[Process]:
         """Remove the ended processes that are too old or too many, and that nobody is reading; return

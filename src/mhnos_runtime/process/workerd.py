@@ -1,5 +1,5 @@
 """workerd's kind, and its config made from a script and options: values in, Cap'n Proto text out. Touches no
-file but through the workplace.
+file but through the context.
 
 The fields are those of workerd.capnp, the schema inside workerd's npm package.
 """
@@ -17,7 +17,7 @@ import msgspec
 
 from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.process.kind import Hooks, Kind, Script, Workplace
+from mhnos_runtime.process.kind import Hooks, Kind, Script, StartContext
 from mhnos_runtime.wire.messages import WorkerOptions
 
 #: What the config is generated for; anything else is a config already.
@@ -68,17 +68,17 @@ class Options:
 
 
 class _Workerd(Hooks):
-    def program(self, script: Script, workplace: Workplace) -> tuple[str, tuple[str, ...]]:
+    def program(self, script: Script, context: StartContext) -> tuple[str, tuple[str, ...]]:
         """The path of a config: the client's own, or one that is generated for a script. Of a generated one a
         file in the workspace where the client wants to keep it, else a file in memory."""
         if is_script(script.command):
-            return _placed(script, workplace), (SOCKET,)
+            return _placed(script, context), (SOCKET,)
         if script.worker is not None:
             raise InvalidRequest(
                 f"worker: {script.command} is a config; expected a .js or .mjs file",
                 hint="put what it says into the config",
             )
-        return config_path(workplace, workplace.normalise(script.command)), ()
+        return config_path(context, context.normalise(script.command)), ()
 
 
 WORKERD = Kind(
@@ -101,35 +101,35 @@ WORKERD = Kind(
 )
 
 
-def config_path(workplace: Workplace, path: str) -> str:
+def config_path(context: StartContext, path: str) -> str:
     """How workerd is to be told of a config: relative to its folder where that is possible, since it shows
     paths in its errors as they were given. path: in the workspace."""
-    if workplace.cwd == "/" or path.startswith(workplace.cwd + "/"):
-        return posixpath.relpath(path, workplace.cwd)
-    return workplace.home + path
+    if context.cwd == "/" or path.startswith(context.cwd + "/"):
+        return posixpath.relpath(path, context.cwd)
+    return context.home + path
 
 
-def _placed(script: Script, workplace: Workplace) -> str:
+def _placed(script: Script, context: StartContext) -> str:
     asked = script.worker
     if asked is not None and asked.keep is not None:
-        path = workplace.normalise(asked.keep)
-        if not workplace.write_new(path, generate(script, workplace, posixpath.dirname(path))):
+        path = context.normalise(asked.keep)
+        if not context.write_new(path, generate(script, context, posixpath.dirname(path))):
             raise InvalidRequest(f"{path} is there already", hint="run it as it is, or remove it")
-        return config_path(workplace, path)
-    return f"/proc/self/fd/{workplace.hand(generate(script, workplace))}"
+        return config_path(context, path)
+    return f"/proc/self/fd/{context.hand(generate(script, context))}"
 
 
-def generate(script: Script, workplace: Workplace, kept_in: str | None = None) -> str:
+def generate(script: Script, context: StartContext, kept_in: str | None = None) -> str:
     """The config for a script. kept_in: the folder of the workspace that it will lie in; None: nowhere.
 
     Raises InvalidRequest, NotFound and Refused for a script or module that cannot be taken.
     """
-    options = _options(script.worker or WorkerOptions(), workplace.network)
+    options = _options(script.worker or WorkerOptions(), context.network)
     folder = posixpath.dirname(script.real)
     for name in options.modules:
-        workplace.real(name, folder)
+        context.real(name, folder)
     if kept_in is None:
-        seen = posixpath.join(workplace.home + folder, "")
+        seen = posixpath.join(context.home + folder, "")
     else:
         below = posixpath.relpath(folder, kept_in)
         seen = "" if below == "." else below + "/"

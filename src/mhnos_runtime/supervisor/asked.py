@@ -1,4 +1,4 @@
-"""What a server says, given to whom it concerns; what makes no sense is refused, and costs nothing else.
+"""Hands a server's messages to the table of processes, and refuses messages that make no sense.
 
 Knows messages, and what can be done to a process; not how one is started.
 """
@@ -20,7 +20,7 @@ from mhnos_runtime.supervisor.process import Process
 
 
 class Table(Protocol):
-    """Who has the processes, see `Supervisor`. spawn raises what the request is to be refused with."""
+    """The owner of the processes, see `Supervisor`. spawn raises the error to answer with."""
 
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None: ...
 
@@ -34,7 +34,7 @@ class Table(Protocol):
 
 
 class Asked:
-    """What a server asks of one process is done here, the rest by the table."""
+    """Carries out requests about one process; passes the others to the table."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Asked:
         self._table = table
 
     def on_message(self, message: Message) -> None:
-        """Raises nothing. Closes the descriptors that came with it."""
+        """Raises nothing. Closes the descriptors of the message."""
         try:
             if message.kind:
                 self._on_notice(message.kind, message.pid)
@@ -91,14 +91,14 @@ class Asked:
             self._table.refuse(request.request, self.refusal(error))
 
     def refusal(self, raised: Exception) -> MhnosError:
-        """What to answer a start with that has raised this."""
+        """The answer to a start that raised this."""
         if isinstance(raised, MhnosError):
             return raised
         self._defects.tell(raised)
         return StartFailed("a defect of the runtime; its log says more", code="internal")
 
     def _do(self, request: requests.AboutProcess) -> None:
-        """Requests about a process, which are nothing where there is none. Raises BadRequest."""
+        """Carry out a request about a process; without such a process it does nothing. Raises BadRequest."""
         process = self._running(request.pid)
         match request:
             case requests.Forget():

@@ -1,4 +1,4 @@
-"""One process's output on its way into its log: read in turns, with backpressure by slow viewers, to its end.
+"""One process's output on its way into its log: read in turns, until backpressure stops it, to its end.
 
 Knows descriptors and the log; not what is at the other end of them.
 """
@@ -10,31 +10,29 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
+from mhnos_runtime.supervisor.floods import FLOOD_BYTES
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.sources import fill, readable_bytes
 
-#: How far the hold must move within the stall time; less is a stalled viewer that trickles.
+#: How far a hold must move within the stall time; a viewer that moves less is stalled, even if it trickles.
 PROGRESS_BYTES = 64 * 1024
 
-#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
+#: How long the server may take to set the next hold after the slowest viewer was passed by.
 SERVER_ANSWER_SECONDS = 0.25
 
-#: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
+#: How long to wait, after the tree is gone, for output that a process outside the tree holds open.
 DRAIN_SECONDS = 1.0
 
-#: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
-#: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
+#: How often to check whether a closed terminal is open again. A script that redirects its output may come
+#: back to /dev/tty; until then the kernel's 4 KiB are room enough.
 REOPENED_SECONDS = 0.2
-
-#: A source that gives so much in one turn is a flood: a full read of a PTY.
-FLOOD_BYTES = 4096
 
 
 class Capture:
     """Reads until every source has ended.
 
-    on_output is told that a waiting reader has to be woken, on_closed of each source that has ended, and is
-    closed by then.
+    on_output: called when a parked reader has to be woken. on_closed: called for each source that has ended,
+    after it is closed.
     """
 
     on_output: Callable[[], None]
@@ -49,7 +47,7 @@ class Capture:
         stall_seconds: float,
         on_closed: Callable[[int], None],
     ) -> None:
-        """sources: descriptor to stream, to be closed here. terminal: what has ended may be opened again,
+        """sources: descriptor to stream, closed here. terminal: whether an ended source may be opened again,
         until `drain`."""
         self.sources = sources
         self._loop = loop
@@ -74,7 +72,7 @@ class Capture:
         self._loop.watch(fd, lambda: self._read(fd, stream))
 
     def _read(self, fd: int, stream: int) -> None:
-        """Read into the log until there is nothing more, or for one burst, so that all processes get their
+        """Read into the log until the source is empty, or for one burst, so that all processes get their
         turn."""
         log = self._log
         room = log.room()
@@ -93,7 +91,7 @@ class Capture:
             self._loop.floods.set(fd, not self._draining and (more or total >= FLOOD_BYTES))
 
     def typed(self) -> None:
-        """Somebody types into the process: floods wait for its answer, which is none itself."""
+        """Somebody types into the process: floods pause until it answers, unless it is a flood itself."""
         for fd in self.sources:
             self._loop.floods.set(fd, False)
         self._loop.floods.pause(self._pid)
@@ -104,7 +102,7 @@ class Capture:
         if not self._terminal or self._draining:
             self._close(fd)
             return
-        # Nobody has the terminal open at the moment. To close this end would hang up whoever lives there.
+        # Nobody has the terminal open now. Closing this end would hang up the processes on it.
         self._loop.unwatch(fd)
         if self._reopen_timer is None:
             self._reopen_timer = self._loop.after(REOPENED_SECONDS, self._look_for_reopened)
@@ -121,7 +119,7 @@ class Capture:
         self._on_closed(fd)
 
     def drain(self) -> None:
-        """Nothing will be written any more: read what there is, also past a slow viewer, to the end."""
+        """Nothing more will be written: read everything to the end, also past a slow viewer."""
         self._draining = True
         self._drain_to = self._log.head + sum(map(readable_bytes, self.sources))
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
@@ -129,7 +127,7 @@ class Capture:
             self._watch()
 
     def _stop_draining(self) -> None:
-        """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
+        """Stop waiting for an end that an outside process holds open, once the tree's output is read."""
         if self.sources and (self._stall_timer is not None or self._log.head < self._drain_to):
             self._loop.after(DRAIN_SECONDS, self._stop_draining)
             return
@@ -137,7 +135,7 @@ class Capture:
             self._close(fd)
 
     def close(self) -> None:
-        """Close all sources, whatever they still have, and tell nobody."""
+        """Close all sources, read or not, without callbacks."""
         for fd in self.sources:
             self._loop.unwatch(fd)
             os.close(fd)
@@ -146,10 +144,10 @@ class Capture:
             if timer is not None:
                 timer.cancel()  # the log may be closed by then
 
-    # Backpressure: output/holds.py decides whom it is for
+    # Backpressure: output/holds.py decides for whom
 
     def _block(self) -> None:
-        """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""
+        """Stop reading until the viewer that holds the log has moved on, or the stall time is over."""
         if not self._log.block():
             return
         now = time.monotonic()
@@ -162,7 +160,7 @@ class Capture:
         self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
 
     def _pass_by(self) -> None:
-        """The slowest viewer has had its time: the server is to say what the other ones need."""
+        """The slowest viewer's stall time is over: overwrite, and let the server set the next hold."""
         if self._log.room():
             self.resume()
             return
@@ -172,14 +170,14 @@ class Capture:
         self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._waited_for_an_answer)
 
     def _waited_for_an_answer(self) -> None:
-        """Go on without one, since a hung server must not hold the process up."""
+        """Go on without an answer, since a hung server must not block the process."""
         self.resume()
         if self._stall_timer is not None:
-            # The answer was another hold, which leaves no room either, and has its time from now.
+            # The server has set another hold that leaves no room; its stall time starts now.
             self._stall_timer = self._loop.after(self._stall_seconds, self._pass_by)
 
     def resume(self) -> None:
-        """Read on if there is room again; called when a viewer has moved on."""
+        """Read on if there is room; called when a viewer has moved on."""
         if self._stall_timer is None or not self._log.room():
             return
         self._stall_timer.cancel()

@@ -9,12 +9,15 @@ import select
 import time
 from collections.abc import Callable
 
-#: The longest pause after a key. A program that answers at all has mostly answered by then, and who types a
-#: key each 100 ms into one that never answers takes a tenth from the floods.
+#: A source that gives this much in one turn is a flood: a full read of a PTY.
+FLOOD_BYTES = 4096
+
+#: The longest pause after a key. Most programs answer sooner. Typing a key each 100 ms into a program that
+#: never answers takes a tenth from the floods.
 PAUSE_SECONDS = 0.01
 
-#: How many times as long as a pause took floods run before the next one: whatever is typed into however many
-#: terminals, they have four fifths of the time.
+#: After a pause floods run for this many times its length: whatever is typed, they keep four fifths of the
+#: time.
 SHARE = 4
 
 
@@ -27,7 +30,7 @@ class Floods:
         after: Callable[[float, Callable[[], None]], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """outer: the loop's epoll. after: has the loop call something so many seconds later."""
+        """outer: the loop's epoll. after: calls something once, so many seconds later."""
         self._outer = outer
         self._after = after
         self._clock = clock
@@ -41,7 +44,7 @@ class Floods:
         outer.register(self.fd, select.EPOLLIN)
 
     def set(self, fd: int, flooding: bool) -> None:
-        """Have `fd`, which is watched for input, be served as a flood, or as everything else is."""
+        """Serve `fd`, which is watched for input, as a flood or like everything else."""
         if flooding and fd not in self._members:
             self._outer.unregister(fd)
             self._epoll.register(fd, select.EPOLLIN)
@@ -52,8 +55,8 @@ class Floods:
             self._outer.register(fd, select.EPOLLIN)
 
     def next(self) -> int | None:
-        """The flood whose turn it is. The kernel keeps the round: epoll_wait(2) with room for one event goes
-        through all that are ready."""
+        """The flood whose turn it is. The kernel keeps the round-robin order: epoll_wait(2) with room for one
+        event goes through all that are ready."""
         ready = [] if self._awaited else self._epoll.poll(0, 1)
         return ready[0][0] if ready else None
 
@@ -76,7 +79,7 @@ class Floods:
                 self._resume()
 
     def _lapse(self, began: float) -> None:
-        """The pause that began then has lasted long enough, if it is not over yet."""
+        """End the pause that began then, if it has not ended yet."""
         if self._awaited and self._began == began:
             self._awaited.clear()
             self._resume()

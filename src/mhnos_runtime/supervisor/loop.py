@@ -1,4 +1,4 @@
-"""A small epoll loop with timers and signals, which no callback's exception ends. Knows descriptors and
+"""A small epoll loop with timers and signals, which survives exceptions of callbacks. Knows descriptors and
 callbacks, nothing of processes."""
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
 
 
-#: Is told what a callback has raised.
+#: Called with the exception of a callback.
 Failed: TypeAlias = Callable[[Exception], None]
 
 
 class Timer:
-    """A callback that will run once, unless it is cancelled. failed: whose it is, see `Loop.owned`."""
+    """A callback that runs once, unless it is cancelled. failed: its owner's, see `Loop.owned`."""
 
     __slots__ = ("callback", "failed", "when")
 
@@ -40,7 +40,7 @@ class Timer:
 
 
 class Watching(Protocol):
-    """What a part of one process uses of a loop: `Loop` itself, or what `Loop.owned` returns."""
+    """The part of a loop that code for one process uses: `Loop` itself, or the result of `Loop.owned`."""
 
     @property
     def floods(self) -> Floods: ...
@@ -55,8 +55,8 @@ class Watching(Protocol):
 class Loop:
     """Runs callbacks for readable descriptors, due timers and signals, in one thread, until `stop`.
 
-    A callback that raises is its owner's to answer for, or on_error's where it has none. A descriptor whose
-    callback has raised is watched no longer: it is still ready, and would be called for without end.
+    An exception of a callback goes to the callback's owner, or to on_error if it has none. Its descriptor is
+    no longer watched: it is still ready, and the callback would be called without end.
     """
 
     def __init__(self, on_error: Failed | None = None) -> None:
@@ -72,14 +72,14 @@ class Loop:
         self.watch(self._signal_reader, self._on_signal)
 
     def owned(self, failed: Failed) -> Watching:
-        """This loop for one owner, who is told what its callbacks raise."""
+        """This loop for one owner; `failed` gets the exceptions of its callbacks."""
         return _Owned(self, failed)
 
     def watch(
         self, fd: int, callback: Callable[[], None], events: int = EPOLLIN, failed: Failed | None = None
     ) -> None:
-        """Call back while `fd` is ready (level-triggered; hang-up and error count as ready). It is no flood
-        at first."""
+        """Call back while `fd` is ready (level-triggered; hang-up and error count as ready). At first it is
+        not a flood."""
         if fd in self._handlers:
             self.floods.set(fd, False)
             self._epoll.modify(fd, events)
@@ -112,7 +112,7 @@ class Loop:
         self._running = True
         poll, floods = self._epoll.poll, self.floods
         while self._running:
-            # An event of a descriptor that was closed in this turn is not for the one that took its number.
+            # Events of descriptors that were closed in this turn must not reach the next owner of the number.
             self._unwatched.clear()
             ready = [fd for fd, _events in poll(self._timeout())]
             for fd in ready:

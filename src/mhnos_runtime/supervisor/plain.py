@@ -1,6 +1,6 @@
 """Dataclasses as JSON and back, by their types: what one supervisor tells the next. Knows no field.
 
-For what this program itself has written; what comes from a server is checked by `shape`.
+For data that this program wrote itself; data from a server is checked by `shape`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """A dataclass as what `json` writes. Its strings, numbers and lists may be shared with it."""
+    """A dataclass as `json` takes it. Strings, numbers and lists may be shared with it."""
     return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
 
 
@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
 
 
 def decode(kind: type[T], data: Any) -> T:
-    """What `encode` made of a `kind`, after JSON. Raises KeyError and TypeError for anything else."""
+    """What `encode` made of a `kind`, after JSON. Raises KeyError, TypeError or ValueError for any other."""
     result: T = _decode(kind, data)
     return result
 
@@ -51,7 +51,7 @@ def _decode(kind: Any, data: Any) -> Any:
     if is_dataclass(kind):
         return _fields(kind, data)
     if isinstance(kind, type) and issubclass(kind, tuple):  # a named one
-        return kind(*map(_decode, _hints(kind).values(), data))
+        return kind(*(_decode(each, item) for each, item in zip(_hints(kind).values(), data, strict=True)))
     return Path(data) if kind is Path else data
 
 

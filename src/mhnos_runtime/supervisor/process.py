@@ -28,15 +28,15 @@ from mhnos_runtime.supervisor.state import Deadline, ProcessState
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
-#: When the record of a start is written: the first output is out by then.
+#: When the record of a start is written: the first output has been sent by then.
 SAVE_SECONDS = 0.005
 
 
 class Process:
     """A started program.
 
-    on_started is told the error or None, and on_ended that the exit record is there, after the last byte is
-    in the log.
+    on_started: called with the error or None. on_ended: called when the exit record is there, after the last
+    byte is in the log.
     """
 
     on_started: Callable[[MhnosError | None], None]
@@ -50,7 +50,7 @@ class Process:
         surroundings: Surroundings,
         state: ProcessState,
     ) -> None:
-        """Watch a program that runs by now; see `launch` and `restore`. state: its own from now on."""
+        """Watch a running program; see `launch` and `restore`. state: its own from now on."""
         self._surroundings = surroundings
         self._loop = loop
         self._archive = archive
@@ -91,7 +91,7 @@ class Process:
         """
         limits = plan.confine.limits
         with contextlib.ExitStack() as undo:
-            # Last of all: the child that waits may be in the group, which is removed with it then.
+            # Last of all: the waiting child may be in the group, which is then removed with it.
             undo.callback(launcher.discard)
             surroundings = Surroundings.make(loop, limits, launcher.group(pid, limits.cgroups), namespaces)
             undo.callback(surroundings.close)
@@ -130,7 +130,7 @@ class Process:
         folders: TemporaryFolders,
         state: ProcessState,
     ) -> Process:
-        """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
+        """Go on with the `state` of another supervisor, whose descriptors this one has."""
         surroundings = Surroundings.restore(loop, state.plan.confine.limits, state.pid, state.namespaces)
         surroundings.own_temporary(folders, state.pid)
         process = cls(loop, archive, LogWriter(state.log_fd), surroundings, state)
@@ -140,12 +140,14 @@ class Process:
 
     @classmethod
     def abandon(cls, loop: Watching, state: ProcessState) -> None:
-        """End what `launch` or `restore` could not go on with, and give back its descriptors."""
+        """End a process that `launch` or `restore` could not go on with, and close its descriptors."""
         if state.main_status is None:
             tree.kill([state.os_pid])
         for fd in state.own_descriptors:
+            # One that could not be watched is to be closed all the same.
             with contextlib.suppress(OSError):
                 loop.unwatch(fd)
+            with contextlib.suppress(OSError):
                 os.close(fd)
 
     def state(self) -> ProcessState:
@@ -181,18 +183,19 @@ class Process:
 
     @property
     def namespaces(self) -> Namespaces | None:
-        """Those it runs in, for as long as there is something in them."""
+        """Its namespaces, as long as something runs in them."""
         found = self._surroundings.namespaces
         return None if found is None or found.gone else found
 
     @property
     def started(self) -> bool:
-        """Whether the program runs, or has run: the child's verdict is in."""
+        """Whether the program runs or has run: the child's verdict has come."""
         return self._state.verdict_fd < 0
 
     @property
     def descriptors(self) -> ProcessDescriptors:
-        """What a server needs. Nothing after `close`: a message about it may still wait to be sent."""
+        """A server's descriptors of it. All -1 after `close`: a message about it may still wait to be
+        sent."""
         return ProcessDescriptors(self.log.fd, self._state.input_fd, self._state.control_fd)
 
     def record(self) -> ProcessRecord:
@@ -209,7 +212,7 @@ class Process:
 
     def note(self, found: dict[str, Any]) -> None:
         """Keep what the server has found out about the process, unread, for the next one. Raises BadRequest
-        where a record has no room for it."""
+        if a record has no room for it."""
         self._state.plan.facts.update(with_found(self._state.plan.facts, found))
         self._archive.save(self.record())
 
@@ -223,7 +226,7 @@ class Process:
         if report:
             self.on_started(child_module.why_not(report, self._state.plan.argv[0]))
             return
-        # Before all that may fail: whoever asked for it is answered in any case.
+        # Before everything that may fail, so that the request is answered in any case.
         self.on_started(None)
         if self._state.plan.timeout_ms:
             self._at(self._state.plan.timeout_ms, signal.SIGTERM, "timeout")
@@ -232,7 +235,7 @@ class Process:
         self.check_ended()
 
     def _settle(self) -> None:
-        """What a start leaves for later: its record, and room for the next one."""
+        """Work that a start leaves for later: its record, and preparations for the next start."""
         if self.exit is None:
             self._archive.save(self.record())
         self._archive.prepare(self._state.plan.retention_bytes)
@@ -253,8 +256,8 @@ class Process:
     def end(self, number: int, reason: str, escalate: bool = True) -> None:
         """Send a signal to the process's group and the terminal's foreground group.
 
-        With escalate, what the launch plan says follows until the whole tree is gone, and the exit record
-        gives `reason`, where an earlier reason did not come first.
+        With escalate, the launch plan's signals follow until the whole tree is gone. The exit record gives
+        `reason`, unless there was an earlier one.
         """
         if self.main_status is not None:
             return
@@ -286,7 +289,7 @@ class Process:
         return 0
 
     def _at(self, delay_ms: int, number: int, reason: str) -> None:
-        """Signal in so many milliseconds; with a reason, begin to end the process."""
+        """Signal in so many milliseconds; with a reason, the process begins to end."""
         deadline = Deadline(time.monotonic() + delay_ms / 1000, int(number), reason)
         self._state.deadlines.append(deadline)
         self._set_timer(deadline)
@@ -297,7 +300,7 @@ class Process:
         self._timers.append(self._loop.after(max(0.0, when - time.monotonic()), act))
 
     def main_exited(self, status: int, usage: resource.struct_rusage) -> None:
-        """Take the wait status of the main process; the rest of its tree is the supervisor's to end."""
+        """Take the wait status of the main process; the supervisor ends its orphans."""
         self._state.main_status = status
         self._state.cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
         self._state.max_rss_kib = usage.ru_maxrss
@@ -308,7 +311,7 @@ class Process:
         self._surroundings.main_ended()
 
     def set_tree_gone(self) -> None:
-        """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
+        """Nothing of the tree is left: only what is in the PTY or pipes remains to be read."""
         if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
@@ -354,9 +357,8 @@ class Process:
     # A defect
 
     def fail(self, defect: str) -> None:
-        """The runtime's own code has raised where it looks after this process: end it, and nothing else.
-        defect: what and where, for the record. Raises nothing. After a second one the record says no more
-        than that the process is lost."""
+        """The runtime's code for this process has raised: end this process only. defect: what and where, for
+        the record. Raises nothing. After a second defect the record says only that the process is lost."""
         again, self._defect = bool(self._defect), self._defect or defect
         try:
             if again:
@@ -367,7 +369,7 @@ class Process:
                 self._close_capture()
                 self.end(signal.SIGKILL, "killed")
                 self.check_ended()
-        except Exception:  # what has just failed once may fail again
+        except Exception:  # the same code may fail again
             self._give_up()
 
     def _fail_start(self) -> None:
@@ -389,19 +391,19 @@ class Process:
         self.on_ended()
 
     def _peak_memory(self) -> int | None:
-        """Bytes; None where the kernel's figure may be that of the supervisor, which the child was a copy of
+        """Bytes; None if the kernel's figure may be that of the supervisor, of which the child was a copy
         before exec (getrusage(2): the figure is kept across execve)."""
         own = self._state.max_rss_kib * 1024 if self._state.max_rss_kib > self._state.least_kib else 0
         return max(own, self._surroundings.peak_bytes) or None
 
     def _close_capture(self) -> None:
-        """What is read is closed; of a terminal it is the input too, and its number may soon be another's."""
+        """Close the sources. Those of a terminal are the input too, whose number may soon be another's."""
         if self._state.input_fd in self.capture.sources:
             self._state.input_fd = -1
         self.capture.close()
 
     def close(self) -> None:
-        """Give back all descriptors and the log; the process must have ended, or never have started."""
+        """Close all descriptors and the log; the process must have ended, or never have started."""
         self._close_capture()
         self.close_stdin()
         if self._state.control_fd >= 0:

@@ -1,4 +1,4 @@
-"""All that a supervisor knows of one running process and hands over to the next one: one record.
+"""The supervisor's state of one running process, which it hands over to the next supervisor: one record.
 
 Knows fields and descriptors; not what is done with them.
 """
@@ -13,8 +13,8 @@ from mhnos_runtime.supervisor.holder import NamespacesState
 
 
 class Deadline(NamedTuple):
-    """A signal that is due. at: on the monotonic clock, s. reason: that of the end which it begins, or ""
-    where an end has begun."""
+    """A signal that is due. at: on the monotonic clock, s. reason: of the end that it begins, or "" if an end
+    has begun."""
 
     at: float
     signal: int
@@ -23,10 +23,11 @@ class Deadline(NamedTuple):
 
 @dataclass(slots=True)
 class ProcessState:
-    """Descriptors are -1 where there is none. plan: without what its child alone needed. verdict_fd: on which
-    the child says why it could not start, until it has. sources: descriptor to stream. size: (columns, rows)
-    of the terminal, None for pipes. start, end: of the main process, on the monotonic clock, s. main_status:
-    its wait status, None while it runs. least_kib: the supervisor's own memory when it forked the child.
+    """Descriptors are -1 if there is none. plan: without the parts that only the child needed. verdict_fd:
+    the child reports here why it could not start; open until it has. sources: descriptor to stream. size:
+    (columns, rows) of the terminal, None for pipes. start, end: of the main process, on the monotonic clock,
+    s. main_status: its wait status, None while it runs. least_kib: the supervisor's memory when it forked the
+    child.
     """
 
     pid: int
@@ -58,6 +59,6 @@ class ProcessState:
 
     @property
     def descriptors(self) -> set[int]:
-        """Those that must stay open for the next supervisor."""
+        """Descriptors that must stay open for the next supervisor."""
         around = () if self.namespaces is None else self.namespaces.descriptors
         return self.own_descriptors | set(around)

@@ -1,4 +1,4 @@
-"""The table of processes: what a server may ask, reaping, the end, and the hand-over to a newer version.
+"""The table of processes: a server's requests, reaping, the end, and the hand-over to a newer version.
 
 Knows processes and messages; no network.
 """
@@ -10,6 +10,7 @@ import gc
 import os
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
 from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
 from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.config import Config
@@ -30,15 +31,15 @@ from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
-from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
+from mhnos_runtime.supervisor.service_manager import ServiceManager
 from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
-#: How often what ended main processes left behind is looked at.
+#: How often orphans of ended main processes are checked.
 LOOK_SECONDS = 0.1
 
 
@@ -47,6 +48,7 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._hello = config.hello
         self._allowed = Allowed.from_dict(config.allowed)
         self._log = Log(config.log_json)
         self._defects = Defects(self._log, self._fail)
@@ -61,13 +63,12 @@ class Supervisor:
         self._server = ServerKeeper(
             self._loop, config, self._log, self._introduce, self._asked.on_message, self._server_stopped
         )
-        self._manager = Notifier(self._loop)
+        self._manager = ServiceManager(self._loop)
         self._server.on_alive = self._manager.ready
         self._by_os_pid: dict[int, Process] = {}
-        #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
+        #: Processes that the server had no descriptors for: they are being killed, and it does not know them.
         self._discarded: set[int] = set()
         self._next_pid = FIRST_PID
-        self._spawned = 0
         self._ready_due = False
         self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
@@ -79,8 +80,8 @@ class Supervisor:
     def run(self, handed_over: HandOver | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
 
-        handed_over: the state of the supervisor that this one replaces. Without it, what earlier ones left
-        behind is taken over as ended.
+        handed_over: the state of the supervisor that this one replaces. Without it, processes of earlier
+        supervisors are taken over as ended.
         """
         child.become_subreaper()
         raise_limit()
@@ -89,9 +90,9 @@ class Supervisor:
         else:
             self._resume(handed_over)
         self._handle_signals()
-        # A fork copies what either side writes to later; what is there now is not looked at again.
+        # A fork copies every page that is written later; the collector must not write to what exists now.
         gc.freeze()
-        with contextlib.suppress(LimitReached):  # the next start tries again, and is told
+        with contextlib.suppress(LimitReached):  # the next start tries again and reports it
             self._launcher.prepare()
         self._manager.watch()
         self._server.start()
@@ -126,12 +127,11 @@ class Supervisor:
         if process is not None:
             process.fail(what)
 
-    # What the server is told
+    # Messages to the server
 
     def _introduce(self) -> None:
-        """Tell a new server everything, so that it can go on where another one ended."""
-        told = {"spawned": self._spawned, "allowed": self._config.allowed, **self._config.hello}
-        self._server.send({"event": "hello", **told})
+        """Tell a new server everything, so that it goes on where the last one ended."""
+        self._server.send({"event": "hello", **self._hello.to_dict()})
         for process in list(self._processes.values()):
             self._discarded.discard(process.pid)
             if process.started:
@@ -141,7 +141,7 @@ class Supervisor:
         self._say_ready()
 
     def _say_ready(self) -> None:
-        """Once nothing is on its way that the server might be asked for again."""
+        """When nothing is under way that the server could be asked for again."""
         under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
         if self._ready_due and not under_way:
             self._ready_due = False
@@ -156,7 +156,7 @@ class Supervisor:
 
         self._server.send(body, descriptors)
 
-    # What a server may ask
+    # Requests of the server
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
@@ -183,7 +183,7 @@ class Supervisor:
         self._holders.take(holder, confined.confine.user, go_on)
 
     def _check_room(self, plan: LaunchPlan) -> None:
-        """Raises LimitReached where the operator allows no more processes, or descriptors run out."""
+        """Raises LimitReached if the operator allows no more processes, or descriptors run out."""
         running = sum(each.exit is None for each in self._processes.values())
         if running + self._holders.under_way >= self._allowed.processes:
             raise LimitReached(
@@ -201,7 +201,7 @@ class Supervisor:
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not."""
+        """Start it inside `namespaces`, which are then its own, or answer why not."""
         try:
             if error is not None:
                 raise error
@@ -252,7 +252,7 @@ class Supervisor:
 
     def _on_started(self, process: Process, request: int, error: MhnosError | None) -> None:
         if error is None:
-            self._spawned += 1
+            self._hello = replace(self._hello, spawned=self._hello.spawned + 1)
             self._send_process("spawned", process, request=request)
         else:
             del self._processes[process.pid]
@@ -275,9 +275,9 @@ class Supervisor:
             self._drop(process)
 
     def discard(self, pid: int) -> None:
-        """The server could not take a process over: none may run that it cannot list and end.
+        """The server could not take a process over: end it, since none may run that it cannot list and end.
 
-        Until the last of it is gone it counts, and a server that comes meanwhile is told of it.
+        It counts until its last process is gone, and a server that comes meanwhile is told of it.
         """
         process = self._running(pid)
         if process is None or process.exit is not None:
@@ -292,8 +292,8 @@ class Supervisor:
         process.close()
 
     def keep_token(self, token: dict[str, Any] | None) -> None:
-        """Keep what a server knows of the token, unread, for the next one."""
-        self._config.hello["token"] = token
+        """Keep what a server knows of the token, unread, for the next server."""
+        self._hello = replace(self._hello, token=token)
 
     # Reaping
 
@@ -307,7 +307,7 @@ class Supervisor:
                 break
             try:
                 self._reaped(os_pid, status, usage)
-            except Exception as error:  # there may be others, of which nobody tells again
+            except Exception as error:  # there may be other ended children, which are not reported again
                 self._defects.tell(error)
         self._end_leftovers()
 
@@ -329,12 +329,12 @@ class Supervisor:
             self._holders.reaped(os_pid)
 
     def _known(self) -> set[int]:
-        """Children that no ended process has left behind."""
+        """Children that are no orphans."""
         own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
-        """A process has ended when nothing is left of its tree."""
+        """A process has ended when nothing of its tree is left."""
         again = True
         try:
             for process in self._leftovers.end():
@@ -354,7 +354,7 @@ class Supervisor:
     # The end
 
     def _stop(self) -> None:
-        """End all processes, then the server. A second time: at once."""
+        """End all processes, then the server. The second time: at once."""
         if self._stopping:
             tree.kill(self._by_os_pid)
             return
@@ -369,7 +369,7 @@ class Supervisor:
         self._reap()
 
     def _stop_server(self) -> None:
-        """Once it has been told of every end, so that clients learn it too."""
+        """Once it has been told of every end, so that clients learn it."""
         if self._stopping and self._all_ended():
             self._server.stop()
 
@@ -385,7 +385,7 @@ class Supervisor:
     # Reload
 
     def _hang_up(self) -> None:
-        """SIGHUP asks for a reload; when it says that the terminal is gone, for an end."""
+        """SIGHUP asks for a reload or, when the terminal is gone, for an end."""
         if self._has_terminal and not _terminal_is_there():
             self._stop()
         elif not self._stopping and not self._check_os_pid and not self._handing_over:
@@ -424,9 +424,8 @@ class Supervisor:
     def _replace(self) -> None:
         """Does not return. Raises OSError."""
         state = HandOver(
-            self._config,
+            replace(self._config, hello=self._hello),
             self._next_pid,
-            self._spawned,
             processes=self._states(),
             ended=[each.pid for each in self._processes.values() if isinstance(each, Ended)],
             networks=self._holders.state(),
@@ -436,7 +435,7 @@ class Supervisor:
         handover.replace(state)
 
     def _states(self) -> list[ProcessState]:
-        """Of all that run. One whose state cannot be told is not handed over, and so ends."""
+        """Of all running processes. One whose state cannot be read is not handed over, and so ends."""
         states = []
         for process in list(self._processes.values()):
             if isinstance(process, Process):
@@ -455,20 +454,11 @@ class Supervisor:
                 self._not_restored(each, error)
         self._take_over_ended(self._archive.load(state.ended))
         self._next_pid = max(self._next_pid, state.next_pid)
-        self._spawned = state.spawned
 
     def _restore(self, state: ProcessState) -> None:
         handover.keep_to_oneself(state.descriptors)
-        pid, facts = state.pid, state.plan.facts
-        if requests.too_large(facts):
-            facts.update(requests.shortened(facts))
-            self._log.write("warning", "a record was too large and was shortened", pid=pid)
-        process = Process.restore(
-            self._defects.watching(self._loop, pid),
-            self._archive,
-            self._folders,
-            state,
-        )
+        watching = self._defects.watching(self._loop, state.pid)
+        process = Process.restore(watching, self._archive, self._folders, state)
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
         self._take(process, 0)
@@ -476,8 +466,8 @@ class Supervisor:
             self._leftovers.reaped(process.os_pid, process)
 
     def _not_restored(self, state: ProcessState, error: Exception) -> None:
-        """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
-        kept."""
+        """A process that cannot be restored, for example since its log is damaged: unknown processes are
+        ended as orphans, and its files are kept."""
         pid = state.pid
         self._defects.tell(error, process=pid)
         self._processes.pop(pid, None)

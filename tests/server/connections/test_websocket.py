@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tomllib
+from importlib import metadata
 
 import pytest
 from aiohttp import web
+from aiohttp._websocket import helpers
 from aiohttp._websocket.helpers import websocket_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.server.connections import websocket
 from mhnos_runtime.server.connections.websocket import WebSocket
+from tests.project.checkout import ROOT
 from tests.server.raw import BINARY, CLOSE, PING, TEXT, frame, masked
+
+
+def test_only_versions_of_aiohttp_that_were_tested_may_be_installed() -> None:
+    """What is not documented may be gone with the next minor version: the range ends before it. To widen
+    it, have the lock bring that version, so that the tests below look at it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    [needed] = [need for need in project["dependencies"] if need.startswith("aiohttp")]
+    lowest, ending = re.search(r">=3\.(\d+)", needed), re.search(r"<3\.(\d+)", needed)
+    assert lowest, needed
+    assert ending, needed
+    major, minor = (int(part) for part in metadata.version("aiohttp").split(".")[:2])
+    assert (major, minor + 1) == (3, int(ending[1]))
+    assert int(lowest[1]) >= 11, "3.11 is the first with the function where it is imported from"
+
+
+def test_the_private_function_of_aiohttp_is_the_compiled_one() -> None:
+    assert websocket_mask is not helpers._websocket_mask_python, "masks are 50 times as slow without it"
 
 
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=3000))

@@ -1,4 +1,4 @@
-"""The server's end of the control channel, when descriptors for a process do not come or cannot be taken."""
+"""The server's end of the control channel: descriptors that do not come or cannot be taken, and notices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.channel import Channel, Message
+from mhnos_runtime.channel import OUTPUT, Channel, Message
 from mhnos_runtime.errors import LimitReached, Unavailable
 from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
-from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.processes.link import SupervisorLink
 
 #: What a start sends that is refused before anybody looks at it.
@@ -27,6 +26,7 @@ class Listener:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.taken: list[int] = []
+        self.written: list[int] = []
 
     def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
         del new
@@ -36,9 +36,10 @@ class Listener:
         for fd in descriptors.sent():
             os.close(fd)
 
-    def on_hello(self, hello: dict[str, Any]) -> None: ...
     def on_ready(self) -> None: ...
-    def on_output(self, pid: int) -> None: ...
+    def on_output(self, pid: int) -> None:
+        self.written.append(pid)
+
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None: ...
     def on_supervisor_gone(self) -> None: ...
 
@@ -49,7 +50,8 @@ class Scene:
         self.supervisor = Channel(ours)
         self.listener = Listener()
         loop = asyncio.get_running_loop()
-        self.link = SupervisorLink(Channel(theirs), loop, Turns(loop), self.listener)
+        self.link = SupervisorLink(Channel(theirs), loop)
+        self.link.listen(self.listener, crowded=bool)
 
     async def said(self) -> dict[str, Any]:
         """What the link has sent next."""
@@ -120,3 +122,16 @@ async def test_what_has_ended_before_is_kept_for_the_next_server(scene: Scene) -
     assert await scene.said() == {"do": "forget", "pid": 7}
     assert not any(map(is_open, pipe))
     assert scene.listener.taken == []
+
+
+@pytest.mark.parametrize(("crowded", "seen"), [(False, [1]), (True, [1, 2, 3])])
+async def test_notices_do_not_wait_for_one_turn_of_large_output_each(
+    scene: Scene, crowded: bool, seen: list[int]
+) -> None:
+    """An echo's notice stood behind those of eight floods, and each of these let a turn of them in between.
+    Where nothing large waits, one message a turn spares the call that finds no other."""
+    scene.link.listen(scene.listener, crowded=lambda: crowded)
+    for pid in (1, 2, 3):
+        scene.supervisor.notify(OUTPUT, pid)
+    scene.link._readable()
+    assert scene.listener.written == seen

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -13,17 +14,19 @@ from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
-from mhnos_runtime.process.numbered import ClientInput
-from mhnos_runtime.process.state import NotNow
-from mhnos_runtime.process.table import Process, unknown_process
+from mhnos_runtime.process.table import Process, ProcessTable, unknown_process
 from mhnos_runtime.server.auth.grants import Forbidden, Grant
+from mhnos_runtime.server.connections.input import Input
 from mhnos_runtime.server.connections.replies import Replies, Reply
 from mhnos_runtime.server.connections.sender import Sender
+from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.connections.viewer import Viewer
+from mhnos_runtime.server.connections.watching import Watching
 from mhnos_runtime.server.connections.websocket import WebSocket
-from mhnos_runtime.server.files.fsync import Upload, receive
-from mhnos_runtime.server.processes.runtime import Runtime
-from mhnos_runtime.wire import encode, frames, text
+from mhnos_runtime.server.files.fsync import Upload
+from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.terminals import Terminals
+from mhnos_runtime.wire import encode, frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
@@ -32,41 +35,39 @@ from mhnos_runtime.wire.websocket import Payload
 
 
 class Requests(Protocol):
-    """The table of requests: what each needs of a grant, and what it does."""
+    """The table of requests, see requests/table.py."""
 
     def check(self, grant: Grant, kind: type[m.Message], /) -> None: ...
+
     def handle(self, connection: Connection, request: m.Request, /) -> Awaitable[None] | None: ...
 
+    def receive(self, connection: Connection, upload: Upload, /) -> Awaitable[None]: ...
 
-class Typing:
-    """What one client types into one process by `write`: halves of characters and line ends between two of
-    them."""
 
-    def __init__(self, process: Process) -> None:
-        self._joiner = text.SurrogateJoiner()
-        self._lines = text.PipeInput() if process.size is None else None
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all connections of a server share."""
 
-    def feed(self, data: str) -> bytes:
-        joined = self._joiner.feed(data)
-        return joined if self._lines is None else self._lines.feed(joined)
+    table: ProcessTable
+    lifetimes: Lifetimes
+    terminals: Terminals
+    turns: Turns
+    requests: Requests
 
 
 class Connection:
     """Has the requests of one client done, one after the other, until it leaves or its grant ends."""
 
-    def __init__(
-        self, runtime: Runtime, socket: WebSocket, newer: bool, grant: Grant, requests: Requests, log: Log
-    ) -> None:
-        self.runtime = runtime
+    def __init__(self, services: Services, socket: WebSocket, newer: bool, grant: Grant, log: Log) -> None:
         self.grant = grant
         self.newer = newer
-        self.viewers: dict[int, Viewer] = {}
-        self.typing: dict[int, Typing] = {}
-        self._numbered: dict[int, tuple[ClientInput, Callable[[int], None]]] = {}
         self._log = log
         self._socket = socket
-        self._requests = requests
-        self._sender = Sender(socket, runtime.turns, self._finished, self._work)
+        self._table = services.table
+        self._requests = services.requests
+        self._sender = Sender(socket, services.turns, self._finished, self._work)
+        self.watching = Watching(services.lifetimes, newer, self._sender.ready)
+        self.input = Input(services.terminals, self.get, self.tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
@@ -86,7 +87,9 @@ class Connection:
         finally:
             for task in self._tasks:
                 task.cancel()
-            self._leave_all()
+            # A client that closes lets go; one that was cut off or sent away may come back.
+            self.watching.unwatch_all(vanished=not self._socket.left)
+            self.input.leave()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end(self, code: int) -> None:
@@ -96,19 +99,22 @@ class Connection:
         for task in self._tasks:
             task.cancel()
         self._socket.close(code)
-        for pid in list(self.viewers):
-            self.unwatch(pid)
+        self.watching.unwatch_all(vanished=False)
 
     # What the grant shows of the table
 
     def get(self, pid: int) -> Process | None:
-        return self.runtime.table.get(pid) if self.grant.sees(pid) else None
+        return self._table.get(pid) if self.grant.sees(pid) else None
 
     def find(self, pid: int) -> Process:
         """Raises NotFound (unknown-process), also for one that is there and not this client's to see."""
         if not self.grant.sees(pid):
             raise unknown_process(pid)
-        return self.runtime.table.find(pid)
+        return self._table.find(pid)
+
+    def require(self, kind: type[m.Message]) -> None:
+        """Whether a request of this kind may be made. Raises Forbidden."""
+        self._requests.check(self.grant, kind)
 
     # Requests
 
@@ -132,7 +138,7 @@ class Connection:
 
     def _check_upload(self, request_id: m.RequestId) -> None:
         try:
-            self._requests.check(self.grant, m.Fsync)
+            self.require(m.Fsync)
         except Forbidden as error:
             raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
 
@@ -178,7 +184,7 @@ class Connection:
 
     def _take(self, message: tuple[Payload, bool] | Upload | WireError) -> Awaitable[None] | None:
         if isinstance(message, Upload):
-            return receive(self, message)
+            return self._requests.receive(self, message)
         try:
             if isinstance(message, WireError):
                 raise message
@@ -244,44 +250,13 @@ class Connection:
         except MhnosError as error:
             self.fail(error, request, reply)
 
-    # Watching
-
-    def watch(self, process: Process, start: int) -> Viewer:
-        """Follow a process from an offset. A viewer that was there before goes once the new one holds what
-        it needs."""
-        viewer = Viewer(process, start, self.newer, self._sender.ready)
-        self.runtime.enter(process, viewer, viewer.wake)
-        self.unwatch(process.pid)
-        self.viewers[process.pid] = viewer
-        return viewer
-
-    def unwatch(self, pid: int, vanished: bool = False) -> None:
-        viewer = self.viewers.pop(pid, None)
-        if viewer is not None:
-            # In this order: an ended process may be forgotten with the last one who reads its log.
-            viewer.drop(vanished)
-            self.runtime.leave(viewer.process, viewer)
-
-    def follow(self, viewer: Viewer) -> None:
-        self._sender.ready(viewer)
+    # Output and input
 
     def _finished(self, viewer: Viewer) -> None:
-        if self.viewers.get(viewer.process.pid) is viewer:
-            self.unwatch(viewer.process.pid)
-            self.typing.pop(viewer.process.pid, None)
-            self._numbered.pop(viewer.process.pid, None)
-
-    def _leave_all(self) -> None:
-        """A client that closes lets go; one that was cut off or sent away may come back for what it
-        missed."""
-        vanished = not self._socket.left
-        for pid in list(self.viewers):
-            self.unwatch(pid, vanished)
-        for client, told in self._numbered.values():
-            if client.on_typed is told:
-                client.on_typed = client.on_dropped = None
-
-    # Input
+        pid = viewer.process.pid
+        if self.watching.get(pid) is viewer:
+            self.watching.unwatch(pid)
+            self.input.forget(pid)
 
     def _take_input(self, data: Payload) -> None:
         try:
@@ -289,53 +264,9 @@ class Connection:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )
-            self._requests.check(self.grant, m.Write)
+            self.require(m.Write)
             frame = frames.unpack(data)
-            if frame.kind != frames.INPUT:
-                raise InvalidRequest("a client sends no output", code="invalid-message")
         except MhnosError as error:
             self.answer(error_message(error))
-            return
-        if frame.flags & frames.NUMBERED:
-            self._take_numbered(frame)
         else:
-            self.input(frame.pid, frame.payload)
-
-    def _take_numbered(self, frame: frames.DataFrame) -> None:
-        process, opened = self.get(frame.pid), self._numbered.get(frame.pid)
-        try:
-            if process is None or opened is None:
-                raise InvalidRequest(
-                    "numbered input that was not opened", code="not-negotiated", hint="send openInput first"
-                )
-            client = opened[0]
-            if frame.offset + len(frame.payload) <= client.typed:
-                # A repetition: its first acknowledgement was lost.
-                self.tell(m.InputAck(process.pid, client.typed))
-            self.runtime.write_numbered(process, client, frame.offset, frame.payload)
-        except MhnosError as error:
-            self.answer(error_message(error, pid=frame.pid))
-
-    def number_input(self, process: Process, name: str) -> ClientInput:
-        """From now on this connection hears what of this client's input was typed."""
-        client = self.runtime.open_input(process, name)
-
-        def tell(typed: int) -> None:
-            self.tell(m.InputAck(process.pid, typed))
-
-        def dropped() -> None:
-            self.answer(error_message(NotNow("the process takes no more input"), pid=process.pid))
-
-        client.on_typed, client.on_dropped = tell, dropped
-        self._numbered[process.pid] = (client, tell)
-        return client
-
-    def input(self, pid: int, data: bytes | memoryview) -> None:
-        """Pass on what was typed; a pid that is not there is ignored, as in protocol 1.0."""
-        process = self.get(pid)
-        if process is None:
-            return
-        try:
-            self.runtime.write(process, data)
-        except MhnosError as error:
-            self.answer(error_message(error, pid=pid))
+            self.input.take(frame)

@@ -11,18 +11,18 @@ from typing import Any, cast
 from aiohttp import WSCloseCode, hdrs, web
 
 from mhnos_runtime import __version__
+from mhnos_runtime.config import Settings
 from mhnos_runtime.observe import logs
 from mhnos_runtime.server.auth.grants import Access, Grant, Scope
 from mhnos_runtime.server.auth.live import Live
-from mhnos_runtime.server.connections import handshake, requests
-from mhnos_runtime.server.connections.connection import Connection
+from mhnos_runtime.server.connections import handshake
+from mhnos_runtime.server.connections.connection import Connection, Services
 from mhnos_runtime.server.connections.handshake import NoHandshake
 from mhnos_runtime.server.connections.websocket import WebSocket
 from mhnos_runtime.server.http.call import GONE, Call, offered_protocols
 from mhnos_runtime.server.http.problems import HttpError
 from mhnos_runtime.server.http.routes import Row
 from mhnos_runtime.server.processes import room
-from mhnos_runtime.server.processes.runtime import Runtime
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 
@@ -61,10 +61,12 @@ _log = logs.get("server")
 
 
 class Sockets:
-    """All WebSockets of one server."""
+    """All WebSockets of one server. server_id: of the runtime, the same over all its servers."""
 
-    def __init__(self, runtime: Runtime, live: Live) -> None:
-        self._runtime = runtime
+    def __init__(self, settings: Settings, server_id: str, services: Services, live: Live) -> None:
+        self._settings = settings
+        self._server_id = server_id
+        self._services = services
         self._live = live
         self._numbers = itertools.count(1)
         self._sockets: set[WebSocket] = set()
@@ -109,7 +111,7 @@ class Sockets:
         log.info("client connected", address=request.remote, newer=newer, principal=grant.principal)
         self._sockets.add(connection)
         try:
-            serving = Connection(self._runtime, connection, newer, grant, requests, log)
+            serving = Connection(self._services, connection, newer, grant, log)
             # What the client has sent behind its handshake already is with the protocol of HTTP until here.
             request.protocol.set_parser(cast(Any, connection))
             with self._live.entered(grant, lambda: serving.end(WSCloseCode.POLICY_VIOLATION)):
@@ -124,10 +126,10 @@ class Sockets:
         return GONE
 
     def _hello(self, grant: Grant) -> m.Connected:
-        settings = self._runtime.settings
+        settings = self._settings
         return m.Connected(
             m.ServerConfig("/workspace", settings.sandbox, settings.allow_openclaw),
-            server_id=self._runtime.server_id,
+            server_id=self._server_id,
             server_version=__version__,
             protocol=m.PROTOCOL,
             features=FEATURES,

@@ -17,6 +17,7 @@ from mhnos_runtime.output import Chunk, Cursor, Overrun
 from mhnos_runtime.output.layout import BURST_BYTES
 from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.process.table import Process
+from mhnos_runtime.server.connections.shown import ports, ready
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 
@@ -231,18 +232,3 @@ def _exit(process: Process) -> m.Exit:
         evidence=record.evidence,
         failure=process.failure or msgspec.UNSET,
     )
-
-
-def ready(process: Process) -> m.Readiness | msgspec.UnsetType:
-    """Whether it serves, as clients see it."""
-    known = process.facts.ready
-    if known is None:
-        return msgspec.UNSET
-    return m.Readiness(known.state, known.reason or msgspec.UNSET)
-
-
-def ports(process: Process) -> list[m.Port]:
-    return [
-        m.Port(port.name, port.port, port.address or None, port.url or msgspec.UNSET)
-        for port in process.facts.ports
-    ]

@@ -1,14 +1,12 @@
-"""Push and pull: files between messages and the workspace, in threads, a little at a time.
+"""Push and pull as protocol 1.0 has them: files between messages and the workspace, in steps that block.
 
-Knows one connection and the files of the workspace; must not know processes.
+Knows the files of the workspace; not who asked, and no processes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import msgspec
 
@@ -16,21 +14,13 @@ from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.kinds import CACHES
-from mhnos_runtime.server.connections.replies import Reply
-from mhnos_runtime.server.files.work import Job
 from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.parse import WireError
-from mhnos_runtime.wire.push import Event, FileBegin, FileEnd, PushParser
+from mhnos_runtime.wire.push import FileBegin, FileEnd, FilePiece
 from mhnos_runtime.wire.websocket import Payload
-
-if TYPE_CHECKING:
-    from mhnos_runtime.server.connections.connection import Connection
 
 #: Content of all files in one pull. As an array of numbers it is up to four times as long.
 MAX_PULL_BYTES = 32 << 20
-#: Of a pull's answer that is kept until it is known whether there is more: most are smaller, and whole.
-WHOLE_ANSWER_BYTES = 1 << 20
 #: Read and shown as numbers in one step: up to 256 KiB of JSON, in some 2 ms.
 PULL_CHUNK_BYTES = 1 << 16
 #: Of a push on its way: so much is worth a turn, and above so much no more is read from the network.
@@ -73,53 +63,7 @@ class Upload:
         self._moved()
 
 
-async def receive(connection: Connection, upload: Upload) -> None:
-    """Carry out a large push as it arrives, and answer it. What is whole when something goes wrong stays."""
-    reply, parser = connection.begin(), PushParser()
-    writing = transfer.Push(connection.runtime.workspace)
-    job = connection.runtime.files.begin(writing.close)
-    try:
-        last = False
-        while not last:
-            data, last = await upload.take()
-            await job.all(_write(writing, parser.feed(data, last)))
-        if (parser.type, parser.operation) != ("fsync", "push"):
-            raise WireError(
-                "Invalid argument: only a push may have so many bytes",
-                code="too-large",
-                request_id=parser.request_id,
-            )
-        await _pushed(connection, reply, job, writing, parser.request_id)
-    except MhnosError as error:
-        upload.drop()
-        connection.fail(error, m.Fsync(), reply)
-    finally:
-        job.close()
-
-
-async def push(connection: Connection, request: m.Fsync) -> None:
-    """Carry out a push that came as an ordinary message."""
-    reply = connection.begin()
-    writing = transfer.Push(connection.runtime.workspace)
-    job = connection.runtime.files.begin(writing.close)
-    try:
-        await job.all(_write(writing, _events(request.files)))
-        await _pushed(connection, reply, job, writing, request.id)
-    finally:
-        job.close()
-
-
-async def _pushed(
-    connection: Connection, reply: Reply, job: Job, writing: transfer.Push, request_id: m.RequestId
-) -> None:
-    await job.all(writing.finish())
-    done = writing.result
-    failures = [m.FileFailure(path, error) for path, error in done.errors]
-    results = m.PushResults(done.synced, done.failed, failures)
-    connection.answer(m.FsyncResult("push", "success", results=results, id=request_id), reply)
-
-
-def _events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
+def events(files: Iterable[m.FileEntry]) -> Iterator[FilePiece]:
     for file in files:
         yield FileBegin(file.path, file.kind)
         error = ""
@@ -130,7 +74,7 @@ def _events(files: Iterable[m.FileEntry]) -> Iterator[Event]:
         yield FileEnd(file.mtime, error)
 
 
-def _write(writing: transfer.Push, events: Iterable[Event]) -> Iterator[None]:
+def write(writing: transfer.Push, events: Iterable[FilePiece]) -> Iterator[None]:
     for event in events:
         if isinstance(event, FileBegin):
             writing.begin(event.path, event.kind)
@@ -143,69 +87,7 @@ def _write(writing: transfer.Push, events: Iterable[Event]) -> Iterator[None]:
         yield
 
 
-async def pull(connection: Connection, request: m.Fsync) -> None:
-    """Answer with the workspace's files: at once if that is little, else in pieces as the client takes them,
-    which nothing keeps; who gets answers twice has the files read twice."""
-    reply = connection.begin()
-    twice = connection.answers_twice(request.id)
-    pulled = _Pull(connection.runtime.workspace)
-    async with aclosing(_pieces(connection, pulled)) as pieces:
-        begun = await _beginning(pieces)
-        if len(begun) <= WHOLE_ANSWER_BYTES:
-            if pulled.error:
-                answer = m.FsyncResult("pull", "error", error=pulled.error, id=request.id)
-                connection.answer(answer, reply)
-                return
-            data = _head("fsyncResult") + begun + pulled.tail(request.id)
-            reply.set(data, *([encode.as_status(data)] if twice else ()))
-            return
-        await reply.first.wait()
-        await _send(connection, "fsyncResult", begun, pieces, pulled, request.id)
-    if twice:
-        again = _Pull(connection.runtime.workspace)
-        async with aclosing(_pieces(connection, again)) as pieces:
-            await _send(connection, "status", b"", pieces, again, request.id)
-    reply.set()
-
-
-async def _beginning(pieces: AsyncIterator[bytes]) -> bytes:
-    """More than WHOLE_ANSWER_BYTES, or all."""
-    begun = bytearray()
-    async for piece in pieces:
-        begun += piece
-        if len(begun) > WHOLE_ANSWER_BYTES:
-            break
-    return bytes(begun)
-
-
-async def _send(
-    connection: Connection,
-    kind: str,
-    begun: bytes,
-    pieces: AsyncIterator[bytes],
-    pulled: _Pull,
-    request_id: m.RequestId,
-) -> None:
-    await connection.part(_head(kind) + begun, last=False)
-    async for piece in pieces:
-        await connection.part(piece, last=False)
-    await connection.part(pulled.tail(request_id), last=True)
-
-
-async def _pieces(connection: Connection, pulled: _Pull) -> AsyncGenerator[bytes]:
-    """The entries as JSON, as much at a time as one turn gives."""
-    steps = pulled.entries()
-    job = connection.runtime.files.begin(steps.close)
-    try:
-        done = False
-        while not done:
-            found, done = await job.turn(steps)
-            yield b"".join(found)
-    finally:
-        job.close()
-
-
-class _Pull:
+class Pull:
     """One walk over the workspace. error: why it has ended early; then what came is not all."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -262,5 +144,5 @@ class _Pull:
         return b"]," + rest[rest.index(b'"status"') :]
 
 
-def _head(kind: str) -> bytes:
+def head(kind: str) -> bytes:
     return f'{{"type":"{kind}","operation":"pull","files":['.encode()

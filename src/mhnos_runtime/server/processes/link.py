@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
+from mhnos_runtime.launch import (
+    ExitRecord,
+    Hello,
+    LaunchPlan,
+    ProcessDescriptors,
+    ProcessRecord,
+    StartDescriptors,
+)
 from mhnos_runtime.process.facts import Found
-from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.processes.room import none_left
 
 
 class Listener(Protocol):
     """Who is told what the supervisor says. on_process takes the descriptors over, unless it raises."""
-
-    def on_hello(self, hello: dict[str, Any]) -> None: ...
 
     def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> object: ...
 
@@ -34,18 +38,32 @@ class Listener(Protocol):
 class SupervisorLink:
     """Sends requests, matches answers, and passes on what comes unasked."""
 
-    def __init__(
-        self, channel: Channel, loop: asyncio.AbstractEventLoop, turns: Turns, listener: Listener
-    ) -> None:
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
         self._channel = channel
         self._loop = loop
-        self._turns = turns
-        self._listener = listener
+        self._listener: Listener
+        self._crowded: Callable[[], bool] = bool
         self._spawning: dict[int, asyncio.Future[int]] = {}
         # Of its own for each server: an answer to the one before must not be taken for one to this.
         self._last_request = os.getpid() << 32
         self._writing = self._retry_due = False
-        loop.add_reader(channel.fileno(), self._readable)
+
+    async def hello(self) -> Hello:
+        """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected and
+        OtherVersion."""
+        fd = self._channel.fileno()
+        while (message := self._channel.receive()) is None:
+            readable = self._loop.create_future()
+            self._loop.add_reader(fd, readable.set_result, None)
+            await readable
+            self._loop.remove_reader(fd)
+        return Hello.from_dict(message.body)
+
+    def listen(self, listener: Listener, crowded: Callable[[], bool]) -> None:
+        """Pass on what comes from now on. crowded: whether large output waits for its turn."""
+        self._listener = listener
+        self._crowded = crowded
+        self._loop.add_reader(self._channel.fileno(), self._readable)
 
     async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
         """Start a program; return its pid, of which the listener has been told. The descriptors
@@ -127,7 +145,7 @@ class SupervisorLink:
 
     def _readable(self) -> None:
         """One message; and all there are where large output waits, since some of them may be about small."""
-        while self._receive() and self._turns:
+        while self._receive() and self._crowded():
             pass
 
     def _receive(self) -> bool:
@@ -154,8 +172,6 @@ class SupervisorLink:
                 self._answer(body["request"], _error(body))
             case "exited":
                 self._listener.on_exit(body["pid"], ExitRecord.from_dict(body["exit"]))
-            case "hello":
-                self._listener.on_hello(body)
             case "ready":
                 self._listener.on_ready()
             case _:

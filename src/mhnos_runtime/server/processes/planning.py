@@ -6,7 +6,6 @@ Opens what the process is handed; starts nothing, and knows no table of processe
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
@@ -15,22 +14,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from mhnos_runtime import bounds
 from mhnos_runtime.config import Settings
 from mhnos_runtime.config.kinds import ENGINES
 from mhnos_runtime.engines import Engine, EngineStore, missing
 from mhnos_runtime.errors import InvalidRequest, NotFound, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import Choice, LaunchPlan, StartDescriptors, Wish
+from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, plan, ready, template, workerd
 from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.sandbox.probe import reachable
+from mhnos_runtime.server.processes.keys import digest
 from mhnos_runtime.server.processes.ports import MOST, Handed, check_names, free, listen
-from mhnos_runtime.server.processes.workplace import StartPlace
+from mhnos_runtime.server.processes.start_context import WorkspaceContext
 from mhnos_runtime.wire import messages as m
 
 #: How long what is known of installed engines is good for processes that need none.
@@ -40,7 +38,7 @@ DEFAULT_SIZE = (m.DEFAULT_COLS, m.DEFAULT_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The descriptors end with `Starter.prepare`."""
+    """The descriptors end with `Planner.prepare`."""
 
     plan: LaunchPlan
     descriptors: StartDescriptors
@@ -66,27 +64,27 @@ class Reached:
     token: str
 
 
-class Starter:
+class Planner:
     """Knows the operator's settings and what this machine has."""
 
-    def __init__(self, settings: Settings, hello: Mapping[str, Any], workspace: Workspace) -> None:
+    def __init__(self, settings: Settings, hello: Hello, workspace: Workspace) -> None:
         self._settings = settings
         self._workspace = workspace
         self._kinds = kinds.all_kinds(settings.kinds)
         self._engines = EngineStore(settings.engines_dir)
         self._folders: tuple[str, ...] = ()
         self._look_again_at = 0.0
-        self._allowed = Allowed.from_dict(hello["allowed"])
+        self._allowed = Allowed.from_dict(hello.allowed)
         self._sandbox = self._allowed.sandbox
-        self._view = view(self._sandbox, hello["path"])
-        self._host = plan.Host(
+        self._view = view(self._sandbox, hello.path)
+        self._machine = plan.Machine(
             self._view.path,
-            hello["node"],
-            hello["no_node"],
+            hello.node,
+            hello.no_node,
             os.environ,
             lambda name, path: shutil.which(name, path=path),
         )
-        self._policy = plan.Policy(
+        self._launch_settings = plan.LaunchSettings(
             home=self._view.workspace,
             max_memory_bytes=settings.max_memory,
             retention_bytes=settings.retention_bytes,
@@ -107,17 +105,17 @@ class Starter:
                 hint=f"use one of {', '.join(self._kinds)}",
             )
         found.hooks.check_allowed(self._settings)
-        meant = found.hooks.meant(found, request.command, tuple(request.args))
-        return Asked(meant.kind, request, meant.args, {**meant.ports, **ports})
+        interpreted = found.hooks.interpret(found, request.command, tuple(request.args))
+        return Asked(interpreted.kind, request, interpreted.args, {**interpreted.ports, **ports})
 
     @contextlib.contextmanager
     def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
         """environment: added to what the request asks for. dry: write nothing into the workspace. Raises
         MhnosError with a code for whatever is wrong."""
-        cwd, directory, notice = self._directory(asked.kind, asked.request.options.cwd or "/")
+        cwd, directory, banner = self._directory(asked.kind, asked.request.options.cwd or "/")
         handed = Handed()
         try:
-            launch = self._plan(asked, cwd, notice, handed, environment, dry)
+            launch = self._plan(asked, cwd, banner, handed, environment, dry)
             yield Start(launch, StartDescriptors(directory, tuple(handed.descriptors)))
         finally:
             os.close(directory)
@@ -129,15 +127,17 @@ class Starter:
             raise InvalidRequest(f"{request.command!r} is no worker script; expected a .js or .mjs file")
         cwd = self._workspace.normalise(request.options.cwd or "/")
         policy = narrow(self._sandbox.policy, Wish(network=request.network))
-        place = StartPlace(self._workspace, self._view.workspace, cwd, policy.network, Handed(), dry=True)
-        script = Script(request.command, place.real(request.command), request.worker)
-        return workerd.generate(script, place)
+        context = WorkspaceContext(
+            self._workspace, self._view.workspace, cwd, policy.network, Handed(), dry=True
+        )
+        script = Script(request.command, context.real(request.command), request.worker)
+        return workerd.generate(script, context)
 
     def _plan(
         self,
         asked: Asked,
         cwd: str,
-        notice: str,
+        banner: str,
         handed: Handed,
         environment: Mapping[str, str],
         dry: bool,
@@ -151,25 +151,25 @@ class Starter:
             # One of them may have come this very moment.
             self._look_again_at = 0.0
         outside = policy.level == "none" or policy.network == "host"
-        place = StartPlace(self._workspace, self._view.workspace, cwd, policy.network, handed, dry)
-        command, named = _command(asked, place)
+        context = WorkspaceContext(self._workspace, self._view.workspace, cwd, policy.network, handed, dry)
+        command, named = _command(asked, context)
         given = _given(asked, named, handed, engines, outside)
-        kind.hooks.write_files(place)
-        wanted = plan.Request(
+        kind.hooks.write_files(context)
+        resolved = plan.ResolvedRequest(
             command=command,
             args=asked.args,
             env={**environment, **(request.options.env or {})},
             pty=_terminal(kind, request.pty),
             timeout_ms=_timeout_ms(request.options.timeout),
             watched=request.attach,
-            notice=notice,
+            banner=banner,
             handed=len(handed.descriptors),
             given=given,
         )
         facts = self._facts(asked, cwd, policy, _reached(kind, given, handed, outside))
         choice = Choice(_narrowed(policy), cwd, self._installed())
-        wanted_plan = plan.plan(kind, wanted, self._policy, self._host, facts.to_plain(), choice)
-        return self._allowed.confined(wanted_plan, handed_sockets=bool(handed.sockets))
+        launch = plan.plan(kind, resolved, self._launch_settings, self._machine, facts.to_plain(), choice)
+        return self._allowed.confined(launch, handed_sockets=bool(handed.sockets))
 
     def _find_engines(self, kind: Kind) -> dict[str, str]:
         """Programs by engine's name. Raises StartFailed (engine-missing)."""
@@ -204,7 +204,7 @@ class Starter:
         return self._folders
 
     def _directory(self, kind: Kind, path: str) -> tuple[str, int, str]:
-        """The working directory as a workspace path and a descriptor, and what to tell the user about it."""
+        """The working directory as a workspace path and a descriptor, and a banner where it is another."""
         cwd = self._workspace.normalise(path)
         try:
             return cwd, self._workspace.open_dir(cwd), ""
@@ -234,14 +234,14 @@ class Starter:
         )
 
 
-def _command(asked: Asked, place: StartPlace) -> tuple[str, tuple[str, ...]]:
+def _command(asked: Asked, context: WorkspaceContext) -> tuple[str, tuple[str, ...]]:
     """The command as the program takes it, and the sockets that it is to be handed by name."""
     kind, command = asked.kind, asked.request.command
     named = tuple(asked.ports) if kind.named_sockets else ()
     if kind.command != "script" or not command or command.startswith("-"):
         return command, named
-    script = Script(command, place.real(command), asked.request.worker)
-    program, needed = kind.hooks.program(script, place)
+    script = Script(command, context.real(command), asked.request.worker)
+    program, needed = kind.hooks.program(script, context)
     return program, tuple(dict.fromkeys((*named, *needed)))
 
 
@@ -380,9 +380,3 @@ def _timeout_ms(asked: float | None) -> int:
     if asked is not None and not asked <= plan.MAX_TIMEOUT_MS:
         raise InvalidRequest(f"options.timeout: at most {plan.MAX_TIMEOUT_MS} ms, 0 for none")
     return round(asked or 0)
-
-
-def digest(request: m.Spawn) -> str:
-    """What makes two requests the same: everything but the id."""
-    same = msgspec.structs.replace(request, id=msgspec.UNSET)
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()

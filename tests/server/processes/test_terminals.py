@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.server.processes.runtime import TYPED_SECONDS, Runtime
+from mhnos_runtime.server.processes.terminals import TYPED_SECONDS, Terminals
 
 Write = Callable[[Any], None]
 
 
 class Keyboard:
-    """A runtime's way to a process, which notes what it does; time passes when it is told to."""
+    """A terminal that notes what is done; time passes when it is told to."""
 
     def __init__(self, size: tuple[int, int] | None) -> None:
         self.now = 1000.0
         self.done: list[str] = []
-        self.runtime = Runtime.__new__(Runtime)
-        self.runtime._loop = SimpleNamespace(time=lambda: self.now)  # type: ignore[assignment]
-        link = SimpleNamespace(typed=lambda pid: self.done.append(f"told of {pid}"))
-        self.runtime.link = link  # type: ignore[assignment]
+        loop: Any = SimpleNamespace(time=lambda: self.now)
+        link: Any = SimpleNamespace(typed=lambda pid: self.done.append(f"told of {pid}"))
+        self.terminals = Terminals(loop, link)
         queue = SimpleNamespace(write=lambda *_: self.done.append("written"))
         self.process: Any = SimpleNamespace(
             pid=1000, size=size, input=queue, typed_at=0.0, happen=lambda _event: None
@@ -30,10 +29,10 @@ class Keyboard:
         self.client: Any = SimpleNamespace(accepted=0, new_part=lambda _offset, data: data)
 
     def write(self) -> None:
-        self.runtime.write(self.process, b"x")
+        self.terminals.write(self.process, b"x")
 
     def write_numbered(self) -> None:
-        self.runtime.write_numbered(self.process, self.client, 0, memoryview(b"x"))
+        self.terminals.write_numbered(self.process, self.client, 0, memoryview(b"x"))
 
 
 WAYS = pytest.mark.parametrize("way", [Keyboard.write, Keyboard.write_numbered])

@@ -1,4 +1,4 @@
-"""Tells the service manager how it stands: sd_notify(3) over a datagram socket, without its library.
+"""The service manager, and what it is told: sd_notify(3) over a datagram socket, without its library.
 
 Knows the variables that systemd sets; says nothing where there are none.
 """
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from mhnos_runtime.supervisor.loop import Loop
 
 
-class Notifier:
-    """Says that the runtime is ready, reloads or stops, each once, and that its loop turns."""
+class ServiceManager:
+    """Is told that the runtime is ready, reloads or stops, each once, and that its loop turns."""
 
     def __init__(self, loop: Loop, environment: Mapping[str, str] = os.environ) -> None:
         self._loop = loop

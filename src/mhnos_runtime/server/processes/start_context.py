@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from mhnos_runtime.errors import MhnosError, NotFound
 from mhnos_runtime.files import transfer
-from mhnos_runtime.files.confine import Steps, Workspace
+from mhnos_runtime.files.confine import StepBudget, Workspace
 from mhnos_runtime.server.processes.ports import Handed
 
 
 @dataclass(frozen=True, slots=True)
-class StartPlace:
-    """See `process.kind.Workplace`. handed: takes what is handed over."""
+class WorkspaceContext:
+    """A `process.kind.StartContext` of the real workspace. handed: takes what is handed over."""
 
     workspace: Workspace
     home: str
@@ -22,7 +22,7 @@ class StartPlace:
     network: str
     handed: Handed
     dry: bool = False
-    _steps: Steps = field(default_factory=Steps)
+    _steps: StepBudget = field(default_factory=StepBudget)
 
     def real(self, path: str, base: str | None = None) -> str:
         host = self.workspace.real_path(path, self.cwd if base is None else base, self._steps)

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any, cast
 
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.server.connections import requests
+from mhnos_runtime.server.connections.requests.processes import ProcessRequests
 from mhnos_runtime.wire import messages as m
 
 
-class Runtime:
+class Domain:
     """Starts what it is told to when it is told to. lingering: what was started for nobody."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Left:
     """The connection of a client that leaves while a process is started for it."""
 
     def __init__(self) -> None:
-        self.runtime = Runtime()
+        self.domain = Domain()
         self.reported: list[dict[str, Any]] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: self.reported.append(context))
@@ -36,6 +36,8 @@ class Left:
     async def leave(self) -> asyncio.Task[Any]:
         """Gives what is still under way."""
         before = asyncio.all_tasks()
+        domain = cast(Any, self.domain)
+        requests = ProcessRequests(domain, domain, domain, domain)
         asking = asyncio.create_task(requests.spawn(cast(Any, self), m.Spawn()))
         await asyncio.sleep(0)
         [starting] = asyncio.all_tasks() - before - {asking}
@@ -47,19 +49,19 @@ class Left:
 async def test_what_was_started_for_one_who_has_left_is_watched_by_nobody() -> None:
     left = Left()
     starting = await left.leave()
-    left.runtime.started.set_result("process")
+    left.domain.started.set_result("process")
     await starting
     await asyncio.sleep(0)
-    assert left.runtime.lingering == ["process"]
+    assert left.domain.lingering == ["process"]
 
 
 async def test_a_start_that_fails_for_one_who_has_left_is_no_defect() -> None:
     left = Left()
     starting = await left.leave()
-    left.runtime.started.set_exception(StartFailed("x"))
+    left.domain.started.set_exception(StartFailed("x"))
     await asyncio.gather(starting, return_exceptions=True)
     await asyncio.sleep(0)
-    assert (left.runtime.lingering, left.reported) == ([], [])
+    assert (left.domain.lingering, left.reported) == ([], [])
 
 
 async def test_a_server_that_ends_during_a_start_reports_no_defect() -> None:
@@ -69,4 +71,4 @@ async def test_a_server_that_ends_during_a_start_reports_no_defect() -> None:
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
     await asyncio.sleep(0)
-    assert (left.runtime.lingering, left.reported) == ([], [])
+    assert (left.domain.lingering, left.reported) == ([], [])

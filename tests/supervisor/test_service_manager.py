@@ -15,7 +15,7 @@ import pytest
 
 from mhnos_runtime.channel import ALIVE
 from mhnos_runtime.supervisor.loop import Loop
-from mhnos_runtime.supervisor.notify import Notifier
+from mhnos_runtime.supervisor.service_manager import ServiceManager
 from tests.supervisor.harness import Server, Supervised, supervised
 
 DEADLINE_SECONDS = 20.0
@@ -134,7 +134,7 @@ def test_the_watchdog_is_only_fed_where_it_watches_this_process(
     environment: dict[str, str], fed: bool, manager: Manager
 ) -> None:
     loop = Loop()
-    Notifier(loop, {"NOTIFY_SOCKET": manager.address, **environment}).watch()
+    ServiceManager(loop, {"NOTIFY_SOCKET": manager.address, **environment}).watch()
     assert manager.silent() is not fed
     loop.close()
 
@@ -142,9 +142,9 @@ def test_the_watchdog_is_only_fed_where_it_watches_this_process(
 @pytest.mark.parametrize("address", ["", "/nowhere/notify.sock", "@nobody-listens-here"])
 def test_no_manager_is_no_trouble(address: str) -> None:
     loop = Loop()
-    notifier = Notifier(loop, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"})
-    notifier.watch()
-    notifier.ready()
-    notifier.reloading()
-    notifier.stopping()
+    told = ServiceManager(loop, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"})
+    told.watch()
+    told.ready()
+    told.reloading()
+    told.stopping()
     loop.close()

@@ -1,22 +1,21 @@
 """What this client types into one process, exactly once: a bounded window of bytes that are not acknowledged.
 
-Knows offsets and its host; knows no sockets.
+Knows offsets and numbered frames; must not know sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
 
+from mhnos_runtime.client.carrier import Carrier
 from mhnos_runtime.client.errors import ClientError, ConnectionLost, RequestFailed, RequestTimedOut
 from mhnos_runtime.client.pending import failure
 from mhnos_runtime.client.types import InputUncertain
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 
-# bytes; as much as the server keeps for a process that does not read, so that one client alone never fills
-# it
+# bytes; as much as the server keeps for a process that does not read: one client alone never fills it
 WINDOW_BYTES = 1024 * 1024
 FRAME_BYTES = 64 * 1024  # a large paste must not keep keys for other processes waiting
 REFUSED_FIRST_WAIT_S = 0.005
@@ -24,39 +23,19 @@ REFUSED_LONGEST_WAIT_S = 0.25
 # What passes: another client has filled the queue, or a frame in front of this one was refused.
 _PASSING = frozenset({"input-full", "input-gap", "not-negotiated"})
 
-M = TypeVar("M", bound=m.Message)
 
-
-class Host(Protocol):
-    """What an input needs of the runtime that it belongs to."""
-
-    client_name: str
-
-    async def request(
-        self,
-        message: m.Message,
-        answer: type[M],
-        *,
-        resend: bool = ...,
-        on_answer: Callable[[m.Message], None] | None = ...,
-    ) -> M: ...
-    async def send_now(self, message: m.Message | bytes) -> None: ...
-    async def sleep(self, delay_s: float) -> None: ...
-    def tell_uncertain(self, uncertain: InputUncertain) -> None: ...
-
-
-class NumberedInput:
+class InputWindow:
     """Bytes from `acknowledged` on are kept until the server says that they were typed.
 
     The invariant: what the server has typed is a prefix of what was written, each byte once; where a server
     was killed while it typed, `uncertain` says which bytes may be missing.
     """
 
-    def __init__(self, host: Host, pid: int) -> None:
+    def __init__(self, carrier: Carrier, pid: int) -> None:
         self.pid = pid
         self.acknowledged = 0
         self.uncertain: list[InputUncertain] = []
-        self._host = host
+        self._carrier = carrier
         self._window = bytearray()
         self._sent = 0
         self._open = False
@@ -168,10 +147,10 @@ class NumberedInput:
     async def _begin(self) -> None:
         """Learn where to go on. Errors about frames that were sent before come before this answer."""
         if self._refused:
-            await self._host.sleep(self._wait_s)
+            await self._carrier.sleep(self._wait_s)
             self._wait_s = min(self._wait_s * 2, REFUSED_LONGEST_WAIT_S)
-        message = m.OpenInput(pid=self.pid, client=self._host.client_name)
-        await self._host.request(message, m.InputOpened, on_answer=self._begun)
+        message = m.OpenInput(pid=self.pid, client=self._carrier.client_name)
+        await self._carrier.request(message, m.InputOpened, on_answer=self._begun)
 
     def _begun(self, answer: m.Message) -> None:
         if not isinstance(answer, m.InputOpened):
@@ -195,11 +174,11 @@ class NumberedInput:
             data = bytes(self._window[start : start + to - from_])
             uncertain = InputUncertain(self.pid, from_, to, data)
             self.uncertain.append(uncertain)
-            self._host.tell_uncertain(uncertain)
+            self._carrier.tell_uncertain(uncertain)
 
     async def _send(self) -> None:
         start = self._sent - self.acknowledged
         piece = bytes(self._window[start : start + FRAME_BYTES])
         header = frames.pack_header(frames.INPUT, frames.NUMBERED, self.pid, self._sent)
         self._sent += len(piece)
-        await self._host.send_now(header + piece)
+        await self._carrier.send_now(header + piece)
