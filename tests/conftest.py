@@ -33,6 +33,14 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     ("linecache.py", {"checkcache", "updatecache"}),
     # asyncio starts a program with a pipe whose other end closes at its exec.
     ("subprocess.py", {"_execute_child"}),
+    # A server reads what it starts from before it serves anybody.
+    ("server/auth/grantfile.py", {"load"}),
+    # One stat of a file in the state directory.
+    ("server/auth/grantfile.py", {"changed"}),
+    ("server/auth/token_store.py", {"follow"}),
+    # A start looks up its folder, its script and the installed engines, and counts free descriptors: short
+    # calls about names that the kernel has in memory.
+    ("mhnos_runtime/server/processes/starting.py", {"_spawn", "plan", "worker_config"}),
     # A test that starts a server of its own waits for it anyway.
     ("mhnos_runtime/testing/server.py", {"__aenter__", "stop", "_started", "token", "server_pid"}),
 ]

@@ -106,6 +106,7 @@ class FakeServer:
         self.processes: dict[int, FakeProcess] = {}
         self.server_id = "first"
         self.token: str | None = None
+        self.scopes: list[str] | None = None
         self.refuse_status: int | None = None
         self.refuse_headers: dict[str, str] = {}
         self.chunk_bytes = 8
@@ -206,6 +207,7 @@ class FakeServer:
             serverId=self.server_id,
             protocol="1.1",
             limits=limits,
+            **({} if self.scopes is None else {"scopes": self.scopes}),
         )
         async for frame in peer.socket:
             if frame.type is WSMsgType.TEXT:

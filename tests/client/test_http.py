@@ -1,106 +1,177 @@
-"""Requests over HTTP: the answer's JSON, or the server's own error, or why there is no answer."""
+"""Requests to routes, against real servers that answer well, badly, late, or elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
+from mhnos_runtime.client import http
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized
 from mhnos_runtime.client.http import ask
 
-PROBLEM = {"error": "No such token", "code": "not-found", "hint": "list shows them"}
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+TOKEN = "t" * 43
 
 
-async def echo(request: web.Request) -> web.Response:
-    body = await request.json() if request.can_read_body else None
-    token = request.headers.get("Authorization")
-    return web.json_response(
-        {"method": request.method, "path": request.raw_path, "body": body, "token": token}
-    )
-
-
-def answer(status: int, body: object) -> web.Response:
-    return web.json_response(body, status=status)
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Target]:
-    async def fixed(request: web.Request) -> web.Response:
-        match request.path.removeprefix("/base"):
-            case "/none":
-                return web.Response(status=204)
-            case "/problem":
-                return answer(404, PROBLEM)
-            case "/list":
-                return answer(500, ["no", "object"])
-            case "/moved":
-                return web.Response(status=302, headers={"Location": "/base/none"})
-            case "/token":
-                return answer(401, {"error": "The token is wrong"})
-            case "/busy":
-                return answer(503, {"error": "later", "code": "unavailable"})
-            case "/broken":
-                return web.Response(body=b"{", content_type="application/json")
-        return await echo(request)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", fixed)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+@asynccontextmanager
+async def answering(handler: Handler) -> AsyncIterator[Target]:
+    server = web.Server(handler)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield Target(f"http://127.0.0.1:{runner.addresses[0][1]}/base/", "secret", "test")
-    await runner.cleanup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield Target(f"http://127.0.0.1:{runner.addresses[0][1]}", TOKEN, "a test")
+    finally:
+        await runner.cleanup()
 
 
-async def test_it_asks_below_the_runtimes_address_with_the_token(target: Target) -> None:
-    found = await ask(target, "POST", "/v1/tokens/a%2Fb", {"name": "x"})
-    assert found == {
-        "method": "POST",
-        "path": "/base/v1/tokens/a%2Fb",
-        "body": {"name": "x"},
-        "token": "Bearer secret",
-    }
-    bare = await ask(Target(target.url, None, "test"), "GET", "/v1/tokens")
-    assert (bare["token"], bare["body"]) == (None, None)
+def with_response(make: Callable[[], web.StreamResponse]) -> Handler:
+    async def handler(_request: web.BaseRequest) -> web.StreamResponse:
+        return make()
+
+    return handler
 
 
-async def test_an_answer_without_a_body_is_none(target: Target) -> None:
-    assert await ask(target, "DELETE", "/none") is None
+def problem(status: int, body: str, content_type: str = "application/json") -> Handler:
+    return with_response(lambda: web.Response(status=status, text=body, content_type=content_type))
 
 
-async def test_the_servers_error_comes_through(target: Target) -> None:
-    with pytest.raises(RequestFailed, match="No such token") as caught:
-        await ask(target, "GET", "/problem")
-    assert (caught.value.code, caught.value.hint, caught.value.retry) == (
-        "not-found",
-        "list shows them",
-        False,
-    )
+@pytest.mark.parametrize("end", ["", "/", "/user/ann", "/user/ann/"])
+async def test_what_is_sent_and_what_comes_back(end: str) -> None:
+    seen: list[tuple[str, str, str, str]] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        headers = request.headers
+        seen.append((request.method, request.path, headers["Authorization"], await request.text()))
+        return web.json_response({"a": [1, "é"]})
+
+    async with answering(handler) as target:
+        below = Target(target.url + end, TOKEN, "a test")
+        assert await ask(below, "POST", "/v1/x", {"b": None}) == {"a": [1, "é"]}
+    assert seen == [("POST", f"{end.rstrip('/')}/v1/x", f"Bearer {TOKEN}", '{"b": null}')]
 
 
-@pytest.mark.parametrize(("path", "text"), [("/list", "answered HTTP 500"), ("/moved", "answered HTTP 302")])
-async def test_what_is_no_problem_body_is_told_by_its_status(target: Target, path: str, text: str) -> None:
-    with pytest.raises(RequestFailed, match=text) as caught:
-        await ask(target, "GET", path)
+async def test_without_a_token_none_is_sent() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert "Authorization" not in request.headers
+        assert await request.read() == b""
+        return web.Response(status=204)
+
+    async with answering(handler) as target:
+        assert await ask(Target(target.url, None, "a test"), "DELETE", "/v1/x") is None
+
+
+async def test_what_is_encoded_stays_so() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(
+            request.raw_path if isinstance(request, web.Request) else request._message.path
+        )
+
+    async with answering(handler) as target:
+        assert await ask(target, "GET", "/v1/tokens/a%20b%2Fc") == "/v1/tokens/a%20b%2Fc"
+
+
+async def test_an_error_of_the_server_keeps_its_code_and_hint() -> None:
+    async with answering(problem(409, '{"error":"taken","code":"name-taken","hint":"choose"}')) as target:
+        with pytest.raises(RequestFailed) as caught:
+            await ask(target, "POST", "/v1/x")
+    assert (caught.value.message, caught.value.code, caught.value.hint) == ("taken", "name-taken", "choose")
+
+
+@pytest.mark.parametrize(("status", "retry"), [(429, True), (503, True), (409, False), (500, False)])
+async def test_a_refusal_that_passes_may_be_tried_again(status: int, retry: bool) -> None:
+    async with answering(problem(status, '{"error":"later","code":"unavailable"}')) as target:
+        with pytest.raises(RequestFailed, match="later") as caught:
+            await ask(target, "GET", "/v1/x")
+    assert caught.value.retry is retry
+
+
+async def test_a_wrong_token_is_told_as_such() -> None:
+    async with answering(problem(401, '{"error":"The token is wrong","code":"unauthorized"}')) as target:
+        with pytest.raises(Unauthorized, match="refused the token"):
+            await ask(target, "GET", "/v1/x")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("", "text/plain"),
+        ("<h1>Bad gateway</h1>", "text/html"),
+        ("[1]", "application/json"),
+        ("{}", "application/json"),
+    ],
+)
+async def test_an_error_of_something_in_between(body: str, content_type: str) -> None:
+    async with answering(problem(502, body, content_type)) as target:
+        with pytest.raises(RequestFailed, match="answered HTTP 502") as caught:
+            await ask(target, "GET", "/v1/x")
     assert caught.value.code == "internal"
 
 
-async def test_a_refusal_that_passes_may_be_tried_again(target: Target) -> None:
-    with pytest.raises(RequestFailed, match="later") as caught:
-        await ask(target, "GET", "/busy")
-    assert caught.value.retry
+@pytest.mark.parametrize("body", ["{", "\udcff", "[" * 100_000])
+async def test_json_that_is_none(body: str) -> None:
+    data = body.encode(errors="surrogateescape")
+    async with answering(
+        with_response(lambda: web.Response(body=data, content_type="application/json"))
+    ) as target:
+        with pytest.raises(ConnectFailed, match="cannot ask"):
+            await ask(target, "GET", "/v1/x")
 
 
-async def test_a_refused_token_has_a_type_of_its_own(target: Target) -> None:
-    with pytest.raises(Unauthorized, match="refused the token"):
-        await ask(target, "GET", "/token")
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirection_takes_the_token_nowhere(status: int) -> None:
+    asked: list[str] = []
+
+    async def elsewhere(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.headers.get("Authorization", ""))
+        return web.json_response({})
+
+    async with answering(elsewhere) as other:
+        moved = with_response(lambda: web.Response(status=status, headers={"Location": other.url}))
+        async with answering(moved) as target:
+            with pytest.raises(RequestFailed, match=f"answered HTTP {status}"):
+                await ask(target, "GET", "/v1/x")
+    assert asked == []
 
 
-async def test_no_answer_and_one_that_is_no_json_are_told(target: Target) -> None:
+async def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.1)
+
+    async def never(_request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with answering(never) as target:
+        with pytest.raises(ConnectFailed, match="cannot ask"):
+            await ask(target, "GET", "/v1/x")
+
+
+async def test_nobody_there_and_no_http() -> None:
+    async with answering(problem(200, "{}")) as target:
+        pass
     with pytest.raises(ConnectFailed, match="cannot ask"):
-        await ask(target, "GET", "/broken")
-    with pytest.raises(ConnectFailed, match="cannot ask"):
-        await ask(Target("http://127.0.0.1:1", None, "test"), "GET", "/")
+        await ask(target, "GET", "/v1/x")
+
+    async def noise(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-x\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(noise, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectFailed, match="cannot ask"):
+            await ask(Target(f"http://127.0.0.1:{port}", TOKEN, "a test"), "GET", "/v1/x")
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "a\nb"])
+async def test_a_token_of_two_lines_is_no_header(token: str) -> None:
+    async with answering(problem(200, "{}")) as target:
+        with pytest.raises(ConnectFailed) as caught:
+            await ask(Target(target.url, token, "a test"), "GET", "/v1/x")
+    assert "Evil" not in caught.value.message

@@ -24,7 +24,7 @@ from mhnos_runtime.server.connections.sockets import Sockets
 from mhnos_runtime.server.main import routes
 from mhnos_runtime.testing import TestServer
 from tests.server.certificate import make_certificate
-from tests.server.client import NEWER, Client, connect
+from tests.server.client import NEWER, PATIENCE, Client, connect
 from tests.server.conftest import server_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,7 +73,8 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
     reader, writer = await asyncio.open_connection(*host.split(":"))
     lines = [f"{name}: {value}" for name, value in {"Host": host, "Connection": "close", **headers}.items()]
     writer.write("\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1"))
-    line = await asyncio.wait_for(reader.readline(), 10)
+    # The first one waits until the server has started, on a busy machine for long.
+    line = await asyncio.wait_for(reader.readline(), 3 * PATIENCE)
     writer.close()
     return int(line.split()[1])
 

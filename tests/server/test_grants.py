@@ -251,22 +251,18 @@ async def test_grants_outlive_server_and_runtime_and_no_secret_is_kept(tmp_path:
             pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version":9,"grants":[]}', "\0", "fifo", "mode", "link"])
-async def test_a_damaged_store_is_set_aside_and_said(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("kind", ["half", "fifo"])
+async def test_a_damaged_store_is_set_aside_and_said(tmp_path: Path, kind: str) -> None:
+    """All ways in which it can be damaged are in auth/test_grantfile.py."""
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     file = state / "grants.json"
-    good = '{"version":1,"grants":[]}'
-    if text == "fifo":
+    if kind == "fifo":
         os.mkfifo(file, 0o600)
-    elif text == "link":
-        (state / "elsewhere").write_text(good)
-        file.symlink_to("elsewhere")
     else:
-        file.write_text(good if text == "mode" else text)
-        file.chmod(0o666 if text == "mode" else 0o600)
+        file.write_text("{")
+        file.chmod(0o600)
     async with TestServer(tmp_path) as server:
         await create(server, "after", "view")
         assert "stored grants cannot be used" in server.log.read_text()
-        if text != "link":
-            assert list(state.glob("grants.json.set-aside.*"))
+        assert list(state.glob("grants.json.set-aside.*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import click
 
@@ -48,7 +49,8 @@ def attach(
     """Show what process PID has written and writes, and send it what is typed; any number may be attached.
 
     Leaving (Ctrl-P Ctrl-Q in a terminal) leaves the process alone, and so does the end of this command's
-    input. The exit code is the process's, as with `run`; 0 after leaving; 125 when the runtime failed.
+    input. With a token that may only view, this only watches. The exit code is the process's, as with `run`;
+    0 after leaving; 125 when the runtime failed.
 
     \b
     Examples:
@@ -80,12 +82,18 @@ async def _attach(
     async with open_runtime(
         url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
-        process = await runtime.attach(pid, from_=from_, repaint=repaint)  # type: ignore[arg-type]
+        may_control = runtime.has_scope("control")
+        start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
+        process = await runtime.attach(pid, from_=start, repaint=repaint and may_control)
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
+        controls = may_control and not no_stdin
         manner = Manner(
-            raw=has_terminal and not no_stdin and os.isatty(0) and process.exit is None,
-            feed=not no_stdin and process.exit is None,
+            raw=has_terminal and controls and os.isatty(0) and process.exit is None,
+            feed=controls and process.exit is None,
             detach_keys=detach_keys,
-            forward_interrupt=not no_stdin,
+            forward_interrupt=controls,
         )
-        return await Session(runtime, process, manner, status).run()
+        session = Session(runtime, process, manner, status)
+        if not may_control:
+            status.say("view only: with this token nothing can be typed, resized or signalled")
+        return await session.run()

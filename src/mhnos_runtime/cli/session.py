@@ -152,9 +152,7 @@ class Session:
     def _draws_anew(self) -> bool:
         """Status lines of a lost connection stand across the screen of a full-screen program, which then has
         to draw it anew. A grant that only views may not ask for that."""
-        scopes = self._runtime.hello.scopes
-        may_ask = not isinstance(scopes, list) or "control" in scopes
-        return self._manner.raw and self._modes.alternate and may_ask
+        return self._manner.raw and self._modes.alternate and self._runtime.has_scope("control")
 
     def _tell_news(self) -> None:
         """Where the process can be reached, once it serves; or that it does not."""

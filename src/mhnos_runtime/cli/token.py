@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
 
 from mhnos_runtime.cli import say
 from mhnos_runtime.cli.target import Duration, Pid, run_async, target_options
+from mhnos_runtime.errors import MhnosError
 
+T = TypeVar("T")
+
+_TOKENS = "/v1/tokens"
 #: As the server has them, which is not loaded here.
 SCOPES = ("control", "view", "files", "preview", "metrics")
 
@@ -64,7 +68,13 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
     type=click.Choice(SCOPES),
     help="What it may do; may be repeated. control has view in it.",
 )
-@click.option("--process", "processes", multiple=True, type=Pid(), help="Only this process; may be repeated.")
+@click.option(
+    "--process",
+    "processes",
+    multiple=True,
+    type=Pid(),
+    help="Only this process, until the runtime ends; may be repeated.",
+)
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this folder of the workspace.")
 @click.option("--expires", "lifetime_ms", type=Duration(), help="How long it lasts, such as 12h or 7d.")
 @click.option("--json", "json_", is_flag=True, help="As JSON, with every field.")
@@ -90,11 +100,12 @@ def create(
     body |= {"processes": list(processes)} if processes else {}
     body |= {"paths": list(paths)} if paths else {}
     body |= {} if lifetime_ms is None else {"lifetimeMs": lifetime_ms}
-    made = _ask(url, token_file, "POST", "/v1/tokens", body)
+    made = _ask(url, token_file, "POST", _TOKENS, body)
+    secret = _part(made, "token", str)
     if json_:
         say.as_json(made)
     else:
-        print(made["token"])
+        print(say.printable(secret))
 
 
 @token.command("list")
@@ -102,7 +113,7 @@ def create(
 @target_options
 def list_(url: str | None, token_file: str | None, json_: bool) -> None:
     """List the tokens that were created and are in force."""
-    rows = _ask(url, token_file, "GET", "/v1/tokens")["tokens"]
+    rows = _part(_ask(url, token_file, "GET", _TOKENS), "tokens", list)
     if json_:
         say.as_json(rows)
     else:
@@ -115,14 +126,29 @@ def list_(url: str | None, token_file: str | None, json_: bool) -> None:
 @target_options
 def revoke(url: str | None, token_file: str | None, name: str) -> None:
     """End a token at once, with the connections that it has open."""
-    _ask(url, token_file, "DELETE", f"/v1/tokens/{quote(name, safe='')}")
+    _ask(url, token_file, "DELETE", f"{_TOKENS}/{quote(name, safe='')}")
 
 
 def _ask(url: str | None, token_file: str | None, method: str, path: str, body: object = None) -> Any:
     from mhnos_runtime.client.discovery import discover
+    from mhnos_runtime.client.errors import RequestFailed
     from mhnos_runtime.client.http import ask
 
-    return run_async(ask(discover(url, token_file), method, path, body))
+    try:
+        return run_async(ask(discover(url, token_file), method, path, body))
+    except RequestFailed as error:
+        if error.code == "not-found" and path == _TOKENS:
+            hint = "it is older than this command: upgrade it"
+            raise RequestFailed("this runtime has no tokens for others", code=error.code, hint=hint) from None
+        raise
+
+
+def _part(answer: Any, name: str, kind: type[T]) -> T:
+    """Of what a runtime answers. Raises MhnosError where something else has answered."""
+    part = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(part, kind):
+        raise MhnosError("what answered is no runtime", code="protocol-violation", hint="see --url")
+    return part
 
 
 def _cells(row: dict[str, Any], now_s: float) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ async def ask(target: Target, method: str, path: str, body: object = None) -> An
             if response.status >= 300:
                 raise _failed(target.url, response.status, answer)
             return answer
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
         raise ConnectFailed(f"cannot ask {target.url}: {str(error) or type(error).__name__}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import aiohttp
@@ -86,6 +87,11 @@ class Link:
     async def send(self, message: bytes) -> None:
         """Send one text frame. A connection that is ending takes nothing; `receive` is where that shows."""
         await self._send(message, aiohttp.WSMsgType.TEXT)
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        """Send text frames, in order; as `send`."""
+        for message in messages:
+            await self.send(message)
 
     async def send_frame(self, frame: bytes) -> None:
         """Send one binary frame; as `send`."""

@@ -214,6 +214,11 @@ class Runtime:
         assert self._hello is not None, "inside `async with` only"  # noqa: S101
         return self._hello
 
+    def has_scope(self, scope: str) -> bool:
+        """Whether this client's grant is good for it. A server that names no scopes has none."""
+        scopes = self.hello.scopes
+        return not isinstance(scopes, list) or scope in scopes
+
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
@@ -380,7 +385,7 @@ class Runtime:
         """Take in what comes until the connection ends; returns the close code."""
         # Sent while receiving: a server that is busy replaying reads nothing before somebody takes the
         # replay.
-        resuming = asyncio.create_task(_send_all(link, unsent))
+        resuming = asyncio.create_task(link.send_all(unsent))
         try:
             await self._receive(link)
         except LinkClosed as closed:
@@ -488,11 +493,6 @@ class Runtime:
 
 
 connect = Runtime
-
-
-async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
-    for payload in payloads:
-        await link.send(payload)
 
 
 def _name(message: m.Message) -> str:

@@ -282,16 +282,23 @@ class Settings:
 
     @staticmethod
     def from_json(text: str) -> Settings:
-        """Raises ConfigError when the text is not what `to_json` made."""
+        """What another process, maybe of another version, made by `to_json`. A setting that is missing has
+        its default; one that is not known is ignored. Raises ConfigError when the text is something else, or
+        a value is not allowed."""
         try:
             data = json.loads(text)
-            values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: values[setting.name] for setting in SETTINGS}
-        except (ValueError, TypeError, KeyError) as error:
+            values, kinds = dict(data["settings"]), dict(data.get("kinds", {}))
+            sources = {str(name): str(source) for name, source in data.get("sources", {}).items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
-        where = Where(Path("/"), Path("/"))
+        where, user = Where(Path("/"), Path("/")), UserEnvironment(os.environ, Path("/"))
         parsed: dict[str, Any] = {
-            name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
+            setting.name: setting.parse(
+                values[setting.name] if setting.name in values else setting.default_value(user),
+                where,
+                "hand-over",
+            )
+            for setting in SETTINGS
         }
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
 

@@ -129,3 +129,8 @@ class Kind:
     caches: tuple[str, ...] = ()
     own_folders: tuple[tuple[str, str], ...] = ()
     hooks: Hooks = NO_HOOKS
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Every text in which placeholders may stand."""
+        return (*self.argv, *(text for _name, text in self.env))

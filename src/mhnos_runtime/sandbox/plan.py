@@ -35,9 +35,9 @@ _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What all processes of a runtime share. workspace: as the host has it. engines: installed programs'
-    folders, which processes may read. own_folders: (engine, path) where an engine's processes write in a
-    place of everybody's; {uid} in the path is their user."""
+    """Shared by all processes of a runtime. workspace: its path on the host. engines: folders of installed
+    programs, which processes may read. own_folders: (engine, path) of a folder in a shared place such as /tmp
+    in which an engine's processes write; {uid} in the path is their user."""
 
     policy: Policy
     facts: HostFacts
@@ -206,7 +206,7 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
 
 
 def _own_folders(sandbox: Sandbox, policy: Policy) -> list[str]:
-    """Those of the engines that are there; an engine lies in a folder NAME/VERSION."""
+    """Own folders of the installed engines; an engine lies in a folder NAME/VERSION."""
     uid = policy.user[0] if policy.user else os.getuid()
     engines = {os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines}
     return [path.format(uid=uid) for engine, path in sandbox.own_folders if engine in engines]

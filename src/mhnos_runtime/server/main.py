@@ -1,4 +1,4 @@
-"""The composition root: from the supervisor's first words to a listening server, and its orderly end.
+"""The composition root: from the supervisor's hello to a listening server, and its orderly end.
 
 Everything is built here, whole, and handed what it needs; nothing is set from outside afterwards.
 """
@@ -70,7 +70,7 @@ _SHUTDOWN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Domains:
-    """What clients are served, without a socket: the processes and files of one runtime.
+    """The processes and files of one runtime, without a listening socket.
 
     reports: to be told what the supervisor says. connections: what every WebSocket is given.
     """
@@ -102,7 +102,7 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     )
 
     def close() -> None:
-        for each in (reports, lifetimes, terminals, *table, work, workspace):
+        for each in (link, reports, lifetimes, terminals, *table, work, workspace):
             each.close()
 
     services = Services(table, lifetimes, terminals, Turns(loop), requests)
@@ -129,11 +129,9 @@ def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: 
 async def serve(channel: Channel) -> None:
     """One life of the server. Returns when it is told to end, or when there is no supervisor any more.
 
-    Raises Disconnected where that has gone before it said anything, OtherVersion.
+    Raises Disconnected where the supervisor has gone before its hello, and OtherVersion.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     link = SupervisorLink(channel, loop)
     hello = await link.hello()
     settings = Settings.from_json(hello.settings)
@@ -142,13 +140,35 @@ async def serve(channel: Channel) -> None:
     logs.setup(settings.log_level, settings.log_format).addFilter(LimitForeign(limiter))
     logging.getLogger("aiohttp.server").addFilter(BadRequests(log))
     domains = build(hello, settings, link, stop.set)
+
+    def end() -> None:
+        """Also before the table is complete: nobody waits for that any more."""
+        stop.set()
+        domains.reports.ready.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
     link.listen(domains.reports, crowded=domains.connections.turns.__bool__)
+    await domains.reports.ready.wait()
+    if not stop.is_set():
+        await _serve_clients(hello, domains, link, limiter, log, stop)
+    domains.close()
+
+
+async def _serve_clients(
+    hello: Hello,
+    domains: Domains,
+    link: SupervisorLink,
+    limiter: Limiter,
+    log: LimitedLog,
+    stop: asyncio.Event,
+) -> None:
+    """From the first connection to the last one's end."""
+    loop, settings = asyncio.get_running_loop(), domains.settings
     live = Live(loop)
-    stored = StoredGrants(GrantFile(settings.state_dir), live, loop)
+    stored = StoredGrants(GrantFile(settings.state_dir), live, loop, hello.server_id)
     token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.token))
     watch = TokenWatch(token, lambda new: link.token(new.to_dict() if new else None))
-    await domains.reports.ready.wait()
-
     sockets = [socket.socket(fileno=fd) for fd in hello.listeners]
     port = sockets[0].getsockname()[1]
     gate = Gate(settings, port, Tokens(token, stored), time.monotonic, limiter)
@@ -167,7 +187,6 @@ async def serve(channel: Channel) -> None:
     http.pre_shutdown()
     await http.shutdown(_SHUTDOWN_SECONDS)
     await stored.close()
-    domains.close()
 
 
 def _show_life(loop: asyncio.AbstractEventLoop, link: SupervisorLink, watch: TokenWatch) -> None:

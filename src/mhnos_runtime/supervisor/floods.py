@@ -12,8 +12,8 @@ from collections.abc import Callable
 #: A source that gives this much in one turn is a flood: a full read of a PTY.
 FLOOD_BYTES = 4096
 
-#: The longest pause after a key. Most programs answer sooner. Typing a key each 100 ms into a program that
-#: never answers takes a tenth from the floods.
+#: The longest pause after a key. A key each 100 ms into a program that never answers takes a tenth of their
+#: time from the floods.
 PAUSE_SECONDS = 0.01
 
 #: After a pause floods run for this many times its length: whatever is typed, they keep four fifths of the

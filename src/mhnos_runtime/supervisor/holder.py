@@ -1,6 +1,6 @@
-"""Namespaces and their holders: one bubblewrap for each process, and one spare, so that starts do not wait.
+"""Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
 
-Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
+Knows bubblewrap's descriptors; not what runs inside.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
 from mhnos_runtime.proc import children
-from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor import confine, namespace_files
 from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
-from mhnos_runtime.supervisor.namespaces import joinable, joinable_network
 from mhnos_runtime.supervisor.signals import reset_signals
 
-#: How often to check what a program left behind, and how long that may take to end by itself.
+#: How often what a program left behind is looked at, and how long it may take to end by itself.
 LOOK_SECONDS = 0.05
 LEFTOVER_SECONDS = 1.0
-#: When the next spare is made, which takes a CPU some 15 ms: the program that was just started runs by then.
+#: When the next spare is made, which takes a CPU for some 15 ms: the program just started runs by then.
 REFILL_SECONDS = 0.02
 _MESSAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Holders with the same key are interchangeable."""
+    """Holders with the same key are alike, so that a spare can be anyone's."""
 
     spec: Holder
     user: tuple[int, int] | None
@@ -39,7 +38,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class NamespacesState:
-    """Namespaces that are ready, for the next supervisor."""
+    """Of namespaces that are ready, for the next supervisor."""
 
     os_pid: int
     init: int
@@ -53,18 +52,15 @@ class NamespacesState:
 
 @dataclass(frozen=True, slots=True)
 class NetworkState:
-    """A network that holders share."""
+    """Of a network that holders share."""
 
     key: Key
     namespaces: NamespacesState
 
 
 class Namespaces:
-    """One running holder.
-
-    os_pid: bubblewrap's own. init: the first process inside; when it dies, all others there die. gone:
-    nothing is left inside.
-    """
+    """One running holder. os_pid: bubblewrap's own. init: the first process inside; when it dies, all others
+    there die. gone: nothing is left inside."""
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
@@ -98,13 +94,13 @@ class Namespaces:
 
     @classmethod
     def restore(cls, loop: Watching, state: NamespacesState) -> Namespaces:
-        """Namespaces of another supervisor, whose descriptors this one has, as `state` describes them."""
+        """Those that another supervisor, whose descriptors this one has, described by `state`."""
         self = cls(loop, state.os_pid)
         self.init, self._input_fd, self._init_fd = state.init, state.input_fd, state.init_fd
         return self
 
     def state(self) -> NamespacesState:
-        """What `restore` needs, once they are ready."""
+        """What `restore` needs, once it is ready."""
         return NamespacesState(self.os_pid, self.init, self._input_fd, self._init_fd)
 
     @property
@@ -112,7 +108,7 @@ class Namespaces:
         return self._init_fd >= 0
 
     def when_ready(self, callback: Callable[[MhnosError | None], None]) -> None:
-        """Call back once, now or later, with None or with the reason why there are no namespaces."""
+        """Call back once, now or later, with None or with why there are no namespaces."""
         if self.ready or self._error is not None:
             callback(self._error)
         else:
@@ -139,30 +135,26 @@ class Namespaces:
             callback(self._error)
 
     def descriptors(self) -> list[int]:
-        """Namespaces in an order in which a process without privileges may join them; the caller closes them.
-
-        Each user namespace comes before those that it owns: joining it gives the right to join them. Raises
-        OSError when no descriptors are left, or the namespaces are gone.
-        """
-        return joinable(self.init)
+        """Namespaces to join, see `namespace_files.opened`; the caller closes them. Raises OSError."""
+        return namespace_files.opened(self.init)
 
     def network_descriptors(self) -> list[int]:
         """The user namespace that owns the network, and the network; the caller closes them. Raises as
         `descriptors`."""
-        return joinable_network(self.init)
+        return namespace_files.opened_network(self.init)
 
     def multiplexer(self) -> str:
-        """The path to /dev/ptmx inside."""
+        """The path to the inside's own /dev/ptmx."""
         return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
 
     @property
     def in_memory(self) -> tuple[str, ...]:
-        """Paths to the writable file systems inside that are in memory."""
+        """Paths to the inside's own file systems that are in memory and can be written."""
         root = f"/proc/{self.init}/root"
         return (f"{root}/tmp", f"{root}/dev/shm")  # noqa: S108
 
     def kill(self) -> None:
-        """Kill everything inside. os_pid can be reaped after the last process is gone."""
+        """End everything inside at once. os_pid can be reaped after the last of it is gone."""
         with contextlib.suppress(OSError):
             if self.ready:
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
@@ -170,7 +162,7 @@ class Namespaces:
                 os.kill(self.os_pid, signal.SIGKILL)
 
     def wind_down(self) -> None:
-        """The program has ended: ask its orphans to end, and kill them when they do not."""
+        """The program has ended: ask what it left behind to end, and kill it when it does not."""
         for os_pid in self._left_behind():
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
                 with contextlib.suppress(OSError):
@@ -186,11 +178,11 @@ class Namespaces:
             self._timer: Timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
 
     def _left_behind(self) -> list[int]:
-        """The children of the first process, without the oldest, which is the holder's own command."""
+        """The first process's children but the oldest, which is the holder's own command."""
         return children(self.init)[1:] if self.init else []
 
     def ended(self) -> None:
-        """bubblewrap has been reaped, so everything inside is gone."""
+        """bubblewrap has been reaped, and so has everything inside."""
         self.gone = True
         self._on_answer()
         for fd in (self._input_fd, self._init_fd):
@@ -200,7 +192,7 @@ class Namespaces:
         self.on_gone()
 
 
-#: Called with namespaces, or with the reason why there are none.
+#: Is given namespaces, or why there are none.
 Taken = Callable[[Namespaces | None, MhnosError | None], None]
 
 
@@ -213,16 +205,16 @@ class Holders:
         self._spare: Namespaces | None = None
         self._networks: dict[Key, Namespaces] = {}
         self._closing = False
-        #: How many requests for namespaces are not answered yet.
+        #: How many requests for namespaces have not been answered yet.
         self.under_way = 0
 
     @property
     def os_pids(self) -> set[int]:
-        """OS pids of holders, which are not orphans of a program."""
+        """What must not be taken for something that a program left behind."""
         return set(self._all)
 
     def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
-        """Hand over namespaces that are ready, now or later; the taker winds them down."""
+        """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
         key = Key(spec, user)
         self.under_way += 1
         if not spec.network:
@@ -274,7 +266,7 @@ class Holders:
         then(namespaces, error)
 
     def _refill(self, key: Key) -> None:
-        """Make a spare like the last one. If that fails, the next request for one fails."""
+        """Make a spare like the last one. That it could not be made shows when one is needed."""
         if self._closing or self._spare is not None:
             return
         join: list[int] = []
@@ -301,7 +293,7 @@ class Holders:
         return namespaces
 
     def reaped(self, os_pid: int) -> None:
-        """A child has ended: note it if it was a holder."""
+        """Take note of an ended child, if it was a holder."""
         namespaces = self._all.pop(os_pid, None)
         if namespaces is None:
             return
@@ -310,11 +302,11 @@ class Holders:
             self._spare = None
 
     def adopt(self, namespaces: Namespaces) -> None:
-        """Take over namespaces that were restored."""
+        """Take over what was restored."""
         self._all[namespaces.os_pid] = namespaces
 
     def state(self) -> list[NetworkState]:
-        """The shared networks, for `restore`. The spare is ended."""
+        """The shared networks, for `restore`. The spare ends."""
         if self._spare is not None:
             self._spare.kill()
         return [NetworkState(key, each.state()) for key, each in self._networks.items() if each.ready]
@@ -334,7 +326,7 @@ class Holders:
 
 @dataclass(slots=True)
 class _Pipes:
-    """The supervisor's ends. input: the holder's command waits on it, and ends when it is closed."""
+    """The supervisor's ends. input: what the holder's command waits on; it ends when this is closed."""
 
     input: int
     answer: int
@@ -360,7 +352,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
         pipes = _Pipes(*ours)
         os.write(pipes.input, b"\n")
         for _path, text in key.spec.files:
-            theirs.append(_file(text))  # one by one: if the next fails, these are closed
+            theirs.append(_file(text))  # one by one: those made are closed when the next fails
         os_pid = os.fork()
         if os_pid == 0:
             _run(key, theirs, join)
@@ -411,7 +403,7 @@ def _read(fd: int) -> bytes:
 
 
 def _child_pid(status: bytes) -> int:
-    """The first process inside, as bubblewrap reports it; 0 if that makes no sense."""
+    """The first process inside, as bubblewrap says; 0 where that makes no sense."""
     try:
         os_pid = json.loads(status.split(b"\n")[0])["child-pid"]
     except (ValueError, LookupError, TypeError, RecursionError):

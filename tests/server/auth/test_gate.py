@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.server.auth.gate import RequestFacts, shown_tokens
-from mhnos_runtime.server.auth.grants import Grant
+from mhnos_runtime.server.auth.grants import Grant, Scope
 from tests.server.auth.gates import (
     BAD_HOST,
     HOST,
@@ -315,7 +315,51 @@ def test_without_authentication_the_other_checks_stay(
     assert outcome(gate(Setting(auth="none")).check(asked)) == expected
 
 
-# --- rate limit
+class Several(OneToken):
+    """A token of the operator's and two of other people, as the store has them."""
+
+    def find(self, candidate: str) -> Grant | None:
+        found = super().find(candidate)
+        names = {"a" * 43: "ann", "b" * 43: "bob", "A" * 43: "ann"}
+        lesser = Grant(f"token:{names.get(candidate)}", frozenset({Scope.VIEW}))
+        return found or (lesser if candidate in names else None)
+
+
+@pytest.mark.parametrize(
+    ("shown", "principal"),
+    [
+        (("a" * 43,), "token:ann"),
+        (("a" * 43, "a" * 43), "token:ann"),
+        (("a" * 43, "A" * 43), "token:ann"),
+        (("a" * 43, "b" * 43), None),
+        (("a" * 43, TOKEN), None),
+        ((TOKEN, "a" * 43), None),
+        ((TOKEN, "x" * 43), None),
+        (("x" * 43, TOKEN), None),
+    ],
+)
+def test_all_that_is_shown_is_of_one_grant(shown: tuple[str, ...], principal: str | None) -> None:
+    """Neither does the greater one win, nor the first."""
+    answer = gate(tokens=Several()).check(facts(query_tokens=shown))
+    assert (answer.principal if isinstance(answer, Grant) else None) == principal
+
+
+def test_a_refusal_says_when_no_token_can_be_right() -> None:
+    tokens = OneToken()
+    tokens.in_force = False
+    answer = refusal(gate(tokens=tokens).check(facts(query_tokens=("x",))))
+    assert (answer.status, answer.text) == (401, "No token is in force: its file cannot be used")
+    assert "--rotate" in answer.hint
+
+
+def test_a_flood_of_tokens_costs_one_look() -> None:
+    """A line of a request has room for a thousand of them."""
+    tokens = OneToken()
+    refusal(gate(tokens=tokens).check(facts(query_tokens=tuple(f"wrong{number}" for number in range(1000)))))
+    assert tokens.asked == 1
+
+
+# --- whatever arrives
 
 
 hosts = st.lists(st.one_of(st.text(max_size=30), st.just(HOST)), max_size=2).map(tuple)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -183,3 +184,19 @@ def test_file_of_another_user(state_dir: Path) -> None:
     os.chown(path, 12345, 12345)
     with pytest.raises(ConfigError, match="belongs to another user"):
         read_token(state_dir)
+
+
+def test_a_token_that_is_mounted_is_not_replaced_and_no_draft_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ensure_token(tmp_path / "state")
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "rename", busy)
+    with pytest.raises(ConfigError, match="cannot be replaced: Device or resource busy") as caught:
+        rotate_token(tmp_path / "state")
+    assert "mounted there" in caught.value.hint
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before

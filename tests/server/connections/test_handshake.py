@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,41 @@ async def test_the_connection_is_good_however_the_handshake_is_cut(server: TestS
     writer.transport.abort()
     async with raw(server) as client:
         await client.works()
+
+
+def values(changes: dict[str, list[str]]) -> handshake.Headers:
+    headers = {
+        "Connection": ["Upgrade"],
+        "Sec-WebSocket-Version": ["13"],
+        "Sec-WebSocket-Key": [EXAMPLE_KEY],
+        **changes,
+    }
+    return lambda name: headers.get(name, [])
+
+
+RIGHT: dict[str, Any] = {"method": "GET", "version": (1, 1), "changes": {}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"method": "POST"}, 405),
+        ({"version": (1, 0)}, 400),
+        ({"changes": {"Content-Length": ["0", "1"]}}, 400),
+        ({"changes": {"Transfer-Encoding": ["chunked"]}}, 400),
+        ({"changes": {"Connection": ["keep-alive", "close, upgraded"]}}, 400),
+        ({"changes": {"Sec-WebSocket-Version": ["13", "13"]}}, 426),
+        ({"changes": {"Sec-WebSocket-Key": [EXAMPLE_KEY, EXAMPLE_KEY]}}, 400),
+        ({"changes": {"Sec-WebSocket-Key": ["ä" * 24]}}, 400),
+        ({"changes": {"Sec-WebSocket-Key": [EXAMPLE_KEY[:-1]]}}, 400),
+    ],
+    ids=str,
+)
+async def test_the_check_alone(wrong: dict[str, Any], status: int) -> None:
+    """Without a server, header by header."""
+    right = {**RIGHT, **wrong}
+    with pytest.raises(handshake.NoHandshake) as caught:
+        handshake.check(right["method"], right["version"], values(right["changes"]))
+    assert caught.value.status == status
+    handshake.check("GET", (1, 1), values({"Connection": ["keep-alive", "close, UPGRADE"]}))
+    handshake.check("GET", (1, 1), values({"Content-Length": ["0"]}))

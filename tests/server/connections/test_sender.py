@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
+from mhnos_runtime.server.connections import sender as sender_module
 from mhnos_runtime.server.connections import turns as turns_module
 from mhnos_runtime.server.connections.sender import LARGE_BYTES, TURN_BYTES, Sender
 from mhnos_runtime.server.connections.turns import Turns
@@ -13,16 +15,17 @@ from mhnos_runtime.server.connections.viewer import Frame
 
 
 class Socket:
-    """Takes all it is given; what was sent is its names, in order."""
+    """Takes what it is given, full_after so many messages no more. sent: their names, in order."""
 
     writable = True
-    on_writable: Callable[[], None]
+    full_after = 1000
 
     def __init__(self) -> None:
         self.sent: list[str] = []
 
     def send(self, head: bytes, body: bytes, _binary: bool, *, first: bool = True, last: bool = True) -> None:
         self.sent.append((head + body).decode().strip(".") + ("" if first and last else f" {first} {last}"))
+        self.writable = self.writable and len(self.sent) < self.full_after
 
 
 class Source:
@@ -35,6 +38,12 @@ class Source:
         self._frame_bytes = frame_bytes
         self._left = frames
 
+    def give(self, frames: int) -> None:
+        self._left += frames
+
+    def put_back(self, _frame: Frame) -> None:
+        self._left += 1
+
     @property
     def lag(self) -> int:
         return self._left * self._frame_bytes
@@ -46,10 +55,10 @@ class Source:
         return self._frame
 
 
-def sender(turns: Turns) -> tuple[Sender, Socket]:
+def sender(turns: Turns, **options: Any) -> tuple[Sender, Socket]:
     socket = Socket()
-    made = Sender(cast(Any, socket), turns, finished=lambda _viewer: None, on_room=lambda: None)
-    return made, socket
+    options = {"finished": lambda _viewer: None, "on_room": lambda: None, **options}
+    return Sender(cast(Any, socket), turns, **options), socket
 
 
 def large(name: str, frames: int) -> Any:
@@ -117,26 +126,9 @@ async def test_a_client_that_takes_nothing_is_asked_again_when_it_does() -> None
     await asyncio.sleep(0)
     assert socket.sent == []
     socket.writable = True
-    socket.on_writable()
+    one.flush()
     await until_sent(socket, 2)
     assert socket.sent == ["echo", "a"]
-
-
-async def test_one_who_fails_in_its_turn_does_not_stop_the_others() -> None:
-    loop = asyncio.get_running_loop()
-    failed: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _loop, context: failed.append(context))
-    turns, called = Turns(loop), asyncio.Event()
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    turns.later(fail)
-    turns.later(called.set)
-    async with asyncio.timeout(10):
-        await called.wait()
-    assert len(failed) == 1
-    assert not turns
 
 
 async def test_nothing_stands_between_the_parts_of_a_message() -> None:
@@ -156,3 +148,108 @@ async def test_nothing_stands_between_the_parts_of_a_message() -> None:
     await made.part(b"two", last=False)
     await made.part(b"three", last=True)
     assert socket.sent[2:] == ["two False False", "three False True", "after", "small"]
+
+
+async def test_an_answer_that_comes_up_on_the_way_goes_out_before_the_frame_that_brought_it() -> None:
+    """`attached` stands between what is replayed and what is not."""
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    source = small("live")
+    hand_out = source.next_frame
+
+    def replayed() -> Any:
+        source.next_frame = hand_out
+        made.answer(b"attached")
+        return hand_out()
+
+    source.next_frame = replayed
+    made.ready(source)
+    assert socket.sent == ["attached", "live"]
+
+
+async def test_a_viewer_is_queued_once_and_again_when_it_has_slept() -> None:
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.writable = False
+    source = Source("x", 1, 2)
+    for _ in range(3):
+        made.ready(cast(Any, source))
+    socket.writable = True
+    made.flush()
+    assert (socket.sent, source.queued) == (["x", "x"], False)
+    source.give(1)
+    made.ready(cast(Any, source))
+    assert socket.sent == ["x"] * 3
+
+
+async def test_a_viewer_that_has_finished_is_told_of_once() -> None:
+    finished: list[object] = []
+    made, socket = sender(Turns(asyncio.get_running_loop()), finished=finished.append)
+    source = small("exit")
+    source.finished = True
+    made.ready(source)
+    assert (socket.sent, finished) == (["exit"], [source])
+
+
+async def test_there_is_room_again_once_the_answers_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "MAX_ANSWER_BYTES", 10)
+    rooms: list[int] = []
+    socket: Socket
+    made, socket = sender(Turns(asyncio.get_running_loop()), on_room=lambda: rooms.append(len(socket.sent)))
+    socket.writable = False
+    for number in range(5):
+        made.answer(b"%03d" % number)
+        assert made.full is (number >= 3)
+    socket.writable = True
+    made.flush()
+    # With the second answer that went.
+    assert (rooms, made.full, len(socket.sent)) == ([1], False, 5)
+
+
+async def test_an_answer_of_any_size_is_sent_and_the_next_waits_for_a_turn() -> None:
+    """Also those that fill a turn by themselves."""
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.writable = False
+    for name in (b"a", b"b"):
+        made.answer(name + b"." * TURN_BYTES)
+    socket.writable = True
+    made.flush()
+    assert socket.sent == ["a"]
+    await until_sent(socket, 2)
+
+
+async def test_nothing_is_sent_while_the_client_takes_nothing() -> None:
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.full_after = 1
+    for name in (b"a", b"b", b"c"):
+        made.answer(name)
+    assert socket.sent == ["a"]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert socket.sent == ["a"]
+    socket.writable, socket.full_after = True, 100
+    made.flush()
+    assert socket.sent == ["a", "b", "c"]
+
+
+async def test_a_part_waits_until_it_is_taken() -> None:
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.writable = False
+    sending = asyncio.create_task(made.part(b"one", last=True))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not sending.done()
+    made.answer(b"before it")
+    socket.writable = True
+    made.flush()
+    await sending
+    assert socket.sent == ["before it", "one"]
+
+
+async def test_parts_that_wait_together_come_in_order() -> None:
+    made, socket = sender(Turns(asyncio.get_running_loop()))
+    socket.writable = False
+    sending = [asyncio.create_task(made.part(name, last=name == b"2")) for name in (b"1", b"2")]
+    await asyncio.sleep(0)
+    socket.writable = True
+    made.flush()
+    await asyncio.gather(*sending)
+    assert socket.sent == ["1 True False", "2 False True"]

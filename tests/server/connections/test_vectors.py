@@ -74,11 +74,19 @@ def wanted(frame: list[Any]) -> list[Any]:
 def test_what_a_server_sends_of_a_log(case: Case, encoding: str, log: Log) -> None:
     writer, process = log
     write(writer, case["log"])
-    viewer = Viewer(process, case["attach"]["from"], encoding == "binary", lambda _: None)
-    viewer.on_replayed = lambda _: None
+    viewer = Viewer(
+        process,
+        case["attach"]["from"],
+        binary=encoding == "binary",
+        wake=lambda _: None,
+        on_replayed=lambda _: None,
+    )
     if case.get("ended"):
         process.end(ExitRecord(0, None, "exit", "", 1, 1, None, process.log.head, 0))
     before = taken(viewer)
+    if encoding == "binary" and viewer.replay_end > viewer.start:
+        announced = {"type": "replay", "pid": PID, "from": viewer.start, "to": viewer.replay_end}
+        assert json.loads(before.pop(0).head) == announced
     if case.get("ended"):
         assert json.loads(before.pop().head)["type"] == "exit"
     write(writer, case.get("later", []))

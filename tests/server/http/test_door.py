@@ -6,8 +6,12 @@ What strangers can do to a whole server is tried in tests/hostile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import socket
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -116,6 +120,110 @@ class Answering(asyncio.Protocol):
         assert isinstance(visitor, Visitor)
         with visitor.answering():
             self._transport.write(data)
+
+
+def test_a_stranger_is_known_as_one(strangers: Any) -> None:
+    (guest,) = fill(strangers, "a", 1)
+    assert guest in strangers
+    assert Guest("a", 1) not in strangers
+    assert Guest("b", 0) not in strangers
+    strangers.remove(guest)
+    assert guest not in strangers
+
+
+class Deaf(asyncio.Protocol):
+    """Takes what it is sent for a part of a request."""
+
+
+def opened(listener: socket.socket, protocol: type[asyncio.Protocol] = Deaf) -> Door:
+    made = Door(protocol, None, LimitedLog(logs.get("test"), Limiter(time.monotonic)))
+    made.open(listener)
+    return made
+
+
+Dial = Callable[[tuple[str, int]], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Dial]:
+    """Opens connections, which are closed with the test."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(address: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*address)
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the connection ends, by a reset or not, without a byte."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 20) == b""
+    return True
+
+
+async def test_a_request_that_is_too_long_or_too_slow_is_cut(
+    dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    made = opened(listener)
+    reader, writer = await dial(address)
+    writer.write(bytes(door.MAX_REQUEST_BYTES + 1))
+    assert await ended(reader)
+    monkeypatch.setattr(door, "REQUEST_SECONDS", 0.05)
+    silent, _ = await dial(address)
+    slow, writer = await dial(address)
+    writer.write(b"GET")
+    assert await ended(silent)
+    assert await ended(slow)
+    assert len(made._strangers) == 0
+    made.close()
+
+
+class Full(socket.socket):
+    """A listening socket. full: whether the process has no descriptors left, for one attempt."""
+
+    full = False
+
+    def accept(self) -> Any:
+        if Full.full:
+            Full.full = False
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+async def test_without_descriptors_the_oldest_stranger_makes_room(
+    dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    """accept(2) fails, and the connection stays in the backlog: the loop would turn for nothing."""
+    listener = Full(fileno=socket.create_server(("127.0.0.1", 0)).detach())
+    address = listener.getsockname()
+    made = opened(listener, Answering)
+    first, writer = await dial(address)
+    writer.write(b"one")
+    assert await first.read(10) == b"one"
+    Full.full = True
+    second, writer = await dial(address)
+    writer.write(b"two")
+    assert await ended(first)
+    assert await asyncio.wait_for(second.read(10), 20) == b"two"
+    assert "no connection can be accepted now" in caplog.text
+    made.close()
+
+
+async def test_a_closed_door_accepts_nobody_and_is_not_opened_by_a_timer() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    made = opened(listener)
+    made.close()
+    made._watch(listener)
+    assert listener.fileno() == -1
 
 
 async def test_a_connection_that_asks_for_nothing_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from mhnos_runtime.observe import logs
 from mhnos_runtime.server.auth.grants import Grant
 
 #: The wall clock may be set meanwhile: how long nobody looks at it.
 _LOOK_SECONDS = 60.0
+
+_log = logs.get("server")
 
 
 class Live:
@@ -20,55 +23,58 @@ class Live:
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = time.time) -> None:
         self._loop = loop
         self._now = now
-        self._ends: dict[str, set[Callable[[], None]]] = {}
+        self._entries: dict[str, set[_Entry]] = {}
 
     @contextlib.contextmanager
     def entered(self, grant: Grant, end: Callable[[], None]) -> Iterator[None]:
-        """While something goes on under a grant. end: called once when the grant is revoked or expires."""
-        here = self._ends.setdefault(grant.principal, set())
-        here.add(end)
-        expiry = _Expiry(self._loop, self._now, grant.expires, lambda: self._end_one(grant, end))
+        """While something goes on under a grant. end: called once when the grant is revoked or expires, which
+        may be before the body of the `with` begins."""
+        here = self._entries.setdefault(grant.principal, set())
+        entry = _Entry(end, lambda: self._leave(grant.principal, entry))
+        here.add(entry)
+        if grant.expires is not None:
+            self._expire(entry, grant.expires)
         try:
             yield
         finally:
-            expiry.stop()
-            here.discard(end)
-            if not here and self._ends.get(grant.principal) is here:
-                del self._ends[grant.principal]
+            entry.leave()
 
     def end(self, principal: str) -> None:
         """The grant was revoked."""
-        for end in self._ends.pop(principal, set()).copy():
-            end()
+        for entry in self._entries.get(principal, set()).copy():
+            entry.end()
 
-    def _end_one(self, grant: Grant, end: Callable[[], None]) -> None:
-        if end in self._ends.get(grant.principal, ()):
-            self._ends[grant.principal].discard(end)
-            end()
-
-
-class _Expiry:
-    """Calls once, when the wall clock has reached a time."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        now: Callable[[], float],
-        at: float | None,
-        call: Callable[[], None],
-    ) -> None:
-        self._loop, self._now, self._at, self._call = loop, now, at, call
-        self._timer: asyncio.TimerHandle | None = None
-        if at is not None:
-            self._look(at)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look(self, at: float) -> None:
+    def _expire(self, entry: _Entry, at: float) -> None:
         left = at - self._now()
         if left > 0:
-            self._timer = self._loop.call_later(min(left, _LOOK_SECONDS), self._look, at)
+            entry.timer = self._loop.call_later(min(left, _LOOK_SECONDS), self._expire, entry, at)
         else:
-            self._call()
+            entry.end()
+
+    def _leave(self, principal: str, entry: _Entry) -> None:
+        here = self._entries.get(principal, set())
+        here.discard(entry)
+        if not here:
+            self._entries.pop(principal, None)
+
+
+class _Entry:
+    """One thing that goes on. Ends once, or leaves before."""
+
+    def __init__(self, end: Callable[[], None], on_leave: Callable[[], None]) -> None:
+        self._end = end
+        self._on_leave = on_leave
+        self.timer: asyncio.TimerHandle | None = None
+
+    def leave(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self._on_leave()
+
+    def end(self) -> None:
+        self.leave()
+        try:
+            self._end()
+        except Exception:
+            # One that cannot be ended must not save the others.
+            _log.exception("defect at the end of a grant")

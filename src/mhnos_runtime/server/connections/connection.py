@@ -1,16 +1,16 @@
-"""One client: what it has attached, what it types, and its answers in order. Knows messages and one
-socket."""
+"""One client's connection: its requests, one after the other, what it watches and types, and its answers in
+order. Knows messages and one socket; not what a request does."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
-from aiohttp import WSCloseCode
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
@@ -28,8 +28,9 @@ from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.terminals import Terminals
 from mhnos_runtime.wire import encode, frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire import websocket as rfc
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
+from mhnos_runtime.wire.parse import WireError, parse_request
 from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
 
@@ -56,37 +57,36 @@ class Services:
 
 
 class Connection:
-    """Has the requests of one client done, one after the other, until it leaves or its grant ends."""
+    """Has the requests of one client done until it leaves or its grant ends.
+
+    A request that takes time keeps the next ones waiting, unless what it does is handed to `later`.
+    """
 
     def __init__(self, services: Services, socket: WebSocket, newer: bool, grant: Grant, log: Log) -> None:
         self.grant = grant
-        self.newer = newer
+        self._newer = newer
         self._log = log
         self._socket = socket
         self._table = services.table
         self._requests = services.requests
         self._sender = Sender(socket, services.turns, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
-        self.input = Input(services.terminals, self.get, self.tell, self.answer)
+        self.input = Input(services.terminals, self.get, self._tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
         self._upload: Upload | None = None
         self._busy = False
         self._paused = False
-        socket.on_message = self._receive
-        socket.on_part = self._receive_part
-        socket.limit = self._limit
 
     async def run(self, hello: m.Connected) -> None:
         """Serve the client. Returns when the connection is closed, however that happened."""
-        self._socket.start()
+        self._socket.start(self)
         self._sender.answer(encode.encode(hello))
         try:
             await self._socket.closed
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self._cancel_tasks()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
@@ -96,8 +96,7 @@ class Connection:
         """The grant has ended: nothing that waits is done, and nothing more is shown."""
         self._inbox.clear()
         self._busy = True
-        for task in self._tasks:
-            task.cancel()
+        self._cancel_tasks()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
 
@@ -116,22 +115,21 @@ class Connection:
         """Whether a request of this kind may be made. Raises Forbidden."""
         self._requests.check(self.grant, kind)
 
-    # Requests
+    # What the socket receives; see websocket.Receiver
 
-    def _receive(self, data: Payload, binary: bool) -> None:
+    def on_message(self, data: Payload, binary: bool) -> None:
         self._inbox.append((data, binary))
         self._work()
 
-    def _limit(self, binary: bool, head: bytes) -> int:
-        """How much a message may have of which this is the beginning. One that may be large is not gathered:
-        it is taken as it arrives."""
+    def limit(self, binary: bool, head: bytes) -> int:
+        """Only a push may be large. It is not gathered, but carried out as it arrives."""
         try:
             request_id = check_head(b"" if binary else head)
             self._check_upload(request_id)
             self._upload = Upload(self._pace)
             self._inbox.append(self._upload)
         except WireError as error:
-            # Answered in its turn; what still comes of it is thrown away.
+            # It is answered in its turn; what still comes of the message is thrown away.
             self._inbox.append(error)
         self._work()
         return m.MAX_MESSAGE_BYTES
@@ -142,15 +140,21 @@ class Connection:
         except Forbidden as error:
             raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
 
-    def _receive_part(self, data: Payload, last: bool) -> None:
+    def on_part(self, data: Payload, last: bool) -> None:
         if self._upload is not None:
             self._upload.feed(data, last)
         if last:
             self._upload = None
         self._pace()
 
+    def on_writable(self) -> None:
+        self._sender.flush()
+
+    # Requests
+
     def _work(self) -> None:
-        """Do what has arrived, in order, until something takes time or the client has to be waited for."""
+        """Do what has arrived, in order, until a request takes time or too many answers wait for the client
+        or for what they are about."""
         while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
             try:
                 work = self._take(self._inbox.popleft())
@@ -159,12 +163,12 @@ class Connection:
                 return
             if work is not None:
                 self._busy = True
-                self._keep(asyncio.create_task(self._finish_request(work)))
+                self._begin_task(self._finish_request(work))
         self._pace()
 
     def _pace(self) -> None:
-        """While messages wait here, the next ones wait in the network. Of one that arrives in parts the
-        beginning waits, and a bounded part of the rest."""
+        """Backpressure: while messages wait here, the next ones wait in the network. A push that arrives
+        meanwhile waits in its Upload, up to its bound."""
         upload = self._upload
         waiting = bool(self._inbox) if upload is None else upload.full
         if waiting != self._paused:
@@ -175,10 +179,7 @@ class Connection:
                 self._socket.resume_reading()
 
     async def _finish_request(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except Exception:
-            self._defect()
+        await work
         self._busy = False
         self._work()
 
@@ -193,24 +194,40 @@ class Connection:
                 self._take_input(data)
                 return None
             request = parse_request(data)
-        except NotUtf8:
-            # RFC 6455, 8.1. The reader is told not to decode, so it cannot see this.
-            self._socket.close(WSCloseCode.INVALID_TEXT)
-            return None
         except WireError as error:
             self.begin().set(encode.encode(error_message(error)))
             return None
         return self._requests.handle(self, request)
 
     def _defect(self) -> None:
-        """Something that must not happen has: this connection ends, the others go on."""
+        """An exception that nobody expects: this connection ends, the others go on."""
         self._log.exception("defect in a request")
         self._inbox.clear()
-        self._socket.close(WSCloseCode.INTERNAL_ERROR)
+        self._socket.close(rfc.INTERNAL_ERROR)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _begin_task(self, work: Awaitable[None]) -> None:
+        """Do this for as long as the client is there."""
+        task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        """One that has not begun does so first: Python reports coroutines that were never awaited."""
+        loop = asyncio.get_running_loop()
+        for task in self._tasks:
+            if (
+                inspect.getcoroutinestate(cast(Coroutine[None, None, None], task.get_coro()))
+                == inspect.CORO_CREATED
+            ):
+                loop.call_soon(task.cancel)
+            else:
+                task.cancel()
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._defect()
 
     # Answers
 
@@ -225,13 +242,13 @@ class Connection:
 
     def answers_twice(self, request_id: m.RequestId) -> bool:
         """Whether this client waits for some answers under another type, see wire.encode."""
-        return not self.newer and request_id is not msgspec.UNSET
+        return not self._newer and request_id is not msgspec.UNSET
 
     async def part(self, data: bytes, last: bool) -> None:
         """Send a piece of an answer that is not kept as a whole; return when there is room for the next."""
         await self._sender.part(data, last)
 
-    def tell(self, message: m.Message) -> None:
+    def _tell(self, message: m.Message) -> None:
         """Send something that is no answer to a request."""
         self._sender.answer(encode.encode(message))
 
@@ -242,7 +259,7 @@ class Connection:
 
     def later(self, work: Awaitable[m.Message], request: m.Message) -> None:
         """Answer when the work is done, without keeping the next requests waiting."""
-        self._keep(asyncio.create_task(self._finish(work, request, self.begin())))
+        self._begin_task(self._finish(work, request, self.begin()))
 
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:
@@ -260,7 +277,7 @@ class Connection:
 
     def _take_input(self, data: Payload) -> None:
         try:
-            if not self.newer:
+            if not self._newer:
                 raise InvalidRequest(
                     "binary frames were not negotiated", code="not-negotiated", hint=f"offer {m.SUBPROTOCOL}"
                 )

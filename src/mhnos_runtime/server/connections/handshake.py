@@ -17,7 +17,7 @@ Headers = Callable[[str], Sequence[str]]
 
 
 class NoHandshake(Exception):
-    """It is none: HTTP status, what was expected, and the headers that say so."""
+    """The request is no handshake: HTTP status, what was expected, and the headers that say so."""
 
     def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(text)

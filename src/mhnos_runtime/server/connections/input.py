@@ -48,6 +48,7 @@ class Input:
         """Type text. Raises as Terminals.write."""
         typing = self._typing.get(process.pid)
         if typing is None:
+            self._forget_ended()
             typing = self._typing[process.pid] = Typing(process)
         try:
             self._terminals.write(process, typing.feed(data))
@@ -83,9 +84,11 @@ class Input:
         self._terminals.write_numbered(process, client, frame.offset, frame.payload)
 
     def number(self, process: Process, name: str) -> ClientInput:
-        """From now on this connection hears what of this client's input was typed. Raises LimitReached
-        (too-many-clients)."""
+        """From now on this connection hears what of this client's input was typed, and of no other client's
+        into this process. Raises LimitReached (too-many-clients)."""
         client = self._terminals.open_input(process, name)
+        self._forget_ended()
+        self._release(process.pid)
 
         def tell(typed: int) -> None:
             self._tell(m.InputAck(process.pid, typed))
@@ -100,10 +103,23 @@ class Input:
     def forget(self, pid: int) -> None:
         """The process has ended."""
         self._typing.pop(pid, None)
-        self._numbered.pop(pid, None)
+        self._release(pid)
 
     def leave(self) -> None:
-        """The connection ends; another one of the same client may have taken its place."""
-        for client, told in self._numbered.values():
-            if client.on_typed is told:
-                client.on_typed = client.on_dropped = None
+        """The connection ends."""
+        for pid in list(self._numbered):
+            self._release(pid)
+
+    def _release(self, pid: int) -> None:
+        """Leave the numbered client that is open to other connections, and to others if there is no room."""
+        client, told = self._numbered.pop(pid, (None, None))
+        # Another connection of the same client may have taken it over.
+        if client is not None and client.on_typed is told:
+            client.on_typed = client.on_dropped = None
+
+    def _forget_ended(self) -> None:
+        """Bounds what is kept: a client may type into any number of processes that it does not watch."""
+        for pid in {*self._typing, *self._numbered}:
+            process = self._get(pid)
+            if process is None or process.exit is not None:
+                self.forget(pid)

@@ -15,15 +15,15 @@ from mhnos_runtime.server.connections.websocket import WebSocket
 MAX_ANSWER_BYTES = 1 << 20
 #: Sent in one go before other connections get their turn.
 TURN_BYTES = 64 * 1024
-#: A viewer that is behind by so much waits for its turn. What people type comes back in less.
+#: A viewer that lags by so much waits for its turn. The echo of what people type is less.
 LARGE_BYTES = 4096
 
 
 class Sender:
-    """Answers first, then viewers that are behind by little, at once; then one frame of each of the others,
-    when it is this connection's turn. All of it where the client takes it.
+    """Sends answers first, then what viewers have that lag by less than LARGE_BYTES, at once; of the others,
+    one frame each, round-robin, when it is this connection's turn. Nothing while the client does not read.
 
-    Holds no output: what a slow client has not taken stays in the logs, apart from one frame and what the
+    Buffers no output: what a slow client has not taken stays in the logs, apart from one frame and what the
     transport takes. finished(viewer) is called when a viewer's exit is out, on_room when it is not `full` any
     more.
     """
@@ -48,7 +48,6 @@ class Sender:
         self._large: deque[Viewer] = deque()
         self._sending = False
         self._waiting = False
-        socket.on_writable = self.flush
 
     @property
     def full(self) -> bool:

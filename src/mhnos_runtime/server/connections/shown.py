@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mhnos_runtime.launch import ExitRecord
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.sandbox import Isolation
 from mhnos_runtime.wire import messages as m
@@ -63,6 +64,22 @@ def listed(process: Process) -> m.ProcessInfo:
             info.args = [*info.args[:number], "…"]
             break
     return info
+
+
+def exit_message(process: Process, record: ExitRecord) -> m.Exit:
+    """What is told of a process that has ended so."""
+    return m.Exit(
+        pid=process.pid,
+        code=record.code,
+        signal=record.signal,
+        runtime=record.runtime_ms,
+        reason=record.reason,  # type: ignore[arg-type]  # the supervisor's reasons are the wire's
+        cpu_ms=record.cpu_ms,
+        max_rss_bytes=record.max_rss_bytes,
+        bytes=record.bytes,
+        evidence=record.evidence,
+        failure=process.failure or msgspec.UNSET,
+    )
 
 
 def ready(process: Process) -> m.Readiness | msgspec.UnsetType:

@@ -84,46 +84,37 @@ class Sockets:
 
     async def _connect(self, call: Call) -> web.StreamResponse:
         request = call.request
-        try:
-            handshake.check(request.method, request.version, lambda name: request.headers.getall(name, ()))
-        except NoHandshake as error:
-            raise HttpError(error.status, "invalid-message", error.text, error.headers) from None
-        if not room.for_client():
-            raise HttpError(
-                503,
-                "too-many-connections",
-                "The server has no descriptors left for another client.",
-                {"Retry-After": str(RETRY_SECONDS), hdrs.CONNECTION: "close"},
-                "close some connections, or raise the limit of open files (LimitNOFILE)",
-            )
+        _check(request)
         transport = request.transport
         if transport is None or transport.is_closing():
             return GONE
         newer = m.SUBPROTOCOL in offered_protocols(request)
         _keep_queue_short(transport)
-        connection = WebSocket(transport, m.MAX_MESSAGE_BYTES, HEARTBEAT_SECONDS)
+        websocket = WebSocket(transport, m.MAX_MESSAGE_BYTES, HEARTBEAT_SECONDS)
         transport.write(
             handshake.response(request.headers[hdrs.SEC_WEBSOCKET_KEY], m.SUBPROTOCOL if newer else None)
         )
         call.visitor.stay()
+        # What the client has sent behind its handshake already is with the protocol of HTTP until here.
+        request.protocol.set_parser(cast(Any, websocket))
         log = _log.bind(connection=next(self._numbers))
-        grant = call.grant
-        log.info("client connected", address=request.remote, newer=newer, principal=grant.principal)
-        self._sockets.add(connection)
+        log.info("client connected", address=request.remote, newer=newer, principal=call.grant.principal)
+        await self._serve(websocket, newer, call.grant, log)
+        return GONE
+
+    async def _serve(self, websocket: WebSocket, newer: bool, grant: Grant, log: logs.Log) -> None:
+        self._sockets.add(websocket)
         try:
-            serving = Connection(self._services, connection, newer, grant, log)
-            # What the client has sent behind its handshake already is with the protocol of HTTP until here.
-            request.protocol.set_parser(cast(Any, connection))
-            with self._live.entered(grant, lambda: serving.end(WSCloseCode.POLICY_VIOLATION)):
-                await serving.run(self._hello(grant))
+            connection = Connection(self._services, websocket, newer, grant, log)
+            with self._live.entered(grant, lambda: connection.end(WSCloseCode.POLICY_VIOLATION)):
+                await connection.run(self._hello(grant))
         except Exception:
             # An answer of HTTP would come in the middle of a WebSocket.
             log.exception("defect in a request")
-            connection.abort()
+            websocket.abort()
         finally:
-            self._sockets.discard(connection)
-            log.info("client left", code=connection.close_code)
-        return GONE
+            self._sockets.discard(websocket)
+            log.info("client left", code=websocket.close_code)
 
     def _hello(self, grant: Grant) -> m.Connected:
         settings = self._settings
@@ -151,6 +142,22 @@ class Sockets:
             await asyncio.wait(closed, timeout=GOODBYE_SECONDS)
         for each in self._sockets:
             each.abort()
+
+
+def _check(request: web.BaseRequest) -> None:
+    """Raise HttpError unless this is a handshake, and there is room for one client more."""
+    try:
+        handshake.check(request.method, request.version, lambda name: request.headers.getall(name, ()))
+    except NoHandshake as error:
+        raise HttpError(error.status, "invalid-message", error.text, error.headers) from None
+    if not room.for_client():
+        raise HttpError(
+            503,
+            "too-many-connections",
+            "The server has no descriptors left for another client.",
+            {"Retry-After": str(RETRY_SECONDS), hdrs.CONNECTION: "close"},
+            "close some connections, or raise the limit of open files (LimitNOFILE)",
+        )
 
 
 def _keep_queue_short(transport: asyncio.BaseTransport) -> None:

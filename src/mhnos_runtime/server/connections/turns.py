@@ -1,4 +1,5 @@
-"""When large output is sent, so that what is small never waits for much of it. Knows the event loop only."""
+"""Large output of all connections, round-robin, so that small output never waits for much of it. Knows the
+event loop only."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from collections import deque
 from collections.abc import Callable
 
 #: How long large output keeps the event loop from everything else. Undisturbed that is some ten frames; where
-#: CPUs are short, each one wakes its reader, which may run before the next.
+#: CPUs are short it is few, since each frame wakes a reader that may run before the next one is sent.
 TURN_SECONDS = 0.0005
 
 
 class Turns:
-    """All connections' large output, one after the other, a little for each turn of the event loop."""
+    """Whoever waits is called in order, for TURN_SECONDS in each turn of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

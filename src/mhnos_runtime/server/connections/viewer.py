@@ -17,7 +17,7 @@ from mhnos_runtime.output import Chunk, Cursor, Overrun
 from mhnos_runtime.output.layout import BURST_BYTES
 from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server.connections.shown import ports, ready
+from mhnos_runtime.server.connections.shown import exit_message, ports, ready
 from mhnos_runtime.wire import encode, frames, text
 from mhnos_runtime.wire import messages as m
 
@@ -90,25 +90,30 @@ class TextEncoding:
 
 
 class Viewer:
-    """Hands out one frame at a time. `wake` is called when there is something to hand out again.
+    """Hands out one frame at a time.
 
-    gone is set when it is no longer anybody's.
-    on_replayed is called once, when all that was there at the beginning has been handed out. finished: the
-    exit has been handed out, and nothing will follow.
+    wake: called when a viewer that sleeps has something to hand out again. acknowledges: the client says what
+    it has used, and holds the rest; else it holds what has not been handed out. on_replayed: None, or called
+    once, when all that was kept at the beginning has been handed out or the viewer is dropped; it tells the
+    client the facts about the process.
+
+    finished: the exit has been handed out, and nothing will follow. gone: set when the viewer was dropped.
+    queued: the sender's own mark.
     """
 
     def __init__(
         self,
         process: Process,
         start: int,
+        *,
         binary: bool,
         wake: Callable[[Viewer], None],
+        acknowledges: bool = False,
+        on_replayed: Callable[[Viewer], None] | None = None,
     ) -> None:
         self.process = process
         self.start = max(start, process.log.tail)
         self.replay_end = process.log.head
-        self.acknowledges = False
-        self.on_replayed: Callable[[Viewer], None] | None = None
         self.queued = False
         self.finished = False
         self.gone = asyncio.Event()
@@ -116,9 +121,14 @@ class Viewer:
         self._cursor = Cursor(process.log, start)
         self._encoding: Encoding = BinaryEncoding(process.pid) if binary else TextEncoding(process, start)
         self._wake = wake
+        self._acknowledges = acknowledges
+        self._on_replayed = on_replayed
         self._told = UNKNOWN
-        self._tells = binary
+        self._tells_facts = binary
         self._hold = process.holds.enter(start)
+        if binary and on_replayed is not None and self.replay_end > self.start:
+            replay = m.Replay(process.pid, self.start, self.replay_end)
+            self._pending.append(text_frame(encode.encode(replay)))
 
     @property
     def lag(self) -> int:
@@ -130,7 +140,7 @@ class Viewer:
 
     def acknowledge(self, offset: int) -> None:
         """The client has used everything below `offset`, and from now on that is what it holds."""
-        self.acknowledges = True
+        self._acknowledges = True
         self._hold.move(min(offset, self._cursor.offset))
 
     def drop(self, vanished: bool) -> None:
@@ -152,7 +162,7 @@ class Viewer:
                 return self._pending.popleft()
             if self.finished:
                 return None
-            if self.on_replayed is None and self._tells and self._tell_facts():
+            if self._on_replayed is None and self._tells_facts and self._tell_facts():
                 continue
             limit = self._limit()
             if limit <= 0:
@@ -167,7 +177,7 @@ class Viewer:
 
     def _limit(self) -> int:
         """A replay ends exactly where it was said to."""
-        if self.on_replayed is None:
+        if self._on_replayed is None:
             return BURST_BYTES
         return min(BURST_BYTES, self.replay_end - self._cursor.offset)
 
@@ -177,10 +187,10 @@ class Viewer:
             self._pending.append(text_frame(encode.encode(m.Gap(self.process.pid, item.from_, item.to))))
             self._hold.skip(item.to)
             return
-        frame = self._encoding.chunk(item, self.on_replayed is not None)
+        frame = self._encoding.chunk(item, self._on_replayed is not None)
         if frame is not None:
             self._pending.append(frame)
-        if not self.acknowledges:
+        if not self._acknowledges:
             self._hold.move(item.next)
 
     def _tell_facts(self) -> bool:
@@ -193,42 +203,22 @@ class Viewer:
             self._pending.append(text_frame(encode.encode(m.Ports(self.process.pid, ports(self.process)))))
         readiness = ready(self.process)
         if facts.ready != before.ready and readiness is not msgspec.UNSET:
-            message = m.Ready(self.process.pid, readiness.state, readiness.reason)
-            self._pending.append(text_frame(encode.encode(message)))
+            news = m.Ready(self.process.pid, readiness.state, readiness.reason)
+            self._pending.append(text_frame(encode.encode(news)))
         return bool(self._pending)
 
-    def know_facts(self) -> None:
-        """They were told with the answer."""
-        self._told = self.process.facts
-
     def _replayed(self) -> None:
-        done, self.on_replayed = self.on_replayed, None
+        done, self._on_replayed = self._on_replayed, None
         if done is not None:
+            self._told = self.process.facts
             done(self)
 
     def _sleeps(self) -> bool:
         offset = self._cursor.offset
-        if self.process.exit is None:
+        ended = self.process.exit
+        if ended is None:
             return self.process.log.park(offset)
         self._pending.extend(self._encoding.rest(offset))
-        self._pending.append(text_frame(encode.encode(_exit(self.process))))
+        self._pending.append(text_frame(encode.encode(exit_message(self.process, ended))))
         self.finished = True
         return False
-
-
-def _exit(process: Process) -> m.Exit:
-    record = process.exit
-    if record is None:
-        raise RuntimeError("an exit message before the exit")
-    return m.Exit(
-        pid=process.pid,
-        code=record.code,
-        signal=record.signal,
-        runtime=record.runtime_ms,
-        reason=record.reason,  # type: ignore[arg-type]  # the supervisor's reasons are the wire's
-        cpu_ms=record.cpu_ms,
-        max_rss_bytes=record.max_rss_bytes,
-        bytes=record.bytes,
-        evidence=record.evidence,
-        failure=process.failure or msgspec.UNSET,
-    )

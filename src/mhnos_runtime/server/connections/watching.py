@@ -21,17 +21,26 @@ class Watching:
     def get(self, pid: int) -> Viewer | None:
         return self._viewers.get(pid)
 
-    def watch(self, process: Process, start: int) -> Viewer:
-        """Watch a process from an offset. A viewer that was there before goes once the new one holds what it
-        needs. `follow` begins it."""
-        viewer = Viewer(process, start, self._binary, self._ready)
+    def watch(
+        self,
+        process: Process,
+        start: int,
+        acknowledges: bool,
+        on_replayed: Callable[[Viewer], None] | None = None,
+    ) -> None:
+        """Watch a process from an offset; see Viewer. A viewer that was there before goes once the new one
+        holds what it needs."""
+        viewer = Viewer(
+            process,
+            start,
+            binary=self._binary,
+            wake=self._ready,
+            acknowledges=acknowledges,
+            on_replayed=on_replayed,
+        )
         self._lifetimes.enter(process, viewer, viewer.wake)
         self.unwatch(process.pid)
         self._viewers[process.pid] = viewer
-        return viewer
-
-    def follow(self, viewer: Viewer) -> None:
-        """Send what it has, from now on."""
         self._ready(viewer)
 
     def unwatch(self, pid: int, vanished: bool = False) -> None:

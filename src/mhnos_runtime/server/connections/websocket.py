@@ -1,4 +1,4 @@
-"""One WebSocket after its handshake: messages in and frames out without a task between socket and handler.
+"""One WebSocket after its handshake: messages in and frames out without a task between socket and receiver.
 
 Knows transports and frames (wire/websocket.py), not what messages mean.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 # Private, and without a public substitute: Python alone takes 50 times as long, 67 us a read of
 # 64 KiB. The range of aiohttp in pyproject.toml ends behind the newest version that was tested;
@@ -37,27 +36,31 @@ _FINAL = 0x80
 _SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 
 
-def _small_only(_binary: bool, _head: bytes) -> int:
-    return rfc.SMALL_MESSAGE_BYTES
+class Receiver(Protocol):
+    """Who takes what one WebSocket receives. No method raises."""
+
+    def on_message(self, data: Payload, binary: bool, /) -> None:
+        """A message of at most 1 MiB and a header, whole."""
+
+    def limit(self, binary: bool, head: bytes, /) -> int:
+        """How many bytes a larger message may have, asked once for each, with its first 4096 bytes."""
+
+    def on_part(self, data: Payload, last: bool, /) -> None:
+        """A part of a larger message, of one read of the socket at most."""
+
+    def on_writable(self) -> None:
+        """The client has taken what was sent."""
 
 
 class WebSocket(asyncio.Protocol):
     """The server's side of one connection.
 
-    on_message(data, binary) is called for each message as it arrives, on_writable when the client has taken
-    what was sent. limit(binary, first 4096 bytes) says how many bytes a message may have that has more than
-    1 MiB; it is asked once, while that message arrives, which then comes to on_part(data, last), in parts of
-    one read of the socket at most. None of the four raises.
-
     `writable` is False while the client has not taken what was sent. `closed` is done when the connection is
     gone; close_code is then the one that the client sent, or None when the connection just broke; `left` says
-    whether it was the client that wanted to go.
+    whether it was the client that said goodbye first.
     """
 
-    on_message: Callable[[Payload, bool], None]
-    on_part: Callable[[Payload, bool], None]
-    on_writable: Callable[[], None]
-    limit: Callable[[bool, bytes], int]
+    _receiver: Receiver
 
     def __init__(
         self, transport: asyncio.Transport, max_message_bytes: int, heartbeat_seconds: float
@@ -66,14 +69,13 @@ class WebSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._former = transport.get_protocol()
-        self.limit = _small_only
-        self._parser = Parser(websocket_mask, self._most, max_message_bytes)
+        self._parser = Parser(websocket_mask, self._limit, max_message_bytes)
         self._heartbeat_seconds = heartbeat_seconds
         self._heard = self._loop.time()
         self._closing = False
         # Whether nothing more is parsed, since the client broke the protocol
         self._failed = False
-        # Why messages wait: the handler has enough, or the other connections have their turn
+        # Why messages wait: the receiver has enough, or the other connections have their turn
         self._held = False
         self._yielded = False
         self._working = False
@@ -83,8 +85,9 @@ class WebSocket(asyncio.Protocol):
         self.left = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    def start(self) -> None:
-        """Begin to receive; the callbacks are set by now."""
+    def start(self, receiver: Receiver) -> None:
+        """Begin to receive."""
+        self._receiver = receiver
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
@@ -126,8 +129,8 @@ class WebSocket(asyncio.Protocol):
             if not self._working:
                 self._yield()
 
-    def _most(self, binary: bool, head: bytes) -> int:
-        return self.limit(binary, head)
+    def _limit(self, binary: bool, head: bytes) -> int:
+        return self._receiver.limit(binary, head)
 
     def _write(self, opcode: int, head: Payload, body: bytes = b"", *, final: bool = True) -> None:
         size, first = len(head) + len(body), opcode | (_FINAL if final else 0)
@@ -202,9 +205,9 @@ class WebSocket(asyncio.Protocol):
             self._said_goodbye(rfc.close_code(event.payload))
         elif event.opcode in (rfc.TEXT, rfc.BINARY) and not self._closing:
             if event.part:
-                self.on_part(event.payload, event.last)
+                self._receiver.on_part(event.payload, event.last)
             else:
-                self.on_message(event.payload, event.opcode == rfc.BINARY)
+                self._receiver.on_message(event.payload, event.opcode == rfc.BINARY)
 
     def _said_goodbye(self, code: int | None) -> None:
         """RFC 6455, 5.5.1 and 7.1.1: answer a close with a close; then the server closes the connection."""
@@ -240,7 +243,7 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self.on_writable()
+        self._receiver.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = self._failed = True

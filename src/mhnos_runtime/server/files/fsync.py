@@ -6,14 +6,13 @@ Knows the files of the workspace; not who asked, and no processes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 
 import msgspec
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.push import FileBegin, FileEnd, FilePiece
@@ -88,10 +87,12 @@ def write(writing: transfer.Push, events: Iterable[FilePiece]) -> Iterator[None]
 
 
 class Pull:
-    """One walk over the workspace. error: why it has ended early; then what came is not all."""
+    """One walk over the workspace. skipped: paths, such as "/a/b", that are passed over with all that is in
+    them. error: why it has ended early; then what came is not all."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, skipped: Container[str] = ()) -> None:
         self._workspace = workspace
+        self._skipped = skipped
         self._left_out: list[m.FileFailure] = []
         self.error = ""
 
@@ -99,7 +100,7 @@ class Pull:
         """JSON of the files and directories with commas between them, in pieces. Blocks."""
         between = b""
         items = transfer.pull(
-            self._workspace, max_bytes=MAX_PULL_BYTES, on_skip=self._leave_out, leave_out=CACHES
+            self._workspace, max_bytes=MAX_PULL_BYTES, on_skip=self._leave_out, leave_out=self._skipped
         )
         try:
             for item in items:

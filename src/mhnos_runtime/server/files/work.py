@@ -1,4 +1,4 @@
-"""Threads for what waits for disks or takes long, fair to all connections. Knows iterators, not what
+"""Threads for steps that block, round-robin over the jobs of all connections. Knows iterators, not what
 they do."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Self, TypeVar
 
 #: Two wait for disks at the same time; more would only take the interpreter from the event loop in turn.
 THREADS = 2
@@ -36,13 +36,19 @@ class FileWork:
 
 
 class Job:
-    """Work that is done in turns, one at a time. Its owner closes it, also in the middle of a turn."""
+    """Work that is done in turns, one at a time. Leaving the context closes it, also during a turn."""
 
     def __init__(self, pool: ThreadPoolExecutor, close: Callable[[], None]) -> None:
         self._pool = pool
         self._close = close
         self._left = threading.Event()
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def turn(self, steps: Iterator[T]) -> tuple[list[T], bool]:
         """What `steps` give in one turn, and whether they have ended. A step that waits for a disk is waited

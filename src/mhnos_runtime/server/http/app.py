@@ -3,9 +3,11 @@ that turns what goes wrong into an answer. Knows no domain: each contributes its
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -58,18 +60,32 @@ class App:
         is_open = isinstance(found, Match) and found.row.needs is Access.OPEN
         facts = _facts(request, is_open)
         outcome = self._gate.check(facts)
+        if isinstance(outcome, Refusal) or not outcome.known:
+            visitor.estrange()
+        else:
+            visitor.welcome()
         if isinstance(outcome, Refusal):
             raise _refused(outcome, facts)
-        if outcome.known:
-            visitor.welcome()
         if isinstance(found, NoRoute):
             raise _no_route(found)
         outcome.require(found.row.needs)
         call = Call(request, found.params, outcome, visitor)
         # A WebSocket says why it ends, and so has its own place there.
-        with contextlib.nullcontext() if upgrade else self._live.entered(outcome, visitor.close):
+        with contextlib.nullcontext() if upgrade else self._live.entered(outcome, _ending(visitor)):
             response: web.StreamResponse = await found.row.handler(call)
         return response
+
+
+def _ending(visitor: Visitor) -> Callable[[], None]:
+    """Ends the request that is being answered: its handler goes no further, and nothing more is sent."""
+    task = asyncio.current_task()
+
+    def end() -> None:
+        visitor.close()
+        if task is not None:
+            task.cancel()
+
+    return end
 
 
 def _visitor(request: web.BaseRequest) -> Visitor | None:

@@ -1,5 +1,5 @@
-"""Accepts connections, and bounds what those may cost that have not shown a right token: their number, their
-time, their bytes. Knows sockets and protocols, neither HTTP nor tokens."""
+"""Accepts connections, and bounds what strangers may cost, who are those whose latest request has shown no
+right token: their number, their time, their bytes. Knows sockets and protocols, neither HTTP nor tokens."""
 
 from __future__ import annotations
 
@@ -81,6 +81,11 @@ class Visitor(asyncio.Protocol):
         """A right token was shown: it is no stranger any more."""
         self._door.forget(self)
 
+    def estrange(self) -> None:
+        """Its latest request showed no right token: whatever it showed before, it is a stranger (again)."""
+        if self._deadline is not None:
+            self._door.count(self)
+
     def stay(self) -> None:
         """It is a WebSocket, which has limits of its own."""
         self.welcome()
@@ -147,7 +152,7 @@ class Visitor(asyncio.Protocol):
 
 
 class Strangers:
-    """Who has not shown a right token, by address, the one that has done nothing for longest first."""
+    """Who has shown no right token, by address, the one that has done nothing for longest first."""
 
     def __init__(self) -> None:
         # When it came
@@ -157,15 +162,18 @@ class Strangers:
     def __len__(self) -> int:
         return self._number
 
+    def __contains__(self, visitor: Visitor) -> bool:
+        return visitor in self._addresses.get(visitor.key, {})
+
     def add(self, visitor: Visitor, now: float) -> None:
         self._addresses.setdefault(visitor.key, {})[visitor] = now
         self._number += 1
 
     def remove(self, visitor: Visitor) -> bool:
         """Whether it was there."""
-        here = self._addresses.get(visitor.key, {})
-        if visitor not in here:
+        if visitor not in self:
             return False
+        here = self._addresses[visitor.key]
         del here[visitor]
         if not here:
             del self._addresses[visitor.key]
@@ -231,6 +239,15 @@ class Door:
     def forget(self, visitor: Visitor) -> None:
         self._strangers.remove(visitor)
 
+    def count(self, visitor: Visitor) -> None:
+        """It is one of the strangers from now on, if it is not already."""
+        if visitor in self._strangers:
+            return
+        now = self._loop.time()
+        self._send_away(self._strangers.in_the_way(visitor.key, now))
+        self._strangers.add(visitor, now)
+        self._loop.call_later(NEW_SECONDS, self._trim, visitor.key)
+
     def _watch(self, listener: socket.socket) -> None:
         if listener in self._listeners:
             self._loop.add_reader(listener, self._accept, listener)
@@ -245,13 +262,7 @@ class Door:
                 self._full(listener, error)
                 return
             connection.setblocking(False)
-            self._let_in(connection, rate_key(address[0]))
-
-    def _let_in(self, connection: socket.socket, key: str) -> None:
-        now = self._loop.time()
-        self._send_away(self._strangers.in_the_way(key, now))
-        self._strangers.add(Visitor(self, connection, key), now)
-        self._loop.call_later(NEW_SECONDS, self._trim, key)
+            self.count(Visitor(self, connection, rate_key(address[0])))
 
     def _trim(self, key: str) -> None:
         """Somebody of this address is no newcomer any more."""

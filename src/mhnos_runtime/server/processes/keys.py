@@ -1,10 +1,12 @@
-"""Idempotency keys: a request that is repeated finds what it has started. Knows no plan, no supervisor."""
+"""Idempotency keys: a repeated spawn request finds the process that the first one started. Knows no plan and
+no supervisor."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -14,27 +16,23 @@ from mhnos_runtime.wire import messages as m
 
 
 class Keys:
-    """One start at a time for each key, and one process for as long as that is kept."""
+    """One start at a time for each key, and one process for as long as the table keeps it."""
 
     def __init__(self, table: ProcessTable) -> None:
         self._table = table
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock is there for as long as a request holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def once(self, request: m.Spawn, start: Callable[[], Awaitable[Process]]) -> Process:
-        """What `start` gives, or the process that the same request with the same key has started.
+        """Call `start`, unless the same request with the same key has started a process that is kept.
 
-        Raises InvalidRequest (key-conflict), and what `start` raises.
+        Raises InvalidRequest (key-conflict) where the key is another request's, and what `start` raises.
         """
         if request.key is None:
             return await start()
-        # The second one waits here, and finds what the first has started.
         lock = self._locks.setdefault(request.key, asyncio.Lock())
-        try:
-            async with lock:
-                return self._started_with(request.key, request) or await start()
-        finally:
-            if not lock.locked():
-                self._locks.pop(request.key, None)
+        async with lock:
+            return self._started_with(request.key, request) or await start()
 
     def _started_with(self, key: str, request: m.Spawn) -> Process | None:
         for process in self._table:
@@ -50,6 +48,6 @@ class Keys:
 
 
 def digest(request: m.Spawn) -> str:
-    """What makes two requests the same: everything but the id."""
+    """Of everything in a request but its id: two requests with the same digest are the same."""
     same = msgspec.structs.replace(request, id=msgspec.UNSET)
     return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()

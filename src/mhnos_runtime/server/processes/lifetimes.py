@@ -1,5 +1,5 @@
-"""How long processes live and are kept: signals, ends, who watches, linger and expiry. Knows no plan and no
-client."""
+"""How long processes run and are kept: signals, ends, viewers, linger and expiry. Knows no plan and no
+connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.link import SupervisorLink
 
+#: Stands among the viewers of a process that has just started, until the client that asked for it watches it
+#: or does not (`linger`). Else one that ends at once could expire before its start is answered.
+_ASKER = "the client that asked for it"
+#: An expiry timer rings so much later than it has to, since the wall clock, by which processes expire, may be
+#: behind the event loop's.
+_LATE_SECONDS = 0.01
+
 
 class Lifetimes:
-    """Ends processes, and forgets those that have ended."""
+    """Ends processes, and removes those from the table that have ended and are kept no longer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink) -> None:
         self._loop = loop
@@ -26,6 +33,7 @@ class Lifetimes:
         self._expiry: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
+        """No timer rings any more."""
         for timer in (*self._lingering.values(), *([self._expiry] if self._expiry else [])):
             timer.cancel()
         self._lingering.clear()
@@ -35,18 +43,23 @@ class Lifetimes:
         """A process has come into the table."""
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
+            process.viewers[_ASKER] = lambda: None
 
     def end(self, process: Process, exit_record: ExitRecord) -> None:
         """A process has ended, with everything that it had started."""
         process.end(exit_record)
+        self._stop_lingering(process.pid)
         self._ended.pop(process.pid).set_result(None)
         process.wake()
         self.expire()
 
     def kill(self, process: Process, number: int, escalate: bool) -> None:
         """Send a signal; with escalate, stronger ones follow until nothing of the process is left."""
+        self._signal(process, number, "killed", escalate)
+
+    def _signal(self, process: Process, number: int, reason: str, escalate: bool) -> None:
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
-        self._link.kill(process.pid, number, "killed", escalate)
+        self._link.kill(process.pid, number, reason, escalate)
 
     async def ended(self, process: Process) -> None:
         """Return when nothing of the process is left."""
@@ -54,29 +67,49 @@ class Lifetimes:
         if ended is not None:
             await asyncio.shield(ended)
 
+    # Viewers
+
+    def enter(self, process: Process, viewer: object, wake: Callable[[], None]) -> None:
+        """A viewer begins to watch. wake: called when there is something to read."""
+        self._stop_lingering(process.pid)
+        process.viewers.pop(_ASKER, None)
+        process.viewers[viewer] = wake
+
+    def leave(self, process: Process, viewer: object) -> None:
+        """A viewer watches no longer."""
+        watched = process.viewers.pop(viewer, None) is not None
+        if process.exit is None:
+            self._linger(process)
+        elif watched:
+            self.expire()
+
     def linger(self, process: Process) -> None:
-        """Nobody may be watching any more: end the process if it was asked for, after the time it was
-        given."""
+        """The client that asked for the process does not watch it. A process that lingers begins anew."""
+        self.leave(process, _ASKER)
+
+    def _linger(self, process: Process) -> None:
+        """End a process that nobody watches, after the time that its request has set."""
         linger_ms = process.facts.linger_ms
-        if linger_ms is None or process.viewers or process.exit is not None:
+        if linger_ms is None or process.viewers:
             return
         self._stop_lingering(process.pid)
         self._lingering[process.pid] = self._loop.call_later(linger_ms / 1000, self._end_idle, process)
 
     def _end_idle(self, process: Process) -> None:
-        self._lingering.pop(process.pid, None)
-        if process.exit is None and not process.viewers:
-            process.happen(Event.END_REQUESTED)
-            self._link.kill(process.pid, signal.SIGTERM, "idle", escalate=True)
+        del self._lingering[process.pid]
+        self._signal(process, signal.SIGTERM, "idle", escalate=True)
 
     def _stop_lingering(self, pid: int) -> None:
         timer = self._lingering.pop(pid, None)
         if timer is not None:
             timer.cancel()
 
+    # Expiry
+
     def expire(self) -> None:
-        """Forget what is kept no longer, and come back when there will be something more."""
-        for process in self._table.expire(_now_ms()):
+        """Remove what is kept no longer, and set a timer for what is next."""
+        now_ms = _now_ms()
+        for process in self._table.expire(now_ms):
             process.close()
             self._link.forget(process.pid)
         if self._expiry is not None:
@@ -84,19 +117,8 @@ class Lifetimes:
             self._expiry = None
         due_ms = self._table.next_expiry_ms()
         if due_ms is not None:
-            self._expiry = self._loop.call_later(max(0.0, (due_ms - _now_ms()) / 1000) + 0.01, self.expire)
-
-    def enter(self, process: Process, viewer: object, wake: Callable[[], None]) -> None:
-        """Someone begins to watch."""
-        self._stop_lingering(process.pid)
-        process.viewers[viewer] = wake
-
-    def leave(self, process: Process, viewer: object) -> None:
-        """Someone watches no longer."""
-        process.viewers.pop(viewer, None)
-        self.linger(process)
-        if process.exit is not None:
-            self.expire()
+            delay = max(0.0, (due_ms - now_ms) / 1000) + _LATE_SECONDS
+            self._expiry = self._loop.call_later(delay, self.expire)
 
 
 def _now_ms() -> int:

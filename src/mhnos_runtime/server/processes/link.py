@@ -1,4 +1,4 @@
-"""The server's end of the control channel. Knows the supervisor's messages; not what a client asked."""
+"""The server's end of the control channel. Knows the supervisor's messages; not what a client asked for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Listener(Protocol):
 
 
 class SupervisorLink:
-    """Sends requests, matches answers, and passes on what comes unasked."""
+    """Sends requests, matches answers to them, and tells a listener what the supervisor reports."""
 
     def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
         self._channel = channel
@@ -44,30 +44,47 @@ class SupervisorLink:
         self._listener: Listener
         self._crowded: Callable[[], bool] = bool
         self._spawning: dict[int, asyncio.Future[int]] = {}
-        # Of its own for each server: an answer to the one before must not be taken for one to this.
+        # Different for each server, so that no answer to an earlier one is taken for one to this.
         self._last_request = os.getpid() << 32
-        self._writing = self._retry_due = False
+        self._writing = False
+        self._retry: asyncio.TimerHandle | None = None
 
     async def hello(self) -> Hello:
         """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected and
         OtherVersion."""
         fd = self._channel.fileno()
         while (message := self._channel.receive()) is None:
-            readable = self._loop.create_future()
-            self._loop.add_reader(fd, readable.set_result, None)
-            await readable
-            self._loop.remove_reader(fd)
+            readable = asyncio.Event()
+            self._loop.add_reader(fd, readable.set)
+            try:
+                await readable.wait()
+            finally:
+                self._loop.remove_reader(fd)
         return Hello.from_dict(message.body)
 
     def listen(self, listener: Listener, crowded: Callable[[], bool]) -> None:
-        """Pass on what comes from now on. crowded: whether large output waits for its turn."""
+        """Tell the listener what comes from now on. crowded: whether large output waits for its turn."""
         self._listener = listener
         self._crowded = crowded
         self._loop.add_reader(self._channel.fileno(), self._readable)
 
+    def close(self) -> None:
+        """Tell the listener nothing more, and send no more of what waits. The channel stays the caller's."""
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
+        self._writing = False
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
     async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
-        """Start a program; return its pid, of which the listener has been told. The descriptors
-        stay the caller's. Raises what the supervisor says."""
+        """Have a program started; return its pid, of which the listener has been told by then. The
+        descriptors stay the caller's.
+
+        Raises the supervisor's refusal, InvalidRequest (too-large), LimitReached (start-failed) where the
+        listener cannot take the process over, Unavailable at the end of the supervisor, and OSError where the
+        request has to wait and its descriptors cannot be duplicated.
+        """
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[int] = self._loop.create_future()
@@ -94,18 +111,18 @@ class SupervisorLink:
         self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
 
     def note(self, pid: int, found: Found) -> None:
-        """Have the process's facts changed so, over restarts of the server."""
+        """Change the facts that the next server finds about a process."""
         self._send({"do": "note", "pid": pid, "found": found.to_plain()})
 
     def forget(self, pid: int) -> None:
         self._send({"do": "forget", "pid": pid})
 
     def discard(self, pid: int) -> None:
-        """This process could not be taken over: have it ended, and never speak of it again."""
+        """End a process that could not be taken over. The supervisor reports nothing of it any more."""
         self._send({"do": "discard", "pid": pid})
 
     def token(self, known: dict[str, Any] | None) -> None:
-        """Have the next server know this of the token."""
+        """Keep for the next server what is known of the token."""
         self._send({"do": "token", "token": known})
 
     def alive(self) -> None:
@@ -123,15 +140,15 @@ class SupervisorLink:
     def _send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self._guard(lambda: self._channel.send(body, descriptors))
 
-    def _guard(self, action: Any) -> None:
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Do something with the channel, and then wait for it as long as messages are pending."""
         try:
             action()
         except Disconnected:
             self._gone()
             return
-        if self._channel.postponed and not self._retry_due:
-            self._retry_due = True
-            self._loop.call_later(RETRY_SECONDS, self._retry)
+        if self._channel.postponed and self._retry is None:
+            self._retry = self._loop.call_later(RETRY_SECONDS, self._try_again)
         if (bool(self._channel.pending) and not self._channel.postponed) != self._writing:
             self._writing = not self._writing
             if self._writing:
@@ -139,17 +156,18 @@ class SupervisorLink:
             else:
                 self._loop.remove_writer(self._channel.fileno())
 
-    def _retry(self) -> None:
-        self._retry_due = False
+    def _try_again(self) -> None:
+        self._retry = None
         self._guard(self._channel.flush)
 
     def _readable(self) -> None:
-        """One message; and all there are where large output waits, since some of them may be about small."""
+        """Receive one message; while large output waits for its turn, all that have arrived: one of them may
+        tell of small output, which goes first."""
         while self._receive() and self._crowded():
             pass
 
     def _receive(self) -> bool:
-        """Whether there was a message."""
+        """Handle the next message. False when there is none."""
         try:
             message = self._channel.receive()
         except Disconnected:
@@ -179,19 +197,19 @@ class SupervisorLink:
                     os.close(fd)
 
     def _on_process(self, message: Message, record: ProcessRecord) -> None:
-        """All or nothing: no process may run that cannot be listed, read and ended here."""
+        """All or nothing: no process may run that this server cannot list, read and end."""
         new, request = message.body["event"] == "spawned", message.body.get("request")
         try:
-            # None at all go with a process that was forgotten before the message was sent.
+            # None come with a process that was forgotten before the message was sent.
             if not message.whole or not message.descriptors:
                 raise none_left()
             received = ProcessDescriptors.received(message.descriptors, record.control)
             self._listener.on_process(record, received, new)
             message.descriptors.clear()
-        except (OSError, MhnosError):
+        except (OSError, MhnosError) as error:
             if new or record.exit is None:
                 self.discard(record.pid)
-            self._answer(request, none_left())
+            self._answer(request, error if isinstance(error, MhnosError) else none_left())
         else:
             self._answer(request, record.pid)
         finally:
@@ -208,7 +226,7 @@ class SupervisorLink:
             waiting.set_result(result)
 
     def _gone(self) -> None:
-        self._loop.remove_reader(self._channel.fileno())
+        self.close()
         for waiting in self._spawning.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("the runtime is stopping"))

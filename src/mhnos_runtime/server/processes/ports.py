@@ -1,9 +1,11 @@
-"""Ports for processes: sockets that listen before a process starts, and free numbers. Of loopback only."""
+"""Ports of loopback for processes: sockets that listen before a process starts, and free numbers. Knows no
+kind."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ _BACKLOG = 1024
 
 @dataclass
 class Handed:
-    """What a process is handed, in order, and what it is told of it. Close it once the process has it all.
+    """The descriptors that a process is handed, in order, and its ports. To be closed once it has them.
 
     sockets: number of the descriptor in the process, by name; ports: number of the port, by name of a port or
     a socket.
@@ -40,11 +42,11 @@ class Handed:
     def close(self) -> None:
         while self.descriptors:
             with contextlib.suppress(OSError):
-                socket.close(self.descriptors.pop())
+                os.close(self.descriptors.pop())
 
 
 def check_names(asked: Mapping[str, int]) -> None:
-    """Raises InvalidRequest for what is not a name, or not a port to ask for."""
+    """Raises InvalidRequest for too many names, for what is none, and for a number that is no port."""
     if len(asked) > MOST:
         raise InvalidRequest(f"ports: {len(asked)} are too many; at most {MOST}")
     for name, number in asked.items():
@@ -55,7 +57,8 @@ def check_names(asked: Mapping[str, int]) -> None:
 
 
 def listen(number: int) -> socket.socket:
-    """A socket that listens on loopback. Raises StartFailed (port-in-use), LimitReached."""
+    """A socket that listens on this port of loopback, 0 for any. Raises StartFailed (port-in-use) and
+    LimitReached (start-failed)."""
     sock = _socket()
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,21 +66,21 @@ def listen(number: int) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise _in_use(number, error) from error
+        raise _refusal(number, error) from error
     return sock
 
 
 def free(number: int) -> int:
     """A free port, this one if it is not 0, for a program that listens itself. Raises as `listen`."""
     with _socket() as sock:
-        # Without this, what is left of earlier connections would count as use (socket(7)).
+        # Without this, connections in TIME_WAIT would count as use (socket(7)).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((LOOPBACK, number))
-            # Binding alone succeeds beside one that listens with the same option.
+            # Binding alone succeeds beside a socket that listens with the same option.
             sock.listen(1)
         except OSError as error:
-            raise _in_use(number, error) from error
+            raise _refusal(number, error) from error
         found: int = sock.getsockname()[1]
         return found
 
@@ -89,7 +92,7 @@ def _socket() -> socket.socket:
         raise LimitReached(f"no socket for another process: {error.strerror}", code="start-failed") from error
 
 
-def _in_use(number: int, error: OSError) -> MhnosError:
+def _refusal(number: int, error: OSError) -> MhnosError:
     if error.errno == errno.EADDRINUSE:
         return StartFailed(
             f"port {number} is in use", code="port-in-use", hint="ask for another one, or for 0: any free one"

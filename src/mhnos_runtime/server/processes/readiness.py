@@ -1,4 +1,4 @@
-"""Finds out when processes are ready and where they listen, and keeps it on their records. Knows no client.
+"""Finds out when processes are ready and where they listen, and has it noted. Knows no client.
 
 What is known already, and what to look for, stands in a process's facts: the next server goes on from there.
 """
@@ -33,7 +33,7 @@ Note = Callable[[Process, Found], None]
 
 
 class Watchers:
-    """One for each process that is not ready yet, or that goes on telling where it listens.
+    """A watcher for each process that is not ready yet, or that goes on telling where it listens.
 
     note: keeps what was found on a process's record and has its viewers told.
     """
@@ -52,11 +52,14 @@ class Watchers:
                 control.close()
             return
         watcher = Watcher(self._loop, process, watch, control, self._note)
-        self._watchers[process.pid] = watcher
-        watcher.begin()
+        if process.exit is None:
+            self._watchers[process.pid] = watcher
+            watcher.begin()
+        else:
+            watcher.ended()
 
     def look(self, pid: int) -> None:
-        """There is output."""
+        """The process has written output."""
         watcher = self._watchers.get(pid)
         if watcher is not None:
             watcher.look()
@@ -90,8 +93,11 @@ class Watcher:
         self._control = control
         self._note = note
         self._events = ready.Events()
-        self._told_bytes = 0
+        self._control_total = 0
+        if control is not None:
+            control.setblocking(False)
         self._search = ready.LineSearch(watch.line) if watch.line else None
+        self._turn: asyncio.Handle | None = None
         self._cursor = Cursor(process.log, 0)
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.Task[None] | None = None
@@ -103,30 +109,25 @@ class Watcher:
 
     def begin(self) -> None:
         if self._control is not None:
-            self._control.setblocking(False)
-        if self._process.exit is not None:
-            self.ended()
-            return
-        if self._control is not None:
-            self._loop.add_reader(self._control.fileno(), self._told, self._control)
+            self._loop.add_reader(self._control.fileno(), self._read_control, self._control)
         if not self._starting:
             return
         due_ms = self._process.record.start_time_ms + self._watch.timeout_ms - time.time_ns() // 1_000_000
         self._timer = self._loop.call_later(max(0.0, due_ms / 1000), self._timed_out)
         if self._watch.url:
-            self._probe = self._loop.create_task(self._ask())
+            self._probe = self._loop.create_task(self._probe_url())
         elif self._watch.port:
-            self._probe = self._loop.create_task(self._knock())
+            self._probe = self._loop.create_task(self._probe_port())
         self.look()
 
     def _timed_out(self) -> None:
         self._settle("failed", f"not ready after {self._watch.timeout_ms / 1000:g} s")
 
     def ended(self) -> None:
-        """What was told up to the end counts."""
-        while self._control is not None and self._told(self._control):
+        """What the program told up to its end counts, and of its output what one turn searches."""
+        while self._control is not None and self._read_control(self._control):
             pass
-        self.look()
+        self._take_turn()
         if self._starting:
             self._settle("failed", "it ended before it was ready")
         self.close()
@@ -145,9 +146,11 @@ class Watcher:
 
     def _stop_looking(self) -> None:
         self._search = None
+        if self._turn is not None:
+            self._turn.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        # Not from within itself: it ends by itself then.
+        # A probe that has found the process ready ends by itself.
         if self._probe is not None and self._probe is not asyncio.current_task(self._loop):
             self._probe.cancel()
 
@@ -155,10 +158,15 @@ class Watcher:
 
     def look(self) -> None:
         """Search the output that has come, and ask to be woken by more."""
+        if self._turn is None:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        self._turn = None
         searched = 0
         while self._search is not None:
             if searched >= _TURN_BYTES:
-                self._loop.call_soon(self.look)
+                self._turn = self._loop.call_soon(self._take_turn)
                 return
             item = self._cursor.take()
             if item is None:
@@ -171,9 +179,9 @@ class Watcher:
                 if self._search.feed(item.stream, item.data):
                     self._settle("ready")
 
-    # By its ports
+    # By its port or URL
 
-    async def _knock(self) -> None:
+    async def _probe_port(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             with contextlib.suppress(OSError, TimeoutError):
@@ -185,7 +193,7 @@ class Watcher:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
-    async def _ask(self) -> None:
+    async def _probe_url(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
@@ -198,36 +206,37 @@ class Watcher:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
-    # By what it tells
+    # By its control socket
 
-    def _told(self, control: socket.socket) -> bool:
-        """Read once without taking; what is noted is taken then, so that no server's end loses it. Once a
-        turn, since a program may write without end. False when there is nothing more to come by now."""
+    def _read_control(self, control: socket.socket) -> bool:
+        """Peek at what the program has told, note it, and only then take it, so that nothing is lost if the
+        server ends between the two. One read a turn, since a program may write without end. False when there
+        is nothing to read now."""
         try:
             data = control.recv(_CONTROL_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
             data = b""
-        self._told_bytes += len(data)
-        if not data or self._told_bytes > TOLD_BYTES:
+        self._control_total += len(data)
+        if not data or self._control_total > TOLD_BYTES:
             self._loop.remove_reader(control.fileno())
             return False
-        self._listening(self._events.feed(data))
+        self._note_ports(self._events.feed(data))
         control.recv(len(data))
         return True
 
-    def _listening(self, told: list[ready.Port]) -> None:
+    def _note_ports(self, told: list[ready.Port]) -> None:
         if not told:
             return
         known = self._process.facts.ports
-        ports = ready.merged(known, [self._placed(port) for port in told])
+        ports = ready.merged(known, [self._with_address(port) for port in told])
         if ports != known:
             self._note(self._process, Found(ports=ports))
         self._settle("ready")
 
-    def _placed(self, port: ready.Port) -> ready.Port:
-        """With the address that it listens on, where the machine can reach it."""
+    def _with_address(self, port: ready.Port) -> ready.Port:
+        """With the address by which the machine reaches it, where it does."""
         if not self._watch.outside:
             return port
         address = proc.listens_on(self._process.record.os_pid, port.port)

@@ -1,4 +1,4 @@
-"""What the supervisor reports about processes, made into the table's state. Knows no client."""
+"""What the supervisor reports about processes, as changes of their table. Knows no client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _log = logs.get("server")
 class Reports:
     """The listener of the supervisor's link. gone: called when there is no supervisor any more.
 
-    ready: the table is as the last server left it, and clients may come; or nothing more will be reported.
+    ready: set when the table is as the last server left it, so that clients may come, and when there is no
+    supervisor any more.
     """
 
     def __init__(
@@ -48,11 +49,16 @@ class Reports:
         self._watchers = Watchers(loop, self._note)
 
     def close(self) -> None:
+        """Nothing is looked at any more to see whether processes are ready."""
         self._watchers.close()
 
     def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
-        """A process is there: one that another server left, or a new one, which may be that one's too."""
-        # The mapping is all that can fail (OSError, Unavailable), and nothing has been taken over by then.
+        """There is a process: one that an earlier server left (not new), or one that has started now, for
+        this server or an earlier one.
+
+        Takes the descriptors over, unless it raises OSError, or Unavailable for a log that cannot be read.
+        """
+        # First what can fail.
         try:
             log = LogReader(os.dup(descriptors.log))
         except MhnosError as error:
@@ -67,7 +73,7 @@ class Reports:
         self._watchers.begin(process, descriptors.control)
 
     def on_ready(self) -> None:
-        """The supervisor has told of all processes that there are; clients will come back to them."""
+        """The supervisor has reported all processes that there are; their clients will come back."""
         for process in self._table:
             self._terminals.restore_size(process)
             self._lifetimes.linger(process)
@@ -85,12 +91,12 @@ class Reports:
     def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
         process = self._table.get(pid)
         if process is None:
-            return  # one that was discarded, see SupervisorLink
+            return  # a process that was discarded, see SupervisorLink
         self._watchers.ended(pid)
         self._lifetimes.end(process, exit_record)
 
     def _note(self, process: Process, found: Found) -> None:
-        """Keep what was found out about a process, and have those told who watch it."""
+        """Keep what was found out about a process, here and for the next server, and wake its viewers."""
         process.facts = process.facts.with_found(found)
         self._link.note(process.pid, found)
         process.wake()

@@ -1,6 +1,6 @@
-"""For whom the server keeps its last descriptors: first for /health, then for starts, then for clients.
+"""The server's reserve of descriptors: clients leave some for starts, and starts leave some for /health.
 
-Whoever takes descriptors for long asks here first. Nothing is counted but what is open at that moment.
+Whoever is to keep descriptors open for long asks here first. Only what is open at that moment counts.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import resource
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.proc import free_descriptors
 
-#: Connections on which nobody has been let in yet, /health among them (256 at most, see server/http/door.py),
-#: and files that are open for a moment.
+#: For connections without a right token, /health among them (256 at most, see server/http/door.py), and for
+#: files that are open for a moment.
 HEALTH_DESCRIPTORS = 272
-#: Of one start: the folder, a socket or two that it hands over; then log, mapping, input, control socket.
+#: For one start: the folder, a socket or two that it hands over; then log, mapping, input, control socket.
 START_DESCRIPTORS = 8
 #: Starts for which clients leave room.
 KEPT_STARTS = 10
 
 
 def for_client() -> bool:
-    """Whether one more client may be let in. Of a very low limit, half is the clients' all the same."""
+    """Whether one more client may be let in. Of a very low limit, clients get half all the same."""
     kept = HEALTH_DESCRIPTORS + KEPT_STARTS * START_DESCRIPTORS
     return free_descriptors() > min(kept, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def check_start(starting: int) -> None:
-    """starting: how many are under way, this one included. Raises LimitReached."""
+    """starting: how many starts are under way, this one included. Raises LimitReached (start-failed)."""
     kept = min(HEALTH_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
     if free_descriptors() < kept + starting * START_DESCRIPTORS:
         raise none_left()

@@ -1,4 +1,4 @@
-"""The workspace as a kind's hooks see it at the start of one process. Knows files; not what they are for."""
+"""The workspace as a kind's hooks see it at the start of one process. Knows files; not what they mean."""
 
 from __future__ import annotations
 
@@ -48,10 +48,14 @@ class WorkspaceContext:
 
 
 def _in_memory(text: str) -> int:
-    """Sealed, as the supervisor wants what a program is handed."""
+    """A file that nobody can change any more: the supervisor takes only those for a program."""
     fd = os.memfd_create("config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(text.encode())
-    os.lseek(fd, 0, os.SEEK_SET)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(text.encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd

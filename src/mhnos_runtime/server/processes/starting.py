@@ -1,4 +1,4 @@
-"""Starting processes: what bounds a start, from a request to an entry in the table. Knows no connection."""
+"""Starting processes: the bounds on a start, from a request to an entry in the table. Knows no connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Starting:
     async def spawn(self, request: m.Spawn) -> Process:
         """Start what a client asks for, or find what the same request with the same key has started.
 
-        Raises MhnosError with a code for whatever is wrong.
+        Raises MhnosError with a code for whatever is wrong. Not to be cancelled when the client leaves: a
+        program that is under way could then be started twice, by its key or as the single one of its kind.
         """
         return await self._keys.once(request, lambda: self._spawn(request))
 
@@ -51,7 +52,7 @@ class Starting:
         return self._table.find(pid)
 
     def plan(self, request: m.Spawn) -> LaunchPlan:
-        """What `spawn` would have executed. Raises as that does, but for what only a start can show."""
+        """What `spawn` would have executed. Raises as `spawn`, but for what only a start can show."""
         asked = self._planner.asked(request)
         with self._planner.prepare(asked, self._environment(asked.kind), dry=True) as start:
             return start.plan
@@ -62,7 +63,8 @@ class Starting:
 
     @contextlib.contextmanager
     def _alone(self, kind: Kind) -> Iterator[None]:
-        """For a kind of which there is one at a time. Raises Refused (already-running)."""
+        """Keep a second process of a kind that runs one at a time from starting meanwhile. Raises Refused
+        (already-running)."""
         if not kind.single:
             yield
             return
@@ -80,11 +82,11 @@ class Starting:
             self._singles.discard(kind.name)
 
     def _running(self, kind: str) -> Process | None:
-        """The one of a kind of which there is one at a time."""
+        """The process of a kind that runs one at a time."""
         alive = (each for each in self._table if each.exit is None and each.facts.single)
         return next((each for each in alive if each.facts.kind == kind), None)
 
     def _environment(self, kind: Kind) -> Mapping[str, str]:
-        """What it is told of the process of its kind that runs."""
+        """What a process is told of the one of its kind that runs."""
         running = self._running(kind.name)
         return kind.hooks.environment(None if running is None else running.facts)

@@ -1,4 +1,5 @@
-"""Requests to push and pull files: between messages and the workspace, in threads, a little at a time."""
+"""Requests to push and pull files: between messages and the workspace, in threads, a little at a time. Knows
+no frame and no path."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ from contextlib import aclosing
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.process.kinds import CACHES
 from mhnos_runtime.server.auth.grants import Scope
 from mhnos_runtime.server.connections.connection import Connection
-from mhnos_runtime.server.connections.replies import Reply
 from mhnos_runtime.server.connections.requests.table import Row, Rows
 from mhnos_runtime.server.files.fsync import Pull, Upload, events, head, write
 from mhnos_runtime.server.files.work import FileWork, Job
 from mhnos_runtime.wire import encode
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.faults import shorten
+from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import WireError
 from mhnos_runtime.wire.push import PushParser
 
@@ -25,6 +26,8 @@ WHOLE_ANSWER_BYTES = 1 << 20
 
 
 class FileRequests:
+    """Push and pull of the whole workspace."""
+
     def __init__(self, workspace: Workspace, work: FileWork) -> None:
         self._workspace = workspace
         self._work = work
@@ -32,55 +35,52 @@ class FileRequests:
     def rows(self) -> Rows:
         return {m.Fsync: Row(Scope.FILES, self.fsync, "paths")}
 
-    def fsync(self, connection: Connection, request: m.Fsync) -> m.Message | Awaitable[None]:
+    def fsync(
+        self, connection: Connection, request: m.Fsync
+    ) -> m.Message | Awaitable[m.FsyncResult] | Awaitable[None]:
         if request.operation == "push":
-            return self._push(connection, request)
+            return self._push(request)
         if request.operation == "pull":
             return self._pull(connection, request)
-        error = f"Unknown operation: {shorten(request.operation)}"
-        return m.FsyncResult(shorten(request.operation), "error", error=error, id=request.id)
+        error = f"Unknown operation: {request.operation}"
+        return m.FsyncResult(request.operation, "error", error=error, id=request.id)
 
     async def receive(self, connection: Connection, upload: Upload) -> None:
         """Carry out a large push as it arrives, and answer it. Files that are whole when something goes wrong
         stay."""
-        reply, parser = connection.begin(), PushParser()
-        writing = transfer.Push(self._workspace)
-        job = self._work.begin(writing.close)
+        writing, parser = transfer.Push(self._workspace), PushParser()
         try:
-            last = False
-            while not last:
-                data, last = await upload.take()
-                await job.all(write(writing, parser.feed(data, last)))
-            if (parser.type, parser.operation) != ("fsync", "push"):
-                raise WireError(
-                    "Invalid argument: only a push may have so many bytes",
-                    code="too-large",
-                    request_id=parser.request_id,
-                )
-            await _pushed(connection, reply, job, writing, parser.request_id)
+            with self._work.begin(writing.close) as job:
+                last = False
+                while not last:
+                    data, last = await upload.take()
+                    await job.all(write(writing, parser.feed(data, last)))
+                if (parser.type, parser.operation) != ("fsync", "push"):
+                    raise WireError(
+                        "Invalid argument: only a push may have so many bytes",
+                        code="too-large",
+                        request_id=parser.request_id,
+                    )
+                answer = await _pushed(job, writing, parser.request_id)
         except MhnosError as error:
             upload.drop()
-            connection.fail(error, m.Fsync(), reply)
-        finally:
-            job.close()
+            connection.answer(error_message(error, parser.request_id))
+        else:
+            connection.answer(answer)
 
-    async def _push(self, connection: Connection, request: m.Fsync) -> None:
+    async def _push(self, request: m.Fsync) -> m.FsyncResult:
         """Carry out a push that came as an ordinary message."""
-        reply = connection.begin()
         writing = transfer.Push(self._workspace)
-        job = self._work.begin(writing.close)
-        try:
+        with self._work.begin(writing.close) as job:
             await job.all(write(writing, events(request.files)))
-            await _pushed(connection, reply, job, writing, request.id)
-        finally:
-            job.close()
+            return await _pushed(job, writing, request.id)
 
     async def _pull(self, connection: Connection, request: m.Fsync) -> None:
         """Answer with the workspace's files: at once if that is little, else in pieces that are read as the
         client takes them. For a client that gets answers twice the files are read twice."""
         reply = connection.begin()
         twice = connection.answers_twice(request.id)
-        pulled = Pull(self._workspace)
+        pulled = Pull(self._workspace, CACHES)
         async with aclosing(self._pieces(pulled)) as pieces:
             begun = await _beginning(pieces)
             if len(begun) <= WHOLE_ANSWER_BYTES:
@@ -94,7 +94,7 @@ class FileRequests:
             await reply.first.wait()
             await _send(connection, "fsyncResult", begun, pieces, pulled, request.id)
         if twice:
-            again = Pull(self._workspace)
+            again = Pull(self._workspace, CACHES)
             async with aclosing(self._pieces(again)) as pieces:
                 await _send(connection, "status", b"", pieces, again, request.id)
         reply.set()
@@ -102,24 +102,19 @@ class FileRequests:
     async def _pieces(self, pulled: Pull) -> AsyncGenerator[bytes]:
         """The entries as JSON, as much at a time as one turn gives."""
         steps = pulled.entries()
-        job = self._work.begin(steps.close)
-        try:
+        with self._work.begin(steps.close) as job:
             done = False
             while not done:
                 found, done = await job.turn(steps)
                 yield b"".join(found)
-        finally:
-            job.close()
 
 
-async def _pushed(
-    connection: Connection, reply: Reply, job: Job, writing: transfer.Push, request_id: m.RequestId
-) -> None:
+async def _pushed(job: Job, writing: transfer.Push, request_id: m.RequestId) -> m.FsyncResult:
     await job.all(writing.finish())
     done = writing.result
     failures = [m.FileFailure(path, error) for path, error in done.errors]
     results = m.PushResults(done.synced, done.failed, failures)
-    connection.answer(m.FsyncResult("push", "success", results=results, id=request_id), reply)
+    return m.FsyncResult("push", "success", results=results, id=request_id)
 
 
 async def _beginning(pieces: AsyncIterator[bytes]) -> bytes:

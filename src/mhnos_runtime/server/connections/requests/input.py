@@ -1,4 +1,4 @@
-"""Requests to type into a process, and to set the size of its terminal."""
+"""Requests to type into a process, and to set the size of its terminal. Knows no descriptor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mhnos_runtime.wire import messages as m
 
 
 class InputRequests:
+    """Handlers that type into one process, or set its size."""
+
     def __init__(self, terminals: Terminals) -> None:
         self._terminals = terminals
 

@@ -1,4 +1,4 @@
-"""Requests about processes: to start, end, list and measure them."""
+"""Requests about processes: to start, end, list and measure them. Knows no plan and no frame."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 
 
 class ProcessRequests:
+    """Handlers about processes; they know what to start or end, not how."""
+
     def __init__(self, table: ProcessTable, starting: Starting, lifetimes: Lifetimes, work: FileWork) -> None:
         self._table = table
         self._starting = starting
@@ -44,9 +46,7 @@ class ProcessRequests:
         process = await self._started(request)
         connection.answer(m.Spawned(process.pid, id=request.id))
         if request.attach:
-            viewer = connection.watching.watch(process, 0)
-            viewer.acknowledges = request.acks
-            connection.watching.follow(viewer)
+            connection.watching.watch(process, 0, request.acks)
         else:
             self._lifetimes.linger(process)
 
@@ -106,19 +106,16 @@ class ProcessRequests:
         shown = [listed(process) for process in seen if request.all or process.exit is None]
         return m.ProcessList(shown, stats(self._table), id=request.id)
 
-    async def stats(self, connection: Connection, request: m.Stats) -> None:
+    async def stats(self, connection: Connection, request: m.Stats) -> m.ProcessStats:
         """In a thread: 50 trees of 512 tasks are some 100,000 reads of /proc."""
         if request.pid is None:
             processes = [each for each in self._table if connection.grant.sees(each.pid)]
         else:
             processes = [connection.find(request.pid)]
         alive = [(process.pid, process.record.os_pid) for process in processes if process.exit is None]
-        job = self._work.begin(lambda: None)
-        try:
+        with self._work.begin(lambda: None) as job:
             rows = await job.all(_usage(pid, os_pid) for pid, os_pid in alive)
-        finally:
-            job.close()
-        connection.answer(m.ProcessStats(rows, id=request.id))
+        return m.ProcessStats(rows, id=request.id)
 
 
 def _usage(pid: int, os_pid: int) -> m.ProcessUsage:

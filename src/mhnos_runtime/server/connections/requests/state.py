@@ -14,6 +14,8 @@ from mhnos_runtime.wire import messages as m
 
 
 class StateRequests:
+    """Handlers about the server."""
+
     def __init__(self, settings: Settings, table: ProcessTable) -> None:
         self._settings = settings
         self._table = table

@@ -12,7 +12,8 @@ from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.files.fsync import Upload
 from mhnos_runtime.wire import messages as m
 
-Handler = Callable[[Connection, Any], m.Message | Awaitable[None] | None]
+#: Gives the answer, or None where it sees to it itself or there is none.
+Handler = Callable[[Connection, Any], m.Message | Awaitable[m.Message | None] | None]
 
 
 class Row(NamedTuple):
@@ -54,16 +55,26 @@ class Requests:
             self.check(connection.grant, type(request))
             result = self.rows[type(request)].handler(connection, request)
         except MhnosError as error:
-            connection.fail(error, request, pid=getattr(request, "pid", None))
+            _fail(connection, request, error)
             return None
-        if isinstance(result, m.Message):
-            connection.answer(result)
+        if result is None:
             return None
-        return None if result is None else _awaited(connection, request, result)
+        if not isinstance(result, m.Message):
+            return _awaited(connection, request, result)
+        connection.answer(result)
+        return None
 
 
-async def _awaited(connection: Connection, request: m.Request, work: Awaitable[None]) -> None:
+async def _awaited(connection: Connection, request: m.Request, work: Awaitable[m.Message | None]) -> None:
+    """The next request is not begun before this one is done, so that its answer has its place."""
     try:
-        await work
+        answer = await work
     except MhnosError as error:
-        connection.fail(error, request, pid=getattr(request, "pid", None))
+        _fail(connection, request, error)
+    else:
+        if answer is not None:
+            connection.answer(answer)
+
+
+def _fail(connection: Connection, request: m.Request, error: MhnosError) -> None:
+    connection.fail(error, request, pid=getattr(request, "pid", None))

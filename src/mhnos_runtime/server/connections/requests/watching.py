@@ -1,4 +1,4 @@
-"""Requests to watch a process's output, and to say how much of it was used."""
+"""Requests to watch a process's output, and to say how much of it was used. Knows offsets, no output."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mhnos_runtime.wire import messages as m
 
 
 class WatchRequests:
+    """Handlers that change what one connection watches."""
+
     def __init__(self, terminals: Terminals) -> None:
         self._terminals = terminals
 
@@ -28,15 +30,14 @@ class WatchRequests:
         process = connection.find(request.pid)
         if request.repaint:
             connection.require(m.Resize)
-        viewer = connection.watching.watch(process, _start(process, request))
-        viewer.acknowledges = request.acks
-        reply = connection.begin()
-        if connection.newer and viewer.replay_end > viewer.start:
-            connection.tell(m.Replay(process.pid, viewer.start, viewer.replay_end))
+        start, reply = _start(process, request), connection.begin()
+
+        def attached(viewer: Viewer) -> None:
+            connection.answer(_attached(viewer, request), reply)
+
+        connection.watching.watch(process, start, request.acks, attached)
         if request.repaint:
             self._terminals.repaint(process)
-        viewer.on_replayed = lambda viewer: connection.answer(_attached(viewer, request), reply)
-        connection.watching.follow(viewer)
 
     def detach(self, connection: Connection, request: m.Detach) -> m.Detached:
         connection.watching.unwatch(request.pid)
@@ -64,7 +65,6 @@ def _start(process: Process, request: m.Attach) -> int:
 
 def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
     process = viewer.process
-    viewer.know_facts()
     return m.Attached(
         pid=process.pid,
         status=process.state.value,

@@ -1,4 +1,7 @@
-"""A process's namespaces as the kernel's files, opened in an order in which to join them. Knows no holder."""
+"""The namespaces of a process as descriptors that can be joined: /proc/PID/ns and ioctl_ns(2).
+
+Knows the kernel's files; not who made the namespaces, nor what joins them.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,28 @@ _NS_GET_PARENT = 0xB702
 _KINDS = ("mnt", "pid", "ipc", "uts", "net", "cgroup")
 
 
-def joinable(os_pid: int) -> list[int]:
-    """Namespaces of a process that are not ours, in an order in which a process without privileges may join
-    them; the caller closes them.
+def opened(os_pid: int) -> list[int]:
+    """Those that differ from this process's, in an order in which one without privileges may join them; the
+    caller closes them.
 
-    Each user namespace comes before those that it owns: joining it gives the right to join them. Raises
-    OSError when no descriptors are left, or the namespaces are gone.
+    Each user namespace is followed by those that it owns: joining it gives the right to join them. Raises
+    OSError when there are no descriptors left, or no such process.
     """
-    with _Opened() as opened:
-        others = [opened.add(_open(os_pid, kind)) for kind in _KINDS if _differs(os_pid, kind)]
+    with _Opened() as found:
+        others = [found.add(_open(os_pid, kind)) for kind in _KINDS if _differs(os_pid, kind)]
+        users = _user_namespaces(os_pid, found)
         order: list[int] = []
-        for user in _user_namespaces(os_pid, opened):
+        for user in users:
             order += [user, *(fd for fd in others if _owner(fd) == _inode(user))]
-        return opened.keep(order)
+        return found.keep(order)
 
 
-def joinable_network(os_pid: int) -> list[int]:
-    """The user namespace that owns a process's network, and the network; the caller closes them. Raises
-    OSError."""
-    with _Opened() as opened:
-        network = opened.add(_open(os_pid, "net"))
-        return opened.keep([opened.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
+def opened_network(os_pid: int) -> list[int]:
+    """The user namespace that owns the network, and the network; the caller closes them. Raises as
+    `opened`."""
+    with _Opened() as found:
+        network = found.add(_open(os_pid, "net"))
+        return found.keep([found.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
 
 
 def _open(os_pid: int, kind: str) -> int:
@@ -56,19 +60,19 @@ def _owner(fd: int) -> int:
         os.close(user)
 
 
-def _user_namespaces(os_pid: int, opened: _Opened) -> list[int]:
-    """The user namespaces between the process's and ours, outermost first."""
+def _user_namespaces(os_pid: int, found: _Opened) -> list[int]:
+    """Those between the process's and ours, outermost first."""
     own = os.stat("/proc/self/ns/user").st_ino
-    chain = [opened.add(_open(os_pid, "user"))]
+    chain = [found.add(_open(os_pid, "user"))]
     while True:
-        parent = opened.add(fcntl.ioctl(chain[0], _NS_GET_PARENT))
+        parent = found.add(fcntl.ioctl(chain[0], _NS_GET_PARENT))
         if _inode(parent) == own:
             return chain
         chain.insert(0, parent)
 
 
 class _Opened:
-    """Descriptors that are closed together, except those that are kept."""
+    """Descriptors that are closed together, but for those that are kept."""
 
     def __init__(self) -> None:
         self._descriptors: set[int] = set()
