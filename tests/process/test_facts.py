@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mhnos_runtime.process.facts import UNKNOWN, VERSION, Found, Key, ProcessFacts, Unreadable
+from mhnos_runtime.process.facts import UNKNOWN, VERSION, Found, ProcessFacts, SpawnKey, Unreadable
 from mhnos_runtime.process.ready import Port, Readiness
 from tests.hostile.damage import FACTS
 
@@ -22,7 +22,7 @@ def test_what_is_whole_stays_as_it_is() -> None:
     facts = ProcessFacts.decode(FACTS)
     assert stored(facts) == FACTS
     assert ProcessFacts.decode(stored(facts)) == facts
-    with_key = msgspec.structs.replace(facts, key=Key("k", "digest"))
+    with_key = msgspec.structs.replace(facts, key=SpawnKey("k", "digest"))
     assert ProcessFacts.decode(stored(with_key)) == with_key
     assert ProcessFacts.decode(stored(UNKNOWN)) == UNKNOWN
 
@@ -61,6 +61,10 @@ def test_another_version_is_named(version: object) -> None:
         *({"kind": None}, {"args": [1]}, {"linger_ms": -1}, {"linger_ms": 1e300}, {"name": "\ud800"}),
         *({"watch": None}, {"ready": None}, {"ready": {"state": "x", "reason": ""}}, {"ports": None}),
         *({"watch": {**FACTS["watch"], "line": "("}}, {"isolation": {}}, {"secrets": {"token": 1}}),
+        # Once a timer and a connection that raised in the next server, after it had taken the process over.
+        *({"watch": {**FACTS["watch"], "timeout_ms": each}} for each in (-1, 1 << 31, 10**400)),
+        *({"watch": {**FACTS["watch"], "port": each}} for each in (-1, 65536, 10**30)),
+        *({"ports": [{"name": "http", "port": each, "address": ""}]} for each in (0, 65536, 10**30)),
         *({"isolation": {**FACTS["isolation"], "uid": "root"}}, {"key": "k"}, {"key": {"name": "k"}}),
     ],
 )

@@ -96,4 +96,5 @@ def test_a_command_is_told_of_the_gateway_that_runs() -> None:
     told = {"OPENCLAW_GATEWAY_PORT": "4000", "OPENCLAW_GATEWAY_TOKEN": "secret"}
     assert COMMAND.hooks.environment(running) == told
     assert COMMAND.hooks.environment(None) == {}
+    assert COMMAND.hooks.environment(UNKNOWN) == {}
     assert OPENCLAW.hooks.environment(running) == {}

@@ -191,7 +191,7 @@ async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path)
     """Each has its own limits and namespaces; forty are there at the same time."""
     async with serving(folder, level) as client:
         pids = await asyncio.gather(*(_spawn(client, number) for number in range(1)))
-        pids += [await client.run("echo up; exec sleep 30") for _ in range(39)]
+        pids += [await client.run("echo up; exec sleep 600") for _ in range(39)]
         rows = (await client.ask("list"))["processes"]
         assert len(rows) == len(pids) == 40
         assert len({row["osPid"] for row in rows}) == 40
@@ -199,4 +199,4 @@ async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path)
 
 
 async def _spawn(client: Client, _number: int) -> int:
-    return await client.run("echo up; exec sleep 30")
+    return await client.run("echo up; exec sleep 600")

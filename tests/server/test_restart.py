@@ -114,7 +114,8 @@ async def test_a_reload_at_the_first_moment_is_a_reload(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_says_no_goodbye_holds_nobody_up(tmp_path: Path) -> None:
-    """A laptop that sleeps: its connection is there, and nothing answers."""
+    """A laptop that sleeps: its connection is there, and nothing answers. On a busy machine a restart may
+    take long for once, with nobody to wait for."""
 
     async def seconds(server: TestServer) -> float:
         began = time.monotonic()
@@ -125,10 +126,13 @@ async def test_a_client_that_says_no_goodbye_holds_nobody_up(tmp_path: Path) -> 
     async with server_in(tmp_path) as server:
         async with connect(server):
             pass
-        alone = await seconds(server)
-        async with connect(server):
-            # It reads nothing more, and does not answer the server's goodbye.
-            assert await seconds(server) < 2 * alone + 1.5
+        for _ in range(5):
+            alone = await seconds(server)
+            async with connect(server):
+                # It reads nothing more, and does not answer the server's goodbye.
+                if await seconds(server) < 2 * alone + 1.5:
+                    return
+        pytest.fail("each time the server waited for a client that sleeps")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])

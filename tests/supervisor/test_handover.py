@@ -15,13 +15,13 @@ from mhnos_runtime.launch import Hello, Holder
 from mhnos_runtime.supervisor import handover
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.handover import STATE_VERSION, HandOver
-from mhnos_runtime.supervisor.holder import Key, NamespacesState, NetworkState
+from mhnos_runtime.supervisor.holder import HolderKey, NamespacesState, NetworkState
 from mhnos_runtime.supervisor.temporary import FoldersState
 from tests.supervisor.test_state import ENDED, RUNNING
 
 HELLO = Hello("s", 2, {"level": "none"}, "{}", {"digest": "x"}, "/bin", "", "there is none", (3, 4))
 CONFIG = Config(["-m", "x"], 5, Path("/state"), 100, HELLO, False, [])
-KEY = Key(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
+KEY = HolderKey(Holder("bwrap", ("--x",), (("/a", "b"),)), (1, 2))
 STATE = HandOver(
     CONFIG,
     next_pid=1002,

@@ -5,7 +5,6 @@ Knows the form of a declaration, not how a process is started.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -76,6 +75,9 @@ class KindSetting:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the known word that is closest, or ''."""
+    # Imported here: a start without mistakes does not need it.
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -32,7 +32,7 @@ class Secrets(msgspec.Struct, frozen=True):
     token: str | None = None
 
 
-class Key(msgspec.Struct, frozen=True):
+class SpawnKey(msgspec.Struct, frozen=True):
     """What makes a repeated spawn request find the process that the first one started. name: the client's.
     request: a digest of the whole request."""
 
@@ -67,7 +67,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     linger_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)] | None
     sandbox: str
     isolation: Isolation | None
-    key: Key | None
+    key: SpawnKey | None
     single: bool
     early_exit: str
     ports: tuple[Port, ...]

@@ -51,10 +51,10 @@ class _Gateway(_OpenClaw):
 class _Command(_OpenClaw):
     def environment(self, running: ProcessFacts | None, /) -> Mapping[str, str]:
         """By which a command finds the gateway that runs."""
-        if running is None:
+        ports = {} if running is None else {each.name: each.port for each in running.ports}
+        if running is None or PORT not in ports:
             return {}
-        port = next(each.port for each in running.ports if each.name == PORT)
-        return {"OPENCLAW_GATEWAY_PORT": str(port), TOKEN: running.secrets.token or ""}
+        return {"OPENCLAW_GATEWAY_PORT": str(ports[PORT]), TOKEN: running.secrets.token or ""}
 
 
 _OPENCLAW_ENV = (

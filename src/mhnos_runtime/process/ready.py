@@ -6,11 +6,13 @@ import codecs
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from mhnos_runtime import bounds
 
-State = Literal["starting", "ready", "failed"]
+ReadyState = Literal["starting", "ready", "failed"]
 
 #: Of a line that is searched for a pattern; what is longer is searched in pieces.
 LINE_BYTES = 4096
@@ -25,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 class Readiness:
     """reason: why it failed, or ""."""
 
-    state: State
+    state: ReadyState
     reason: str = ""
 
 
@@ -35,7 +37,7 @@ class Port:
     url: where it is known to speak HTTP."""
 
     name: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     address: str
     url: str = ""
 
@@ -48,11 +50,11 @@ class Watch:
     """
 
     line: str = ""
-    port: int = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     url: str = ""
     events: bool = False
     outside: bool = True
-    timeout_ms: int = 60_000
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=bounds.MAX_MS)] = 60_000
 
 
 def port(name: str, number: int, address: str = LOOPBACK) -> Port:
@@ -90,8 +92,8 @@ class LineSearch:
         self._decoders.clear()
 
 
-class Events:
-    """The lines that workerd writes to its control descriptor: where it listens."""
+class ControlEvents:
+    """The lines that a program writes to its control descriptor: where it listens. The form is workerd's."""
 
     def __init__(self) -> None:
         self._rest = b""

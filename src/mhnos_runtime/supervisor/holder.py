@@ -1,6 +1,6 @@
-"""Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
+"""Namespaces and their holders: one bubblewrap for each process, and one spare, so that starts do not wait.
 
-Knows bubblewrap's descriptors; not what runs inside.
+Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mhnos_runtime.supervisor import confine, namespace_files
 from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
 from mhnos_runtime.supervisor.signals import reset_signals
 
-#: How often what a program left behind is looked at, and how long it may take to end by itself.
+#: How often to check what a program left behind, and how long that may take to end by itself.
 LOOK_SECONDS = 0.05
 LEFTOVER_SECONDS = 1.0
-#: When the next spare is made, which takes a CPU for some 15 ms: the program just started runs by then.
+#: When the next spare is made, which takes a CPU some 15 ms: the program that was just started runs by then.
 REFILL_SECONDS = 0.02
 _MESSAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """Holders with the same key are alike, so that a spare can be anyone's."""
+class HolderKey:
+    """Holders with the same key are interchangeable."""
 
     spec: Holder
     user: tuple[int, int] | None
@@ -38,7 +38,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class NamespacesState:
-    """Of namespaces that are ready, for the next supervisor."""
+    """Namespaces that are ready, for the next supervisor."""
 
     os_pid: int
     init: int
@@ -52,19 +52,22 @@ class NamespacesState:
 
 @dataclass(frozen=True, slots=True)
 class NetworkState:
-    """Of a network that holders share."""
+    """A network that holders share."""
 
-    key: Key
+    key: HolderKey
     namespaces: NamespacesState
 
 
 class Namespaces:
-    """One running holder. os_pid: bubblewrap's own. init: the first process inside; when it dies, all others
-    there die. gone: nothing is left inside."""
+    """One running holder.
+
+    os_pid: bubblewrap's own. init: the first process inside; when it dies, all others there die. gone:
+    nothing is left inside.
+    """
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
-        self.key: Key | None = None
+        self.key: HolderKey | None = None
         self.init = 0
         self.gone = False
         self.on_gone: Callable[[], None] = lambda: None
@@ -76,7 +79,7 @@ class Namespaces:
         self._pipes: _Pipes | None = None
 
     @classmethod
-    def start(cls, loop: Watching, key: Key, join: list[int]) -> Namespaces:
+    def start(cls, loop: Watching, key: HolderKey, join: list[int]) -> Namespaces:
         """Fork a holder. Raises OSError when descriptors or tasks run out, and leaves nothing then."""
         pipes, os_pid = _start(key, join)
         self = cls(loop, os_pid)
@@ -94,13 +97,13 @@ class Namespaces:
 
     @classmethod
     def restore(cls, loop: Watching, state: NamespacesState) -> Namespaces:
-        """Those that another supervisor, whose descriptors this one has, described by `state`."""
+        """Namespaces of another supervisor, whose descriptors this one has, as `state` describes them."""
         self = cls(loop, state.os_pid)
         self.init, self._input_fd, self._init_fd = state.init, state.input_fd, state.init_fd
         return self
 
     def state(self) -> NamespacesState:
-        """What `restore` needs, once it is ready."""
+        """What `restore` needs, once they are ready."""
         return NamespacesState(self.os_pid, self.init, self._input_fd, self._init_fd)
 
     @property
@@ -108,7 +111,7 @@ class Namespaces:
         return self._init_fd >= 0
 
     def when_ready(self, callback: Callable[[MhnosError | None], None]) -> None:
-        """Call back once, now or later, with None or with why there are no namespaces."""
+        """Call back once, now or later, with None or with the reason why there are no namespaces."""
         if self.ready or self._error is not None:
             callback(self._error)
         else:
@@ -144,17 +147,17 @@ class Namespaces:
         return namespace_files.opened_network(self.init)
 
     def multiplexer(self) -> str:
-        """The path to the inside's own /dev/ptmx."""
+        """The path to /dev/ptmx inside."""
         return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
 
     @property
     def in_memory(self) -> tuple[str, ...]:
-        """Paths to the inside's own file systems that are in memory and can be written."""
+        """Paths to the writable file systems inside that are in memory."""
         root = f"/proc/{self.init}/root"
         return (f"{root}/tmp", f"{root}/dev/shm")  # noqa: S108
 
     def kill(self) -> None:
-        """End everything inside at once. os_pid can be reaped after the last of it is gone."""
+        """Kill everything inside. os_pid can be reaped after the last process is gone."""
         with contextlib.suppress(OSError):
             if self.ready:
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
@@ -162,7 +165,7 @@ class Namespaces:
                 os.kill(self.os_pid, signal.SIGKILL)
 
     def wind_down(self) -> None:
-        """The program has ended: ask what it left behind to end, and kill it when it does not."""
+        """The program has ended: ask its orphans to end, and kill them when they do not."""
         for os_pid in self._left_behind():
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
                 with contextlib.suppress(OSError):
@@ -178,11 +181,11 @@ class Namespaces:
             self._timer: Timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
 
     def _left_behind(self) -> list[int]:
-        """The first process's children but the oldest, which is the holder's own command."""
+        """The children of the first process, without the oldest, which is the holder's own command."""
         return children(self.init)[1:] if self.init else []
 
     def ended(self) -> None:
-        """bubblewrap has been reaped, and so has everything inside."""
+        """bubblewrap has been reaped, so everything inside is gone."""
         self.gone = True
         self._on_answer()
         for fd in (self._input_fd, self._init_fd):
@@ -192,7 +195,7 @@ class Namespaces:
         self.on_gone()
 
 
-#: Is given namespaces, or why there are none.
+#: Called with namespaces, or with the reason why there are none.
 Taken = Callable[[Namespaces | None, MhnosError | None], None]
 
 
@@ -203,19 +206,19 @@ class Holders:
         self._loop = loop
         self._all: dict[int, Namespaces] = {}
         self._spare: Namespaces | None = None
-        self._networks: dict[Key, Namespaces] = {}
+        self._networks: dict[HolderKey, Namespaces] = {}
         self._closing = False
-        #: How many requests for namespaces have not been answered yet.
+        #: How many requests for namespaces are not answered yet.
         self.under_way = 0
 
     @property
     def os_pids(self) -> set[int]:
-        """What must not be taken for something that a program left behind."""
+        """OS pids of holders, which are not orphans of a program."""
         return set(self._all)
 
     def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
-        """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
-        key = Key(spec, user)
+        """Hand over namespaces that are ready, now or later; the taker winds them down."""
+        key = HolderKey(spec, user)
         self.under_way += 1
         if not spec.network:
             self._take(key, [], then)
@@ -243,7 +246,7 @@ class Holders:
 
         network.when_ready(go_on)
 
-    def _take(self, key: Key, join: list[int], then: Taken) -> None:
+    def _take(self, key: HolderKey, join: list[int], then: Taken) -> None:
         found, self._spare = self._spare, None
         if found is not None and (found.key != key or found.gone):
             found.kill()
@@ -265,8 +268,8 @@ class Holders:
         self.under_way -= 1
         then(namespaces, error)
 
-    def _refill(self, key: Key) -> None:
-        """Make a spare like the last one. That it could not be made shows when one is needed."""
+    def _refill(self, key: HolderKey) -> None:
+        """Make a spare like the last one. If that fails, the next request for one fails."""
         if self._closing or self._spare is not None:
             return
         join: list[int] = []
@@ -280,20 +283,20 @@ class Holders:
         for fd in join:
             os.close(fd)
 
-    def _network(self, key: Key) -> Namespaces:
-        own = Key(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
+    def _network(self, key: HolderKey) -> Namespaces:
+        own = HolderKey(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
         found = self._networks.get(own)
         if found is None or found.gone:
             found = self._networks[own] = self._start(own, [])
         return found
 
-    def _start(self, key: Key, join: list[int]) -> Namespaces:
+    def _start(self, key: HolderKey, join: list[int]) -> Namespaces:
         namespaces = Namespaces.start(self._loop, key, join)
         self._all[namespaces.os_pid] = namespaces
         return namespaces
 
     def reaped(self, os_pid: int) -> None:
-        """Take note of an ended child, if it was a holder."""
+        """A child has ended: note it if it was a holder."""
         namespaces = self._all.pop(os_pid, None)
         if namespaces is None:
             return
@@ -302,11 +305,11 @@ class Holders:
             self._spare = None
 
     def adopt(self, namespaces: Namespaces) -> None:
-        """Take over what was restored."""
+        """Take over namespaces that were restored."""
         self._all[namespaces.os_pid] = namespaces
 
     def state(self) -> list[NetworkState]:
-        """The shared networks, for `restore`. The spare ends."""
+        """The shared networks, for `restore`. The spare is ended."""
         if self._spare is not None:
             self._spare.kill()
         return [NetworkState(key, each.state()) for key, each in self._networks.items() if each.ready]
@@ -326,7 +329,7 @@ class Holders:
 
 @dataclass(slots=True)
 class _Pipes:
-    """The supervisor's ends. input: what the holder's command waits on; it ends when this is closed."""
+    """The supervisor's ends. input: the holder's command waits on it, and ends when it is closed."""
 
     input: int
     answer: int
@@ -338,7 +341,7 @@ class _Pipes:
             os.close(fd)
 
 
-def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
+def _start(key: HolderKey, join: list[int]) -> tuple[_Pipes, int]:
     """Fork bubblewrap. Raises OSError when descriptors or tasks run out."""
     theirs: list[int] = []
     ours: list[int] = []
@@ -352,7 +355,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
         pipes = _Pipes(*ours)
         os.write(pipes.input, b"\n")
         for _path, text in key.spec.files:
-            theirs.append(_file(text))  # one by one: those made are closed when the next fails
+            theirs.append(_file(text))  # one by one: if the next fails, these are closed
         os_pid = os.fork()
         if os_pid == 0:
             _run(key, theirs, join)
@@ -366,7 +369,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
     return pipes, os_pid
 
 
-def _run(key: Key, descriptors: list[int], join: list[int]) -> None:
+def _run(key: HolderKey, descriptors: list[int], join: list[int]) -> None:
     """The child's part; does not return."""
     try:
         reset_signals()
@@ -403,7 +406,7 @@ def _read(fd: int) -> bytes:
 
 
 def _child_pid(status: bytes) -> int:
-    """The first process inside, as bubblewrap says; 0 where that makes no sense."""
+    """The first process inside, as bubblewrap reports it; 0 if that makes no sense."""
     try:
         os_pid = json.loads(status.split(b"\n")[0])["child-pid"]
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -20,10 +20,10 @@ from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
-from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
+from mhnos_runtime.supervisor.dispatcher import Dispatcher
 from mhnos_runtime.supervisor.handover import HandOver
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
@@ -59,9 +59,9 @@ class Supervisor:
         self._folders = TemporaryFolders(self._loop)
         self._archive.on_set_aside = self._set_aside
         self._processes: dict[int, Process | Ended] = {}
-        self._asked = Asked(self._processes, self._defects, self._log, self)
+        self._dispatcher = Dispatcher(self._processes, self._defects, self._log, self)
         self._server = ServerKeeper(
-            self._loop, config, self._log, self._introduce, self._asked.on_message, self._server_stopped
+            self._loop, config, self._log, self._introduce, self._dispatcher.on_message, self._server_stopped
         )
         self._manager = ServiceManager(self._loop)
         self._server.on_alive = self._manager.ready
@@ -221,7 +221,7 @@ class Supervisor:
         except Exception as raised:
             if namespaces is not None:
                 namespaces.kill()
-            self.refuse(request, self._asked.refusal(raised))
+            self.refuse(request, self._dispatcher.refusal(raised))
             return
         self._next_pid += 1
         self._take(process, request)

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import resource
-import secrets
 import select
 import signal
 import stat
@@ -124,7 +123,7 @@ class TemporaryFolders:
     def _begin(self) -> None:
         """Make and lock the runtime's folder, and take over folders of runtimes that are gone."""
         self._give_up()
-        while not self._lock_new(f"{self.place}/{PREFIX}{secrets.token_hex(6)}"):
+        while not self._lock_new(f"{self.place}/{PREFIX}{os.urandom(6).hex()}"):
             pass
         try:
             os.mkdir(_GONE, 0o700, dir_fd=self._fd)

@@ -99,6 +99,8 @@ class Program:
         self.process = Process(record, log, queue, holds, facts)
         scene.table.add(self.process, new=True)
         scene.lifetimes.begin(self.process)
+        # As after a start that was answered.
+        self.process.viewers.clear()
 
     def write(self, data: bytes, stream: int = STDOUT, now_ms: int = 1) -> None:
         """Output, which the supervisor tells of where it has to."""

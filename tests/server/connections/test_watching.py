@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+
+import msgspec
+
 from mhnos_runtime.output import NO_HOLD
+from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.server.connections.viewer import Viewer
 from mhnos_runtime.server.connections.watching import Watching
-from tests.server.connections.scene import Scene
+from tests.server.connections.scene import Scene, turns_until
 
 
 def watching(scene: Scene) -> tuple[Watching, list[Viewer]]:
@@ -48,13 +54,15 @@ async def test_another_view_of_a_process_takes_the_place_of_the_first(scene: Sce
 
 async def test_a_process_does_not_linger_between_two_views(scene: Scene) -> None:
     """The new one is there before the old one goes: with a linger of nothing, the process would end."""
-    program = scene.program()
-    lingered: list[object] = []
-    scene.lifetimes.linger = lambda process: lingered.append(len(process.viewers))  # type: ignore[method-assign]
+    program = scene.program(facts=msgspec.structs.replace(UNKNOWN, linger_ms=0))
     one, _ = watching(scene)
     one.watch(program.process, 0, False)
     one.watch(program.process, 0, False)
-    assert lingered == [1]
+    for _turn in range(3):
+        await asyncio.sleep(0)
+    assert scene.link.called == []
+    one.unwatch(1000)
+    await turns_until(lambda: ("kill", 1000, signal.SIGTERM, "idle", True) in scene.link.called)
 
 
 async def test_an_ended_process_is_forgotten_with_its_last_viewer(scene: Scene) -> None:

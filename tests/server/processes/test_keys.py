@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.errors import InvalidRequest, StartFailed
-from mhnos_runtime.process.facts import Key
+from mhnos_runtime.process.facts import SpawnKey
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.keys import Keys, digest
 from mhnos_runtime.wire import messages as m
@@ -34,7 +34,7 @@ class Starts:
         self.running.append(answer)
         pid = 999 + len(self.running)
         await answer
-        key = None if request.key is None else Key(request.key, digest(request))
+        key = None if request.key is None else SpawnKey(request.key, digest(request))
         process = self._processes.make(pid, key=key)
         self.table.add(process)
         return process

@@ -1,5 +1,4 @@
-"""The server's end of the control channel, over a real one: requests, answers, reports, and
-what can fail."""
+"""The server's end of the control channel, over a real one: requests, answers, reports, and what can fail."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -376,10 +375,8 @@ async def test_a_start_that_was_answered_before_the_end_is_started(scene: Scene)
 
 async def test_a_supervisor_that_goes_is_no_error_for_who_sends(scene: Scene) -> None:
     scene.supervisor.close()
-    for request, _body in REQUESTS:
-        request(scene.link)
-    for notice, _kind, _pid in NOTICES:
-        notice(scene.link)
+    for send in (*(row[0] for row in REQUESTS), *(row[0] for row in NOTICES)):
+        send(scene.link)
     assert set(scene.listener.told) == {GONE}
 
 
@@ -404,8 +401,7 @@ async def test_after_the_server_s_end_nothing_is_told(scene: Scene) -> None:
 
 
 async def test_after_the_server_s_end_nothing_is_tried_again(scene: Scene) -> None:
-    refusing: Any = Refusing(scene.channel._sock)
-    scene.channel._sock = refusing
+    scene.channel._sock = cast(Any, Refusing(scene.channel._sock))
     scene.link.forget(1)
     scene.link.close()
     assert scene.loop.clock.waiting == 0

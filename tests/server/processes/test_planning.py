@@ -18,7 +18,7 @@ from mhnos_runtime.channel import encode
 from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, LaunchPlan, Wish
-from mhnos_runtime.process.facts import Key, ProcessFacts
+from mhnos_runtime.process.facts import ProcessFacts, SpawnKey
 from mhnos_runtime.process.kind import Hooks, Kind, Script, StartContext
 from mhnos_runtime.process.plan import MAX_TIMEOUT_MS
 from mhnos_runtime.process.ready import Readiness
@@ -263,7 +263,7 @@ def test_what_the_next_server_has_to_know(planned: Planner) -> None:
     known = facts(planned, request)
     assert (known.kind, known.command, known.args, known.name) == ("small", "", ("a",), "mine")
     assert (known.cwd, known.linger_ms, known.sandbox) == ("/app", 5, "none")
-    assert known.key == Key("k", digest(request))
+    assert known.key == SpawnKey("k", digest(request))
     assert (known.early_exit, known.single, known.ports, known.watch) == ("config", False, (), None)
     assert (known.ready, known.secrets.token) == (None, None)
     assert facts(planned, shell()).key is None

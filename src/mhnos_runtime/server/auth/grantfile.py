@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.server.auth.grants import Grant, Scope
-from mhnos_runtime.server.auth.token_store import Signature, signature, writable_by_others
+from mhnos_runtime.server.auth.token_store import writable_by_others
 
 FILE_NAME = "grants.json"
 VERSION = 1
@@ -32,8 +32,9 @@ MAX_FILE_BYTES = MAX_GRANTS * (MAX_GRANT_BYTES + 1) + 1024
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9._@+-])?\Z")
 NAME_ALLOWED = "1 to 64 of A-Z a-z 0-9 . _ @ + - and inner spaces, beginning with a letter or digit"
 _DIGEST = r"^[0-9a-f]{64}$"
+_Signature = tuple[int, ...]
 #: In place of a file's signature: there is none.
-_ABSENT: Signature = (0, 0, 0, 0, 0)
+_ABSENT: _Signature = ()
 
 Pids = Annotated[list[Annotated[int, Meta(ge=0, le=2**32 - 1)]], Meta(min_length=1, max_length=512)]
 Paths = Annotated[
@@ -100,7 +101,7 @@ class GrantFile:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE_NAME
-        self._left: Signature | None = None
+        self._left: _Signature | None = None
 
     def load(self) -> tuple[list[Stored], str]:
         """The grants, and what is wrong: then there are none, and the file was moved aside."""
@@ -132,13 +133,13 @@ class GrantFile:
     def changed(self) -> bool:
         """Whether it is not as the last `load` or `save` left it, or could not be saved. One stat."""
         try:
-            return signature(os.stat(self._path, follow_symlinks=False)) != self._left
+            return _signature(os.stat(self._path, follow_symlinks=False)) != self._left
         except FileNotFoundError:
             return self._left != _ABSENT
         except OSError:
             return True
 
-    def _replace(self, draft: Path, data: bytes) -> Signature:
+    def _replace(self, draft: Path, data: bytes) -> _Signature:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)
@@ -147,7 +148,7 @@ class GrantFile:
             os.fsync(descriptor)
             os.rename(draft, self._path)
             # By the descriptor: by its name it may be another one already.
-            return signature(os.fstat(descriptor))
+            return _signature(os.fstat(descriptor))
 
     def _read(self) -> list[Stored]:
         # Not blocking, and through no link: what a process may have put there must not hold the server up.
@@ -164,7 +165,7 @@ class GrantFile:
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
         grants = _parse(data)
-        self._left = signature(status)
+        self._left = _signature(status)
         return grants
 
     def _set_aside(self) -> str:
@@ -189,6 +190,12 @@ def _parse(data: bytes) -> list[Stored]:
     if len({each.digest for each in found.grants}) != len(found.grants):
         raise ValueError("two grants of one token")
     return found.grants
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    """With mode and owner: a change right after a write may fall into the same tick of the file's times."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return *times, status.st_dev, status.st_ino, status.st_size, status.st_mode, status.st_uid
 
 
 def _sync_folder(folder: Path) -> None:

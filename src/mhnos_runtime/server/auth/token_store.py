@@ -24,7 +24,7 @@ _YOUNG_NS = 50_000_000
 
 _ROTATE = "others may know this token: mhnos-runtime token --rotate makes a new one"
 
-Signature = tuple[int, int, int, int, int]
+_Signature = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class TokenStore:
     ) -> None:
         self._path = path
         self._now_ns = now_ns
-        self._signature: Signature | None = None
+        self._signature: _Signature | None = None
         self.known = known
         self.problem = ""
 
@@ -102,7 +102,7 @@ class TokenStore:
     def follow(self) -> None:
         """Look at the file, and read it where it has changed."""
         try:
-            if self._signature is not None and signature(os.stat(self._path)) == self._signature:
+            if self._signature is not None and _signature(os.stat(self._path)) == self._signature:
                 return
         except OSError:
             pass
@@ -141,7 +141,7 @@ class TokenStore:
             return
         self.known = found
         young = self._now_ns() - status.st_ctime_ns < _YOUNG_NS
-        self._signature = None if young else signature(status)
+        self._signature = None if young else _signature(status)
 
     def _doubt(self, found: Known) -> str:
         """Why what stands in a fit file is not put in force, or is in force and known to others."""
@@ -167,5 +167,5 @@ def writable_by_others(folder: Path) -> str:
     return ""
 
 
-def signature(status: os.stat_result) -> Signature:
+def _signature(status: os.stat_result) -> _Signature:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size, status.st_dev

@@ -19,7 +19,7 @@ from mhnos_runtime.errors import InvalidRequest, NotFound
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, plan, ready, template, workerd
-from mhnos_runtime.process.facts import Key, ProcessFacts, Secrets
+from mhnos_runtime.process.facts import ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
@@ -188,7 +188,7 @@ class Planner:
             linger_ms=request.linger_ms,
             sandbox=policy.level,
             isolation=describe(self._sandbox.facts, policy),
-            key=None if request.key is None else Key(request.key, digest(request)),
+            key=None if request.key is None else SpawnKey(request.key, digest(request)),
             single=asked.kind.single,
             early_exit=asked.kind.early_exit,
             ports=listens.ports,

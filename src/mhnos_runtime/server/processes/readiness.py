@@ -92,7 +92,7 @@ class Watcher:
         self._watch = watch
         self._control = control
         self._note = note
-        self._events = ready.Events()
+        self._events = ready.ControlEvents()
         self._control_total = 0
         if control is not None:
             control.setblocking(False)
@@ -139,7 +139,7 @@ class Watcher:
             self._control.close()
             self._control = None
 
-    def _settle(self, state: ready.State, reason: str = "") -> None:
+    def _settle(self, state: ready.ReadyState, reason: str = "") -> None:
         if self._starting:
             self._stop_looking()
             self._note(self._process, Found(ready=ready.Readiness(state, reason)))

@@ -12,8 +12,8 @@ from mhnos_runtime.channel import MOVED, TYPED, Message, encode
 from mhnos_runtime.errors import LimitReached, MhnosError
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.supervisor.archive import Ended
-from mhnos_runtime.supervisor.asked import Asked
 from mhnos_runtime.supervisor.defects import Defects
+from mhnos_runtime.supervisor.dispatcher import Dispatcher
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.process import Process
 
@@ -64,7 +64,7 @@ class Scene:
         }
         log = Log(False)
         defects = Defects(log, lambda pid, defect: self.done.append((pid, defect)))
-        self.asked = Asked(processes, defects, log, self)
+        self.dispatcher = Dispatcher(processes, defects, log, self)
 
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         if self.raises is not None:
@@ -88,7 +88,7 @@ class Scene:
         """What is done then. A pipe comes with it, and is closed."""
         reader, writer = os.pipe()
         self.done.clear()
-        self.asked.on_message(Message(b"", 0, body, [reader]))
+        self.dispatcher.on_message(Message(b"", 0, body, [reader]))
         with pytest.raises(BrokenPipeError):
             os.write(writer, b"x")
         os.close(writer)
@@ -124,13 +124,13 @@ def test_each_request_is_given_to_whom_it_concerns(scene: Scene, body: dict[str,
 def test_what_is_for_a_process_that_has_ended_or_never_was_is_nothing(scene: Scene, pid: int) -> None:
     assert scene.says(do="close_stdin", pid=pid) == []
     for kind in (MOVED, TYPED):
-        scene.asked.on_message(Message(kind, pid, {}, []))
+        scene.dispatcher.on_message(Message(kind, pid, {}, []))
     assert scene.done == []
 
 
 def test_each_notice_is_given_to_its_process(scene: Scene) -> None:
     for kind in (MOVED, TYPED, b"?"):
-        scene.asked.on_message(Message(kind, 1000, {}, []))
+        scene.dispatcher.on_message(Message(kind, 1000, {}, []))
     assert scene.done == ["resume", "typed"]
 
 
@@ -142,7 +142,7 @@ def test_what_makes_no_sense_is_refused_where_somebody_waits(scene: Scene) -> No
 def test_a_defect_costs_the_process_it_belongs_to(scene: Scene) -> None:
     (failed,) = scene.says(do="kill", signal=15, reason="idle", escalate=False, pid=1002)
     assert failed[0] == 1002
-    assert failed[1].startswith("ZeroDivisionError: on purpose at test_asked.py:")
+    assert failed[1].startswith("ZeroDivisionError: on purpose at test_dispatcher.py:")
 
 
 def test_a_start_is_answered_whatever_it_raises(scene: Scene) -> None:

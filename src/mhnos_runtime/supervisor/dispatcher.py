@@ -33,7 +33,7 @@ class Table(Protocol):
     def keep_token(self, token: dict[str, Any] | None) -> None: ...
 
 
-class Asked:
+class Dispatcher:
     """Carries out requests about one process; passes the others to the table."""
 
     def __init__(
