@@ -26,8 +26,8 @@ class Lifetimes:
         self._table = table
         self._link = link
         self._ended: dict[int, asyncio.Future[None]] = {}
-        # Pids of those that have started, until `enter` or `linger` tells whether the client watches them: one
-        # that ends at once could expire before its start is answered.
+        # Pids of started processes, until `enter` or `linger` tells whether the client watches: one that ends
+        # at once could expire before its start is answered.
         self._unanswered: set[int] = set()
         self._lingering: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
@@ -84,7 +84,7 @@ class Lifetimes:
             self.expire()
 
     def linger(self, process: Process) -> None:
-        """A viewer has left, or the client that asked for the process does not watch it. Where nobody watches,
+        """A viewer has left, or the client that asked for the process does not watch it. Where nobody does,
         end it after the time that its request has set, counted from now."""
         if process.pid in self._unanswered:
             self._unanswered.remove(process.pid)
