@@ -3,7 +3,7 @@ loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from mhnos_runtime.errors import LimitReached, NotFound
@@ -131,9 +131,9 @@ class ProcessTable:
         self._processes[process.pid] = process
         self.total_spawned += new
 
-    def expire(self, now_ms: int) -> list[Process]:
+    def expire(self, now_ms: int, kept: Container[int] = ()) -> list[Process]:
         """Remove the ended processes that are too old or too many, and that nobody is reading; return
-        them."""
+        them. kept: pids of those that stay all the same."""
         ended = sorted(
             (p for p in self._processes.values() if p.exit is not None),
             key=lambda p: p.exit.end_time_ms if p.exit else 0,
@@ -143,6 +143,7 @@ class ProcessTable:
             process
             for number, process in enumerate(ended)
             if not process.viewers
+            and process.pid not in kept
             and process.exit is not None
             and (number < excess or now_ms - process.exit.end_time_ms >= self._retain_ms)
         ]
@@ -150,9 +151,13 @@ class ProcessTable:
             del self._processes[process.pid]
         return expired
 
-    def next_expiry_ms(self) -> int | None:
+    def next_expiry_ms(self, kept: Container[int] = ()) -> int | None:
         """Epoch time at which `expire` has something to do again; None while nothing has ended."""
-        ends = [p.exit.end_time_ms for p in self._processes.values() if p.exit is not None and not p.viewers]
+        ends = [
+            process.exit.end_time_ms
+            for process in self._processes.values()
+            if process.exit is not None and not process.viewers and process.pid not in kept
+        ]
         return min(ends) + self._retain_ms if ends else None
 
 

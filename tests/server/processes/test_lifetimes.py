@@ -237,7 +237,9 @@ async def test_a_process_is_kept_until_its_start_is_answered(
     lives.table._retain_count = 0
     process = lives.come(linger_ms=LINGER_MS)
     lives.end(process)
+    lives.let_pass(RETAIN_MS)
     assert not gone(lives, process)
+    assert (process.viewers, lives.loop.clock.waiting) == ({}, 0), "nobody is counted, and no timer turns"
     answered(lives, process)
     lives.lifetimes.leave(process, "viewer")
     assert gone(lives, process)

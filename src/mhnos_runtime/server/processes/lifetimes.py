@@ -13,9 +13,6 @@ from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.link import SupervisorLink
 
-#: Stands among the viewers of a process that has just started, until the client that asked for it watches it
-#: or does not (`linger`). Else one that ends at once could expire before its start is answered.
-_ASKER = "the client that asked for it"
 #: An expiry timer rings so much later than it has to, since the wall clock, by which processes expire, may be
 #: behind the event loop's.
 _LATE_SECONDS = 0.01
@@ -29,6 +26,9 @@ class Lifetimes:
         self._table = table
         self._link = link
         self._ended: dict[int, asyncio.Future[None]] = {}
+        # Pids of started processes, until `enter` or `linger` tells whether the client watches: one that ends
+        # at once could expire before its start is answered.
+        self._unanswered: set[int] = set()
         self._lingering: dict[int, asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -43,7 +43,7 @@ class Lifetimes:
         """A process has come into the table."""
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
-            process.viewers[_ASKER] = lambda: None
+            self._unanswered.add(process.pid)
 
     def end(self, process: Process, exit_record: ExitRecord) -> None:
         """A process has ended, with everything that it had started."""
@@ -72,25 +72,26 @@ class Lifetimes:
     def enter(self, process: Process, viewer: object, wake: Callable[[], None]) -> None:
         """A viewer begins to watch. wake: called when there is something to read."""
         self._stop_lingering(process.pid)
-        process.viewers.pop(_ASKER, None)
+        self._unanswered.discard(process.pid)
         process.viewers[viewer] = wake
 
     def leave(self, process: Process, viewer: object) -> None:
         """A viewer watches no longer."""
-        watched = process.viewers.pop(viewer, None) is not None
+        process.viewers.pop(viewer, None)
         if process.exit is None:
-            self._linger(process)
-        elif watched:
+            self.linger(process)
+        else:
             self.expire()
 
     def linger(self, process: Process) -> None:
-        """The client that asked for the process does not watch it. A process that lingers begins anew."""
-        self.leave(process, _ASKER)
-
-    def _linger(self, process: Process) -> None:
-        """End a process that nobody watches, after the time that its request has set."""
+        """A viewer has left, or the client that asked for the process does not watch it. Where nobody does,
+        end it after the time that its request has set, counted from now."""
+        if process.pid in self._unanswered:
+            self._unanswered.remove(process.pid)
+            if process.exit is not None:
+                self.expire()
         linger_ms = process.facts.linger_ms
-        if linger_ms is None or process.viewers:
+        if linger_ms is None or process.viewers or process.exit is not None:
             return
         self._stop_lingering(process.pid)
         self._lingering[process.pid] = self._loop.call_later(linger_ms / 1000, self._end_idle, process)
@@ -109,13 +110,13 @@ class Lifetimes:
     def expire(self) -> None:
         """Remove what is kept no longer, and set a timer for what is next."""
         now_ms = _now_ms()
-        for process in self._table.expire(now_ms):
+        for process in self._table.expire(now_ms, self._unanswered):
             process.close()
             self._link.forget(process.pid)
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        due_ms = self._table.next_expiry_ms()
+        due_ms = self._table.next_expiry_ms(self._unanswered)
         if due_ms is not None:
             delay = max(0.0, (due_ms - now_ms) / 1000) + _LATE_SECONDS
             self._expiry = self._loop.call_later(delay, self.expire)
