@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
             return code
         measured = _percents(Path(folder))
     if record:
-        floors.FILE.write_text(floors.written(measured))
+        floors.FILE.write_text(
+            floors.written({module: floors.floor(each) for module, each in measured.items()})
+        )
         print(f"recorded the floors of {len(measured)} modules in {floors.FILE}")
         return 0
     return _compared(measured)
