@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from mhnos_runtime.errors import MhnosError, Unavailable
 from mhnos_runtime.server.auth.grants import Grant, Scope
+from mhnos_runtime.server.auth.token import sync_folder
 from mhnos_runtime.server.auth.token_store import writable_by_others
 
 FILE_NAME = "grants.json"
@@ -123,7 +124,7 @@ class GrantFile:
         self._left = None
         try:
             left = self._replace(draft, msgspec.json.encode(_File(VERSION, list(grants))))
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
@@ -196,14 +197,6 @@ def _signature(status: os.stat_result) -> _Signature:
     """With mode and owner: a change right after a write may fall into the same tick of the file's times."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return *times, status.st_dev, status.st_ino, status.st_size, status.st_mode, status.st_uid
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_kept(error: OSError) -> MhnosError:

@@ -47,7 +47,7 @@ def ensure_token(state_dir: Path) -> Path:
             pass
         finally:
             os.unlink(draft)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     read_token(state_dir)
     return path
 
@@ -66,7 +66,7 @@ def rotate_token(state_dir: Path) -> str:
         hint = "change the file that is mounted there, and start again"
         raise ConfigError(f"token file {path} cannot be replaced: {error.strerror}", hint=hint) from None
     _note_made(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return read_token(state_dir)
 
 
@@ -109,7 +109,8 @@ def _write_private(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder has. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
