@@ -260,7 +260,7 @@ async def test_a_clean_goodbye_lets_go_at_once(tmp_path: Path, goodbye: str) -> 
 
 async def test_a_quick_viewer_is_not_harmed_by_a_slow_one(tmp_path: Path) -> None:
     """It waits for it for the stall time, and loses nothing; only the slow one is told of gaps."""
-    async with flooding(tmp_path, 0.1) as server, connect(server, newer=True) as slow:
+    async with flooding(tmp_path, 1) as server, connect(server, newer=True) as slow:
         narrow(slow)
         async with connect(server, newer=True) as quick:
             pid = await quick.spawn("python", "-c", "input(); exec(open('flood.py').read())", str(FLOOD))
