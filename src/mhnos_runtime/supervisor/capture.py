@@ -17,8 +17,8 @@ from mhnos_runtime.supervisor.sources import fill, readable_bytes
 #: How far a hold must move within the stall time; a viewer that moves less is stalled, even if it trickles.
 PROGRESS_BYTES = 64 * 1024
 
-#: How long the server may take to set the next hold after the slowest viewer was passed by. Until then no other
-#: viewer can lose output, also on a busy machine; a server that hangs is replaced after 5 s.
+#: How long the server may take to set the next hold after the slowest viewer was passed by. Until then no
+#: other viewer can lose output, also on a busy machine; a server that hangs is replaced after 5 s.
 SERVER_ANSWER_SECONDS = 1.0
 
 #: How long to wait, after the tree is gone, for output that a process outside the tree holds open.
