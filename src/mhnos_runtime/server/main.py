@@ -211,4 +211,7 @@ def main() -> None:
         try:
             uvloop.run(serve(Channel(sock)))
         except OtherVersion as error:
-            sys.exit(f"mhnos-runtime: {error}: {error.hint}")
+            # Before the channel is closed: the supervisor then kills this process.
+            sys.stderr.write(f"mhnos-runtime: {error}: {error.hint}\n")
+            sys.stderr.flush()
+            sys.exit(1)
