@@ -57,5 +57,6 @@ def _save_in_time(measured: Coverage) -> None:
     uvloop.run = run_and_save  # type: ignore[assignment]
 
 
-if os.environ.get(FOLDER):
+# Once a process, however often site reads the hook.
+if os.environ.get(FOLDER) and Coverage.current() is None:
     begin()
