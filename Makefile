@@ -1,7 +1,7 @@
 # Each target does its own set-up, once, and is quick when nothing changed: a stamp says what is installed.
 #   PYTHON  the Python to build the environment with (default: the newest of 3.13, 3.12, 3.11 that runs)
 #   VENV    the environment's folder (default .venv)
-#   ARGS    further arguments of `make serve`, `make bench`, `make lock-engines`;  PYTEST_ARGS  those of pytest
+#   ARGS    further arguments of `make serve`, `make bench`, `make coverage`, `make lock-engines`;  PYTEST_ARGS  those of pytest
 
 VENV ?= .venv
 PYTHON ?=
@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-packages check bench docs lock lock-engines clean
+.PHONY: help serve test coverage test-packages check bench docs lock lock-engines clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ serve: $(STAMPS)/runtime $(STAMPS)/sandbox $(STAMPS)/engines ## set up and start
 
 test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: check $(STAMPS)/sandbox ## the same, measured: no module below its floor (ARGS=--record writes the floors anew)
+	$(BIN)/python -m tests.coverage $(ARGS) $(PYTEST_ARGS)
 
 # Two at a time: the engine and the machine wait for registries and disks for the most part.
 test-packages: $(STAMPS)/packages ## wheel, image and service on a real engine and a booted Debian (root, some 10 minutes)

@@ -1,4 +1,4 @@
-"""One byte there and back while another client's process floods through the same server."""
+"""A key each 100 ms, there and back, while another client's process floods through the same server."""
 
 import contextlib
 import tempfile
@@ -13,7 +13,8 @@ from .peers.base import LOAD
 from .result import Figure
 
 _FILE_BYTES = 64 << 20
-_SETTLE = 30  # echoes until the flood is at its rate
+_SETTLE = 5  # echoes until the flood is at its rate
+_KEY_SECONDS = 0.1
 
 
 def gated(command: str) -> list[str]:
@@ -38,14 +39,14 @@ def flooding(peer: Peer, command: str) -> Iterator[list[Drained]]:
 def measure(context: Context, command: str) -> tuple[dict[str, list[int]], dict[str, list[float]]]:
     samples: dict[str, list[int]] = defaultdict(list)
     rates: dict[str, list[float]] = defaultdict(list)
-    count = context.pick(300, 150)
+    count = context.pick(100, 40)
 
     def once(peer: Peer) -> None:
         with peer.open([LOAD, "echo"]) as session:
             session.expect(b"!")
             with flooding(peer, command) as seen:
-                echo_ns(session, _SETTLE)
-                samples[peer.name] += echo_ns(session, count)
+                echo_ns(session, _SETTLE, _KEY_SECONDS)
+                samples[peer.name] += echo_ns(session, count, _KEY_SECONDS)
         rates[peer.name].append(seen[0].bytes / seen[0].seconds / 1e6)
 
     with context.peers(*PEERS) as peers:

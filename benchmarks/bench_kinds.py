@@ -15,7 +15,7 @@ from pathlib import Path
 from mhnos_runtime import config, proc
 from mhnos_runtime.client import Runtime, connect
 from mhnos_runtime.engines import Engine, EngineStore
-from mhnos_runtime.process import kinds, openclaw, workerd
+from mhnos_runtime.process import openclaw, workerd
 from mhnos_runtime.testing import TestServer
 
 from .context import OURS, Context
@@ -85,13 +85,13 @@ def _bare_openclaw_ms(node: Path, script: Path, folder: Path) -> Sample:
         state.write_text(openclaw.config(str(folder)))
     with _listener() as found:
         port = found.getsockname()[1]
-    flags = [item for item in kinds.OPENCLAW.argv[3:] if "{" not in item]
+    flags = [item for item in openclaw.OPENCLAW.argv[3:] if "{" not in item]
     command = [str(node), "--max-old-space-size=2048", str(script), *flags, str(port)]
     environment = {**clean_environment(), "HOME": str(folder), "OPENCLAW_STATE_DIR": str(state.parent)}
     start = time.perf_counter()
     with open(os.devnull, "wb") as nothing:
         process = subprocess.Popen(
-            command, env={**environment, kinds.OPENCLAW_TOKEN: "bench"}, stdout=nothing, stderr=nothing
+            command, env={**environment, openclaw.TOKEN: "bench"}, stdout=nothing, stderr=nothing
         )
     _healthy(port)
     duration = (time.perf_counter() - start) * 1000

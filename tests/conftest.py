@@ -4,14 +4,20 @@ the project."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
+
+# Tests start hundreds of Pythons. Without bytecode on disk each of them compiles the whole runtime anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes says something about the machine only.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,6 +33,14 @@ MAY_BLOCK: list[tuple[str, set[str]]] = [
     ("linecache.py", {"checkcache", "updatecache"}),
     # asyncio starts a program with a pipe whose other end closes at its exec.
     ("subprocess.py", {"_execute_child"}),
+    # A server reads what it starts from before it serves anybody.
+    ("server/auth/grantfile.py", {"load"}),
+    # One stat of a file in the state directory.
+    ("server/auth/grantfile.py", {"changed"}),
+    ("server/auth/token_store.py", {"follow"}),
+    # A start looks up its folder, its script and the installed engines, and counts free descriptors: short
+    # calls about names that the kernel has in memory.
+    ("mhnos_runtime/server/processes/starting.py", {"_spawn", "plan", "worker_config"}),
     # A test that starts a server of its own waits for it anyway.
     ("mhnos_runtime/testing/server.py", {"__aenter__", "stop", "_started", "token", "server_pid"}),
 ]
@@ -36,6 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="durable: many faults, for minutes")
     parser.addoption("--fuzz-seconds", type=float, default=2.0, help="hostile: how long each fuzzer runs")
     parser.addoption("--seed", type=int, help="durable, hostile: repeat the dice of an earlier run")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`, half as many again as there are CPUs: many a test waits for a clock, and none may depend
+    on how busy the machine is."""
+    return math.ceil(len(os.sched_getaffinity(0)) * 1.5)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import (
+    ExitRecord,
+    Hello,
+    LaunchPlan,
+    OtherVersion,
+    ProcessDescriptors,
+    ProcessRecord,
+    StartDescriptors,
+)
 
 TEXT = st.text(max_size=20)
 NUMBER = st.integers(0, 2**53)
@@ -28,7 +36,7 @@ PLANS = st.builds(
     timeout_ms=NUMBER,
     escalation=st.lists(st.tuples(NUMBER, st.integers(1, 64)), max_size=3).map(tuple),
     rlimits=st.lists(st.tuples(st.integers(0, 15), NUMBER, NUMBER), max_size=3).map(tuple),
-    meta=META,
+    facts=META,
 )
 EXITS = st.builds(
     ExitRecord,
@@ -48,7 +56,7 @@ RECORDS = st.builds(
     os_pid=NUMBER,
     start_time_ms=NUMBER,
     pty=SIZE,
-    meta=META,
+    facts=META,
     stdin_open=st.booleans(),
     exit=st.none() | EXITS,
 )
@@ -78,6 +86,40 @@ def test_a_plan_without_its_program_or_with_something_else_is_an_error() -> None
         LaunchPlan.from_dict({**whole, "unknown": 1})
 
 
+HELLO = Hello("s", 2, {"a": [1]}, "{}", None, "/bin", "", "there is none", (3, 4))
+
+
+def test_a_hello_arrives_as_it_was_said() -> None:
+    assert Hello.from_dict(json.loads(json.dumps({"event": "hello", **HELLO.to_dict()}))) == HELLO
+
+
+@pytest.mark.parametrize("version", [0, 99, None, "1"])
+def test_a_hello_of_another_version_says_what_to_do(version: object) -> None:
+    with pytest.raises(OtherVersion, match="of the channel, this server") as raised:
+        Hello.from_dict({"event": "hello", "version": version})
+    assert "mhnos-runtime reload" in raised.value.hint
+
+
 def test_nothing_changes_them() -> None:
     with pytest.raises(FrozenInstanceError):
         LaunchPlan(("/bin/true",), {}).pty = (1, 1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "descriptors",
+    [ProcessDescriptors(*row) for row in ((3,), (3, 4), (3, -1, 5), (3, 4, 5), (-1,))],
+)
+def test_what_a_server_gets_of_a_process_arrives_as_it_was_sent(descriptors: ProcessDescriptors) -> None:
+    sent = descriptors.sent()
+    assert ProcessDescriptors.received(sent, control=descriptors.control >= 0) == descriptors
+
+
+def test_of_a_process_that_was_closed_meanwhile_nothing_arrives() -> None:
+    """Its record was sent before, and says that there is a control socket."""
+    assert ProcessDescriptors.received([], control=True) == ProcessDescriptors(-1)
+
+
+@pytest.mark.parametrize("descriptors", [StartDescriptors(3), StartDescriptors(3, (4, 5))])
+def test_what_comes_with_a_plan_arrives_as_it_was_sent(descriptors: StartDescriptors) -> None:
+    assert StartDescriptors.received(descriptors.sent()) == descriptors
+    assert StartDescriptors.received([]) == StartDescriptors(-1)

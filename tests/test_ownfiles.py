@@ -12,21 +12,23 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime import ownfiles
-from mhnos_runtime.ownfiles import Item, Root, Status, Step, Trust, Whom, find_exposed
+from mhnos_runtime.ownfiles import Item, Permissions, ProcessUser, Root, Step, Trust, find_exposed
 
 ITEM = Item("state_dir", "/s/state", "put it elsewhere")
 ROOT, USER, OTHER = 0, 1000, 2000
-WHOM = Whom(USER, (USER,))
+WHOM = ProcessUser(USER, (USER,))
 DIRECTORY, FILE, LINK = stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK
 #: Step.folder, Step.own: (uid, gid, mode)
 Facts = tuple[int, int, int]
 
 
 def step(path: str, folder: Facts, own: Facts | None, acl: bool = False) -> Step:
-    return Step(path, ("8:1", path), Status(*folder, acl), None if own is None else Status(*own, acl))
+    return Step(
+        path, ("8:1", path), Permissions(*folder, acl), None if own is None else Permissions(*own, acl)
+    )
 
 
-def exposed(*steps: Step, root: str = "/s", theirs: bool = False, whom: Whom = WHOM) -> str:
+def exposed(*steps: Step, root: str = "/s", theirs: bool = False, whom: ProcessUser = WHOM) -> str:
     found = find_exposed([(ITEM, steps)], [Root(root, ("8:1", root), root, theirs)], whom)
     return found.step if found else ""
 
@@ -92,7 +94,7 @@ def test_sticky_folders_above_keep_what_is_root_s() -> None:
 
 
 def test_a_mount_of_the_same_folder_elsewhere() -> None:
-    there = Step("/opt/venv", ("8:1", "/home/a/work/.venv"), Status(*CLOSED), Status(*CLOSED))
+    there = Step("/opt/venv", ("8:1", "/home/a/work/.venv"), Permissions(*CLOSED), Permissions(*CLOSED))
     work = Root("/work", ("8:1", "/home/a/work"), "workspace /work", theirs=True)
     found = find_exposed([(ITEM, [there])], [work], WHOM)
     assert found is not None
@@ -113,7 +115,7 @@ def work(tmp_path: Path) -> Path:
 
 def check(workspace: Path, *paths: Path) -> str:
     items = tuple(Item("file", str(path), "") for path in paths)
-    whom = Whom(os.geteuid(), (os.getegid(),))
+    whom = ProcessUser(os.geteuid(), (os.getegid(),))
     trust = Trust(((str(workspace), "workspace", True),), whom, items, with_code=False)
     found = Trust.from_json(trust.to_json()).check()
     return found.step if found else ""
@@ -253,7 +255,7 @@ def test_a_module_that_is_linked_into_the_workspace(
     (info / "METADATA").write_text("Name: other\nVersion: 1\n")
     (info / "RECORD").write_text("other.py,,\nother-1.dist-info/METADATA,,\nother-1.dist-info/RECORD,,\n")
     monkeypatch.syspath_prepend(site)
-    whom = Whom(os.geteuid(), (os.getegid(),))
+    whom = ProcessUser(os.geteuid(), (os.getegid(),))
     trust = Trust(((str(work), f"workspace {work}", True),), whom)
     assert trust.check() is None
     cache = tmp_path / "cache"
@@ -272,7 +274,7 @@ def test_a_module_that_is_linked_into_the_workspace(
     )
     assert "UV_LINK_MODE=copy" in exposed.item.hint
     # Who cannot write to it does no harm there.
-    stranger = Whom(whom.uid + 1, (whom.groups[0] + 1,))
+    stranger = ProcessUser(whom.uid + 1, (whom.groups[0] + 1,))
     assert Trust(trust.writable, stranger).check() is None
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ws import BINARY, TEXT, WebSocket
+from mhnos_runtime.wire import frames
 
 from .base import LOAD, Peer, Session, Unavailable, clean_environment
 
-_HEADER = struct.Struct(">BBHIQ")
-_STDIN = 3
 _START_SECONDS = 20
 # Kinds as an operator declares them: the loads without anything between, and any other program.
 _CONFIG = f"""\
@@ -37,7 +35,7 @@ class RuntimeSession(Session):
 
     def __init__(self, socket: WebSocket, pid: int) -> None:
         self.socket, self.pid = socket, pid
-        self._input = _HEADER.pack(_STDIN, 0, 0, pid, 0)
+        self._input = frames.pack_header(frames.INPUT, 0, pid, 0)
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -49,7 +47,7 @@ class RuntimeSession(Session):
         while True:
             opcode, payload = self.socket.receive()
             if opcode == BINARY:
-                return bytes(payload[_HEADER.size :])
+                return bytes(payload[frames.HEADER_BYTES :])
 
     def kill(self) -> None:
         request(self.socket, type="kill", pid=self.pid, signal="SIGKILL")
@@ -80,12 +78,16 @@ def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
 
 class Runtime(Peer):
     """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product.
+    `pause_seconds`: how long floods pause after a key at most, by the same hook; None for the product's own.
     `sandbox`: the level; only none can run what lies outside the workspace and the system's directories."""
 
     name = "mhnos-runtime"
 
-    def __init__(self, ballast_bytes: int = 0, sandbox: str = "none") -> None:
+    def __init__(
+        self, ballast_bytes: int = 0, sandbox: str = "none", pause_seconds: float | None = None
+    ) -> None:
         self._ballast_bytes = ballast_bytes
+        self._pause_seconds = pause_seconds
         self._sandbox = sandbox
 
     def start(self) -> None:
@@ -116,9 +118,11 @@ class Runtime(Peer):
         environment = {**clean_environment(), "MHNOS_MAX_PROCESSES": "2000", "MHNOS_SANDBOX": self._sandbox}
         if os.geteuid() == 0 and self._sandbox == "none":
             environment["MHNOS_ALLOW_ROOT"] = "true"
-        if self._ballast_bytes:
+        if self._ballast_bytes or self._pause_seconds is not None:
             environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "ballast")
-            environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)
+        environment["BENCH_BALLAST_BYTES"] = str(self._ballast_bytes)
+        if self._pause_seconds is not None:
+            environment["BENCH_PAUSE_SECONDS"] = str(self._pause_seconds)
         return environment
 
     def _wait_ready(self) -> None:

@@ -1,7 +1,7 @@
 """The local socket between server and supervisor: whole messages, JSON or two-field notices, with
 descriptors.
 
-Knows framing only; what the messages mean is known at its two ends. Neither end ever blocks on it.
+Knows framing only, not what messages mean. Neither end ever blocks on it.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mhnos_runtime.bounds import MESSAGE_BYTES
 
-#: "There is output": supervisor to server, once after the server has said that it waits.
+#: "There is output": supervisor to server, once after the server has parked as a reader.
 OUTPUT = b"O"
-#: "A place was given back": server to supervisor, when a viewer that held a process up has moved on.
+#: "The hold has moved": server to supervisor, when a process waits for that.
 MOVED = b"M"
-#: "Somebody types into this terminal": server to supervisor, a few times a second while that is so.
+#: "Somebody types into this terminal": server to supervisor, before the key is written.
 TYPED = b"T"
 #: "My event loop turns": server to supervisor, once a second; pid is 0.
 ALIVE = b"A"
 
 _NOTICE = struct.Struct("=cI")
-#: With one message: a start's own 16 or so, and those that the program is handed.
+#: With one message: some 16 of a start itself, and those for the program.
 MAX_DESCRIPTORS = 64
 MAX_MESSAGE_BYTES = MESSAGE_BYTES
-#: With so many messages that the other end has not taken, an end may stop to listen to it.
+#: Unread messages at which an end may stop reading from the other: the high-water mark.
 HIGH_WATER_MESSAGES = 256
-#: Why a message cannot be sent now, though the socket has room: the kernel has no memory, or too many of this
-#: user's descriptors are on their way, which may be any process's doing (sendmsg(2), unix(7)).
+#: Errors after which a message is sent later, though the socket has room: the kernel lacks memory, or too
+#: many descriptors of this user are in flight, which any process can cause (sendmsg(2), unix(7)).
 _FOR_A_WHILE = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
-#: When to try again then.
+#: The pause before the next attempt.
 RETRY_SECONDS = 0.05
-#: Of a send buffer, what the kernel takes for itself.
+#: Bytes of a send buffer that the kernel uses itself.
 _KERNELS_BYTES = 4096
 ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
-#: What goes with a message: descriptors, or how to find those that are right when it is sent. After a restart
-#: hundreds of messages may wait, and for so many there need not be duplicates.
+#: Descriptors of a message, or a function that finds them when it is sent: after a restart hundreds of
+#: messages may wait, which would need as many duplicates.
 Descriptors: TypeAlias = Sequence[int] | Callable[[], Sequence[int]]
 
 
 class Message(NamedTuple):
-    """One message. kind is one of the four above, with pid, or b"" with body and descriptors (the receiver
-    owns them). whole: whether all descriptors came; those for which the receiver has no room do not
+    """One message. kind: one of the four above, with pid, or b"" with body and descriptors (the receiver
+    owns them). whole: whether all descriptors came; the kernel drops those that the receiver has no room for
     (unix(7))."""
 
     kind: bytes
@@ -65,26 +65,26 @@ class Disconnected(Exception):
 
 
 class NoMessage(ValueError):
-    """What has arrived is no message of this channel; what came with it is closed."""
+    """The data is not a message of this channel. Its descriptors are closed."""
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """As it is sent. Of all characters only quotes, backslashes (2 bytes) and those below U+0020 (up to 6)
-    are escaped; halves of surrogate pairs, which are no UTF-8, pass as `json.loads` reads them."""
+    """The bytes of a message. Only quotes and backslashes (2 bytes) and characters below U+0020 (up to 6) are
+    escaped. Lone surrogates are encoded as they are, and `json.loads` reads them back."""
     return _encoder.encode(body).encode("utf-8", "surrogatepass")
 
 
 class Channel:
     """One end of the control socket.
 
-    What cannot be sent at once waits in `pending`, in order; the owner calls `flush` when the socket is
-    writable, or after RETRY_SECONDS where it is `postponed`: it is writable all the time then. It is bounded
-    by what is under way: one notice of each kind and one exit a process, one answer a request; an owner that
-    answers requests of a peer that may be hostile reads none while `congested`.
-    `events` is the owner's note of what it watches the socket for.
+    Messages that cannot be sent at once wait in `pending`, in order. The owner calls `flush` when the socket
+    is writable or, if `postponed`, after RETRY_SECONDS: the socket is then writable all the time. The queue
+    is bounded: one notice of each kind and one exit a process, one answer a request. An owner that does not
+    trust its peer reads no requests while `congested`. `events`: for the owner, what it watches the socket
+    for.
     """
 
     events = 0
@@ -106,7 +106,7 @@ class Channel:
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for sock in pair:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < MAX_MESSAGE_BYTES + _KERNELS_BYTES:
-                # Somebody has lowered net.core.wmem_default. The kernel takes this twice (socket(7)).
+                # net.core.wmem_default was lowered. The kernel doubles this value (socket(7)).
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE_BYTES)
         return pair
 
@@ -120,11 +120,11 @@ class Channel:
 
     @property
     def congested(self) -> bool:
-        """Whether the other end leaves much unread."""
+        """Whether the other end leaves many messages unread."""
         return len(self.pending) >= HIGH_WATER_MESSAGES
 
     def notify(self, kind: bytes, pid: int) -> None:
-        """Send a notice, unless the same one waits already."""
+        """Send a notice, unless the same one already waits."""
         notice = _NOTICE.pack(kind, pid)
         if self.pending:
             if notice in self._notices:
@@ -133,8 +133,8 @@ class Channel:
         self._send(notice, ())
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Send JSON and descriptors, which stay the caller's. Raises ValueError for too long a message,
-        OSError where it has to wait and descriptors cannot be duplicated for that."""
+        """Send JSON and descriptors, which stay the caller's. Raises ValueError for a message that is too
+        long, OSError if it has to wait and its descriptors cannot be duplicated."""
         data = encode(body)
         if len(data) > self._most_bytes:
             raise ValueError(f"{len(data)} bytes in one message, {self._most_bytes} are allowed")
@@ -162,7 +162,7 @@ class Channel:
             return False
         except OSError as error:
             if error.errno == errno.EBADF and fds:
-                # One of them is closed: the trouble of one process, not of all. The other end sees that none
+                # One of the descriptors is closed: a defect of one process only. The other end sees that none
                 # came.
                 return self._try(data, ())
             self.postponed = error.errno in _FOR_A_WHILE
@@ -172,11 +172,11 @@ class Channel:
         return True
 
     def receive(self) -> Message | None:
-        """The next message that has arrived, or None. Raises Disconnected at the end of the other side,
-        NoMessage for what is none.
+        """The next message that has arrived, or None. Raises Disconnected when the other end is closed,
+        NoMessage for anything else than a message.
 
-        One a turn, so that neither a busy peer keeps the loop from everything else, nor a single message
-        costs a second call to find that there is no other.
+        One in each turn of the loop: a busy peer does not block other events, and a single message costs no
+        second call.
         """
         try:
             size, ancillary, flags, _address = self._sock.recvmsg_into(
@@ -203,7 +203,7 @@ class Channel:
 
 
 def _body(data: bytearray) -> dict[str, Any]:
-    """Raises NoMessage for what is no JSON object, or nested deeper than the interpreter follows."""
+    """Raises NoMessage unless this is a JSON object that is not nested too deep for the interpreter."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -214,7 +214,7 @@ def _body(data: bytearray) -> dict[str, Any]:
 
 
 def duplicates(descriptors: Sequence[int]) -> list[int]:
-    """All of them, or none. Raises OSError."""
+    """All of them or none. Raises OSError."""
     made: list[int] = []
     try:
         for fd in descriptors:
@@ -232,7 +232,7 @@ def _give_back(descriptors: Descriptors) -> None:
 
 
 def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """What came by SCM_RIGHTS (unix(7))."""
+    """Descriptors that came by SCM_RIGHTS (unix(7))."""
     found = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

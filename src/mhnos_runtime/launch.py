@@ -1,32 +1,39 @@
-"""The launch plan and what becomes of it: what the supervisor is told, what it answers, and nothing else.
+"""Launch plans and records: the values that server and supervisor tell each other, as JSON.
 
-Plain data that travels as JSON between server and supervisor. Knows no policy, no event loop and no client.
+Plain data. Knows no policy, no event loop and no client.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from mhnos_runtime.errors import Unavailable
+
+#: Of all that server and supervisor tell each other. It changes with any of it: after an installation without
+#: a reload, the next server is of another version than the supervisor.
+CHANNEL_VERSION = 1
 
 STDOUT = 0
 STDERR = 1
 
 #: Code of the error for a plan that the operator's policy forbids.
 FORBIDDEN_PLAN = "forbidden-plan"
-#: Number of the first descriptor that a program is handed: above all those that its set-up uses itself.
+#: Number of the first descriptor that a program is handed: above all that the set-up of a child uses.
 FIRST_HANDED = 100
-#: Descriptors that one program may be handed; with those that a start needs they fit into one message.
+#: Descriptors that one program may be handed: together with those of a start they fit into one message.
 MAX_HANDED = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What makes namespaces and keeps them until it is killed.
+    """A bubblewrap that makes namespaces and keeps them until it is killed.
 
-    program and options: bubblewrap's. files: (path inside, text), made inside. command: what it runs, which
-    has to echo its input: that is how it says that everything is in place. network: whether the network
-    namespace is the one that all holders of this supervisor with the same options for it share.
+    options: bubblewrap's. files: (path inside, text), made inside. command: what runs inside; it must echo
+    its input, which shows that all is in place. network: options for the network namespace, which all holders
+    of this supervisor with the same ones share; () for a namespace of its own.
     """
 
     program: str
@@ -42,12 +49,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Landlock:
-    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for what is beneath a path.
+    """A ruleset as landlock(7) takes it: bit sets, and (path, allowed access) for everything beneath a path.
 
-    own_terminal, private_tmp: the access to what has a name at the start only: the process's terminal, where
-    it has one, and a folder for its temporary files, which the supervisor makes where this is not 0.
-    own_folders: like rules, for folders in places of everybody's: made if they are missing, and left out if
-    they are another user's.
+    own_terminal, private_tmp: access to paths that are known only at the start: the process's terminal, and
+    the folder for its temporary files, which the supervisor makes unless this is 0. own_folders: like rules,
+    for folders in shared places such as /tmp: made if missing, left out if they are another user's.
     """
 
     handled_fs: int
@@ -59,13 +65,13 @@ class Landlock:
     own_folders: tuple[tuple[str, int], ...] = ()
 
 
-#: cgroup v2, where one group has all controllers: memory and pids, and cpu too.
+#: cgroup v2, where one group has all controllers: memory and pids, and in the second one also cpu.
 UNIFIED = "unified"
 UNIFIED_CPU = "unified+cpu"
 
 
 def holds(hierarchy: str, controller: str) -> bool:
-    """Whether groups of this hierarchy limit what the controller (memory, pids, cpu) stands for."""
+    """Whether groups of this hierarchy enforce the limits of a controller (memory, pids, cpu)."""
     if hierarchy == UNIFIED:
         return controller in ("memory", "pids")
     return hierarchy in (controller, UNIFIED_CPU)
@@ -73,9 +79,9 @@ def holds(hierarchy: str, controller: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on the whole tree, 0 for none. cgroups: (hierarchy, directory in which a group for the process
-    is made); a hierarchy of cgroup v1 has its controller's name, those of v2 are UNIFIED and UNIFIED_CPU.
-    What no hierarchy holds is watched, see `watched`."""
+    """Bounds on the whole tree, 0 for none. cgroups: (hierarchy, directory in which the process's group is
+    made). A hierarchy of cgroup v1 has its controller's name; those of v2 are UNIFIED and UNIFIED_CPU. Limits
+    that no hierarchy enforces are left to the watchdog, see `watched`."""
 
     memory_bytes: int = 0
     tasks: int = 0
@@ -83,7 +89,7 @@ class Limits:
     cgroups: tuple[tuple[str, str], ...] = ()
 
     def watched(self) -> bool:
-        """Whether the supervisor has to look at the tree's use itself, from time to time."""
+        """Whether the supervisor's watchdog has to measure the tree from time to time."""
         wanted = {"memory": self.memory_bytes, "pids": self.tasks}
         return any(limit and not self.held(controller) for controller, limit in wanted.items())
 
@@ -94,11 +100,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What is done to a child before it executes the program, in this order.
+    """How a child is confined before it executes the program, in this order.
 
-    limits: joined first. user: (uid, gid), None to stay who one is. holder: whose namespaces are entered;
-    then directory is the working directory inside, and the terminal is made inside. no_new_privs, landlock,
-    seccomp: as prctl(2), landlock(7) and seccomp(2) have them; seccomp is a BPF program in base64.
+    limits: control groups that it joins. user: (uid, gid), None for no change. holder: whose namespaces it
+    joins; `directory` is then the working directory inside, and the terminal is made inside. no_new_privs,
+    landlock, seccomp: as in prctl(2), landlock(7) and seccomp(2); seccomp is a BPF program in base64.
     """
 
     user: tuple[int, int] | None = None
@@ -131,7 +137,7 @@ class Confinement:
 
 
 def _shallow(value: Any) -> dict[str, Any]:
-    """As a dictionary; what is inside stays as it is, unlike with asdict, which copies it."""
+    """As a dictionary with the values as they are; asdict would copy them."""
     return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
@@ -141,7 +147,7 @@ def _frozen(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be narrower than the operator's policy; None, and for a limit 0 too: as the policy says."""
+    """Where a process is to be narrower than the operator's policy. None, and for limits also 0: no wish."""
 
     network: str | None = None
     memory_bytes: int | None = None
@@ -154,10 +160,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """All that a server has to say about what a program is kept from; the rest is the operator's.
+    """The server's part in a process's confinement. The rest is the operator's policy.
 
-    cwd: the working directory as a workspace path, of use where the program has namespaces. engines: folders
-    of installed engines, which it may read.
+    cwd: the working directory as a workspace path, used where the program has namespaces. engines: folders
+    of installed engines that it may read.
     """
 
     wish: Wish = Wish()
@@ -172,24 +178,23 @@ class Choice:
         return cls(Wish(**data["wish"]), data["cwd"], _frozen(data["engines"]))
 
 
-#: What of a plan follows from its choice and the operator's policy, and is never taken from a server.
+#: Fields that follow from the choice and the operator's policy, and are never taken from a server.
 DECIDED = ("confine", "rlimits")
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """Exactly what to execute.
+    """What to execute, completely.
 
     argv: the program's absolute path first. env: the whole environment. pty: (cols, rows), or None for pipes.
-    retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may hold the process
-    up. watched: whether there is a viewer from the first byte on, for whom the log waits like that.
-    timeout_ms: wall time until it is ended, 0 for none. escalation: what an ending signal is followed by, as
-    (milliseconds after it, signal number). choice: what the server has chosen of what is allowed; rlimits, as
-    (resource number, soft, hard), and confine, what the child is kept from, follow from it, see
-    `sandbox.Allowed`. handed: how many descriptors come with the plan and stay open in the program, numbered
-    from FIRST_HANDED on. control: whether it also gets, as the next number, a socket whose other end every
-    server gets. meta: the server's own facts about the process, which the supervisor keeps and hands to the
-    next server unread.
+    retention_bytes: how much output the log keeps. stall_ms: how long an unread viewer may block the process.
+    watched: whether a viewer reads from the first byte on, so that the log is held for it. timeout_ms: wall
+    time until the process is ended, 0 for none. escalation: (milliseconds after an ending signal, number of
+    the signal that follows). choice: the server's part in the confinement. rlimits (resource number, soft,
+    hard) and confine follow from it, see `sandbox.Allowed`. handed: how many descriptors come with the plan
+    and stay open in the program, from number FIRST_HANDED on. control: whether the program also gets, as the
+    next number, a socket whose other end every server gets. facts: the server's own facts about the process;
+    the supervisor stores them unread and hands them to the next server.
     """
 
     argv: tuple[str, ...]
@@ -205,17 +210,17 @@ class LaunchPlan:
     choice: Choice = Choice()
     handed: int = 0
     control: bool = False
-    meta: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def after_start(self) -> LaunchPlan:
-        """What is still needed once its child has it: the rest would be most of what a process costs."""
+        """What is needed after the start; the rest would be most of a process's memory in the supervisor."""
         return replace(self, env={}, confine=Confinement(limits=self.confine.limits), choice=Choice())
 
     def to_dict(self) -> dict[str, Any]:
         return {**_shallow(self), "confine": self.confine.to_dict(), "choice": self.choice.to_dict()}
 
     def to_request(self) -> dict[str, Any]:
-        """What a server sends: all but what is not its to say."""
+        """What a server sends: everything but the fields in DECIDED."""
         return {name: value for name, value in self.to_dict().items() if name not in DECIDED}
 
     @classmethod
@@ -239,17 +244,55 @@ class LaunchPlan:
         )
 
 
-#: Why a process ended, as an exit record has it.
+class StartDescriptors(NamedTuple):
+    """What comes with a plan: the working directory (-1 if it did not come), and the program's
+    descriptors."""
+
+    folder: int
+    handed: tuple[int, ...] = ()
+
+    def sent(self) -> list[int]:
+        """In the order in which they travel."""
+        return [self.folder, *self.handed]
+
+    @classmethod
+    def received(cls, descriptors: Sequence[int]) -> StartDescriptors:
+        """What `sent` sent; some may be missing."""
+        return cls(descriptors[0], tuple(descriptors[1:])) if descriptors else cls(-1)
+
+
+class ProcessDescriptors(NamedTuple):
+    """A server's descriptors of a process, -1 for those that do not exist. input: open for writing; for a
+    terminal it also sets the size. control: on which the program reports where it listens."""
+
+    log: int
+    input: int = -1
+    control: int = -1
+
+    def sent(self) -> list[int]:
+        """In the order in which they travel."""
+        return [fd for fd in self if fd >= 0]
+
+    @classmethod
+    def received(cls, descriptors: Sequence[int], control: bool) -> ProcessDescriptors:
+        """What `sent` sent. control: as the record says; the input may have been closed by now."""
+        came = list(descriptors)
+        control_fd = came.pop() if control and came else -1
+        log, input_, *_ = [*came, -1, -1]
+        return cls(log, input_, control_fd)
+
+
+#: Why a process ended, in its exit record.
 REASONS = ("exit", "signal", "timeout", "memory", "killed", "idle", "lost")
 
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """What happened to a process, and how it is known.
+    """What happened to a process, and how that is known.
 
     code and signal: exactly one is set unless reason is "lost". runtime_ms: wall time. cpu_ms and
-    max_rss_bytes come from the kernel's account of the process and of the children that it waited for. bytes:
-    written in all.
+    max_rss_bytes: the kernel's figures for the process and the children that it waited for. bytes: all
+    that it wrote.
     """
 
     code: int | None
@@ -270,19 +313,58 @@ class ExitRecord:
         return cls(**{f.name: data[f.name] for f in fields(cls)})
 
 
+class OtherVersion(Unavailable):
+    """Server and supervisor would not understand each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The supervisor's first message to each server.
+
+    spawned: processes started so far. allowed: see sandbox.Allowed. settings: the operator's, see
+    config.Settings.to_json. token: what the last server knew of it. path, node, no_node: the PATH of
+    processes, the Node.js, or why there is none. listeners: descriptors of the listening sockets.
+    """
+
+    server_id: str
+    spawned: int
+    allowed: dict[str, Any]
+    settings: str
+    token: dict[str, Any] | None
+    path: str
+    node: str
+    no_node: str
+    listeners: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """With the version of who says it, which may have it from a supervisor of another one."""
+        return {"version": CHANNEL_VERSION, **_shallow(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Hello:
+        """Fields beside its own are left out. Raises OtherVersion."""
+        version = data.get("version")
+        if version != CHANNEL_VERSION:
+            raise OtherVersion(
+                f"the supervisor speaks version {version!r} of the channel, this server {CHANNEL_VERSION}",
+                hint="mhnos-runtime reload; where that is refused, stop the runtime and start it again",
+            )
+        return cls(**{each.name: _frozen(data[each.name]) for each in fields(cls)})
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process as the supervisor knows it; what a new server starts from.
+    """One process as the supervisor knows it; a new server starts from these.
 
-    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. meta is the server's, see
-    LaunchPlan. stdin_open, control: which descriptors come with it, behind the log's.
+    pid is the runtime's own; os_pid the kernel's. start_time_ms is epoch. facts: the server's, see
+    LaunchPlan. stdin_open, control: which ProcessDescriptors come with it, beside the log.
     """
 
     pid: int
     os_pid: int
     start_time_ms: int
     pty: tuple[int, int] | None
-    meta: dict[str, Any]
+    facts: dict[str, Any]
     stdin_open: bool = True
     exit: ExitRecord | None = None
     control: bool = False

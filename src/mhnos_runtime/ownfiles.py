@@ -1,7 +1,7 @@
-"""Whether processes could change what the runtime itself consists of: interpreter, code, settings, state.
+"""Whether processes could change the files that the runtime consists of: interpreter, code, settings, state.
 
-Knows paths, owners, modes and mounts; no policy: where processes may write is told. Standard library only,
-since a new version is asked before it takes over.
+Knows paths, owners, modes and mounts; callers say where processes may write. Standard library only, since a
+new version runs it before it takes over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import mhnos_runtime
 
-#: Links on one path, as the kernel counts them (path_resolution(7)).
+#: Symbolic links on one path, as the kernel counts them (path_resolution(7)).
 _MAX_LINKS = 40
 _CODE_HINT = (
     "install the runtime where processes cannot write (uv tool install mhnos-runtime, or "
@@ -32,21 +32,21 @@ _CODE_HINT = (
 _LINK_HINT = (
     "install the runtime with files of its own: UV_LINK_MODE=copy uv tool install --reinstall mhnos-runtime"
 )
-#: Programs that the runtime itself starts, under no sandbox.
+#: Programs that the runtime starts outside of any sandbox.
 _PROGRAMS = ("bwrap", "node")
 
 
 @dataclass(frozen=True, slots=True)
-class Whom:
-    """Who processes run as. groups: all of them."""
+class ProcessUser:
+    """The user of processes. groups: all of them."""
 
     uid: int
     groups: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """What stat(2) says. acl: whether an access control list adds to the mode."""
+class Permissions:
+    """Owner and mode, from stat(2). acl: whether an access control list adds to the mode."""
 
     uid: int
     gid: int
@@ -54,24 +54,24 @@ class Status:
     acl: bool = False
 
 
-#: (device, path on its file system): the same for all paths of one file over bind mounts.
-Place = tuple[str, str]
+#: (device, path on its file system): equal for all paths of one file, also over bind mounts.
+Location = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One name on the way to a file, links included. path: with all folders resolved. folder: that it stands
-    in. own: None where there is nothing."""
+    """One name on the way to a file, links included. path: with all folders resolved. folder: of the folder
+    that contains it. own: None where nothing exists."""
 
     path: str
-    place: Place
-    folder: Status
-    own: Status | None
+    location: Location
+    folder: Permissions
+    own: Permissions | None
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that the runtime trusts. what: for people, such as "state_dir". hint: the way out."""
+    """A path that the runtime trusts. what: for people, such as "state_dir". hint: what to do."""
 
     what: str
     path: str
@@ -80,17 +80,17 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder in which processes may write. theirs: all that is in it, whatever owners and modes say."""
+    """A folder in which processes may write. theirs: with everything in it, whatever owners and modes say."""
 
     path: str
-    place: Place
+    location: Location
     what: str
     theirs: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """An item that processes could change, by `step`, a name on the way to it."""
+    """An item that processes could change. step: the name on the way to it by which they could."""
 
     item: Item
     step: str
@@ -103,27 +103,27 @@ class Exposure:
 
 
 def find_exposed(
-    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], whom: Whom
+    trusted: Iterable[tuple[Item, Sequence[Step]]], roots: Sequence[Root], user: ProcessUser
 ) -> Exposure | None:
-    """The first item that processes could change or replace: itself, or a name on the way to it. Pure."""
+    """The first item that processes could change or replace, or a name on the way to it. Pure."""
     for item, steps in trusted:
         for step in steps:
             for root in roots:
-                if _open(step, step is steps[-1], root, whom):
+                if _open(step, step is steps[-1], root, user):
                     return Exposure(item, step.path, root)
     return None
 
 
-def _open(step: Step, last: bool, root: Root, whom: Whom) -> bool:
-    """Whether they can change or replace what this name stands for; the folder itself they can only fill."""
-    if step.path == root.path or step.place == root.place:
-        return last and (root.theirs or (step.own is not None and _may_write(step.own, whom)))
-    return _inside(step, root) and (root.theirs or _changeable(step, whom, last))
+def _open(step: Step, last: bool, root: Root, user: ProcessUser) -> bool:
+    """Whether they can change or replace what this name stands for. The root itself they can only fill."""
+    if step.path == root.path or step.location == root.location:
+        return last and (root.theirs or (step.own is not None and _may_write(step.own, user)))
+    return _inside(step, root) and (root.theirs or _changeable(step, user, last))
 
 
 def _inside(step: Step, root: Root) -> bool:
     return _below(step.path, root.path) or (
-        step.place[0] == root.place[0] and _below(step.place[1], root.place[1])
+        step.location[0] == root.location[0] and _below(step.location[1], root.location[1])
     )
 
 
@@ -131,27 +131,27 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _changeable(step: Step, whom: Whom, last: bool) -> bool:
-    """Whether owners and modes let them put something else there, or, at the end of the way, change it."""
-    if _may_write(step.folder, whom):
-        kept = step.own is not None and whom.uid not in (step.own.uid, step.folder.uid)
+def _changeable(step: Step, user: ProcessUser, last: bool) -> bool:
+    """Whether owners and modes let them replace it or, at the end of the way, change it."""
+    if _may_write(step.folder, user):
+        kept = step.own is not None and user.uid not in (step.own.uid, step.folder.uid)
         if not (step.folder.mode & stat.S_ISVTX and kept):
             return True
     own = step.own
-    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, whom)
+    return last and own is not None and not stat.S_ISLNK(own.mode) and _may_write(own, user)
 
 
-def _may_write(status: Status, whom: Whom) -> bool:
-    """The owner may change the mode; of a list of access only its mask is looked at (acl(5))."""
-    group = status.acl or status.gid in whom.groups
-    return status.uid == whom.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
+def _may_write(status: Permissions, user: ProcessUser) -> bool:
+    """An owner may change the mode. Of an access control list only the mask is checked (acl(5))."""
+    group = status.acl or status.gid in user.groups
+    return status.uid == user.uid or bool(status.mode & 0o002) or (group and bool(status.mode & 0o020))
 
 
-# The facts
+# Facts
 
 
 def code() -> list[Item]:
-    """What the running interpreter executes, or would after a restart."""
+    """What the running interpreter executes, or would execute after a restart."""
     package = os.path.dirname(os.path.abspath(mhnos_runtime.__file__))
     paths = [("interpreter", sys.executable), ("package", package)]
     paths += [("interpreter's folder", each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
@@ -165,7 +165,7 @@ def code() -> list[Item]:
 
 
 def _added() -> Iterator[str]:
-    """Folders that files named *.pth add to sys.path (site). One that is not there yet is added at the first
+    """Folders that *.pth files add to sys.path (site). A folder that does not exist yet is added at the first
     start that finds it."""
     for folder in dict.fromkeys(map(_absolute, sys.path)):
         with suppress(OSError), os.scandir(folder) as entries:
@@ -182,18 +182,18 @@ def _named_in(file: str, folder: str) -> Iterator[str]:
 
 
 def _by_variables() -> Iterator[tuple[str, str]]:
-    """(variable, path) of compiled modules, and of libraries that each program is started with (ld.so(8))."""
+    """(variable, path) of compiled modules and of libraries that every program loads (ld.so(8))."""
     if sys.pycache_prefix:
         yield "PYTHONPYCACHEPREFIX", sys.pycache_prefix
     for name, separators in (("LD_LIBRARY_PATH", "[:;]"), ("LD_PRELOAD", "[: ]")):
         for each in re.split(separators, os.environ.get(name, "")) if os.environ.get(name) else ():
-            # An empty folder is the working directory; a library by its name alone is looked for in folders.
+            # An empty folder is the working directory. A library without a slash is searched in folders.
             if name == "LD_LIBRARY_PATH" or "/" in each:
                 yield name, _absolute(each)
 
 
 def _editable() -> Iterator[str]:
-    """Folders of packages that are installed by reference (PEP 610)."""
+    """Folders of packages that are installed as editable (PEP 610)."""
     for info in _infos():
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             origin = json.loads(Path(info, "direct_url.json").read_text(encoding="utf-8"))
@@ -202,24 +202,24 @@ def _editable() -> Iterator[str]:
 
 
 def _infos() -> Iterator[str]:
-    """What installers noted of each package (PEP 376)."""
+    """Metadata folders of installed packages (PEP 376)."""
     for folder in dict.fromkeys(map(_absolute, sys.path)):
         with suppress(OSError), os.scandir(folder) as entries:
             yield from (entry.path for entry in entries if entry.name.endswith(".dist-info"))
 
 
-def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
-    """(a file of an installed package, its other name in the workspace), where processes could write to it.
+def linked(workspace: str, user: ProcessUser) -> tuple[str, str] | None:
+    """(a file of an installed package, its other name in the workspace), if processes could write to it.
 
-    Package managers that link from one cache (uv, by default) give an environment in the workspace and the
-    runtime's own the same files. Looked for only where a package is installed so.
+    Package managers that link from one cache (uv, by default) give the runtime and an environment in the
+    workspace the same files. The workspace is searched only if a package is installed that way.
     """
     files: dict[tuple[int, int], str] = {}
     for info in _infos():
-        if _links(f"{info}/METADATA", whom):
+        if _links(f"{info}/METADATA", user):
             distribution = importlib.metadata.PathDistribution(Path(info))
             paths = [str(distribution.locate_file(each)) for each in distribution.files or ()]
-            files.update({key: path for path in paths if (key := _links(path, whom))})
+            files.update({key: path for path in paths if (key := _links(path, user))})
     if not files:
         return None
     inodes = {inode for _device, inode in files}
@@ -231,18 +231,18 @@ def linked(workspace: str, whom: Whom) -> tuple[str, str] | None:
     return None
 
 
-def _links(path: str, whom: Whom) -> tuple[int, int] | None:
+def _links(path: str, user: ProcessUser) -> tuple[int, int] | None:
     """(device, inode) of a file that has other names too and that they can write."""
     with suppress(OSError):
         status = os.lstat(path)
-        own = Status(status.st_uid, status.st_gid, status.st_mode)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, whom):
+        own = Permissions(status.st_uid, status.st_gid, status.st_mode)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _may_write(own, user):
             return status.st_dev, status.st_ino
     return None
 
 
 def _names(folder: str) -> Iterator[os.DirEntry[str]]:
-    """All below a folder, links not followed. It takes a second for some 500,000."""
+    """Everything below a folder, links not followed: some 500,000 names a second."""
     folders = [folder]
     while folders:
         with suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -258,8 +258,8 @@ def look(items: Iterable[Item]) -> list[tuple[Item, list[Step]]]:
     return [(item, list(_walk(item.path, mounts))) for item in items]
 
 
-def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
-    """Every name that the kernel passes on the way to `path`, as far as there is something."""
+def _walk(path: str, mounts: list[tuple[str, Location]]) -> Iterator[Step]:
+    """Every name that the kernel passes on the way to `path`, up to the first that does not exist."""
     names = [name for name in _absolute(path).split("/") if name][::-1]
     here, links = "/", 0
     while names:
@@ -271,8 +271,8 @@ def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
             continue
         there = os.path.join(here, name)
         try:
-            own = _status(there)
-            yield Step(there, _place(there, mounts), _required(here), own)
+            own = _permissions(there)
+            yield Step(there, _location(there, mounts), _required(here), own)
         except OSError:
             return
         if own is None:
@@ -289,28 +289,28 @@ def _walk(path: str, mounts: list[tuple[str, Place]]) -> Iterator[Step]:
 
 
 def _absolute(path: str) -> str:
-    """Without resolving "..", which the kernel does behind links. The working directory may be gone."""
+    """The path with ".." in it, which the kernel resolves behind links. The working directory may be gone."""
     return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
-def _status(path: str) -> Status | None:
+def _permissions(path: str) -> Permissions | None:
     try:
         return _required(path)
     except FileNotFoundError:
         return None
 
 
-def _required(path: str) -> Status:
+def _required(path: str) -> Permissions:
     found = os.lstat(path)
     try:
         acl = "system.posix_acl_access" in os.listxattr(path, follow_symlinks=False)
     except OSError:
         acl = False
-    return Status(found.st_uid, found.st_gid, found.st_mode, acl)
+    return Permissions(found.st_uid, found.st_gid, found.st_mode, acl)
 
 
-def _mounts() -> list[tuple[str, Place]]:
-    """(where, what) is mounted, later ones over earlier ones (proc(5))."""
+def _mounts() -> list[tuple[str, Location]]:
+    """(mount point, location) of each mount, later ones over earlier ones (proc(5))."""
     rows = []
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
@@ -324,7 +324,7 @@ def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _place(path: str, mounts: list[tuple[str, Place]]) -> Place:
+def _location(path: str, mounts: list[tuple[str, Location]]) -> Location:
     best, found = -1, ("", "")
     for point, (device, root) in mounts:
         if len(point) >= best and _below(path, point):
@@ -334,20 +334,20 @@ def _place(path: str, mounts: list[tuple[str, Place]]) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is to be checked, as it travels to the version that takes over. writable: (folder, for people,
-    whether all in it is theirs). items: beside the code of whoever checks. with_code: whether that is checked
-    too."""
+    """What is to be checked, in a form that travels to the version that takes over. writable: (folder, name
+    for people, whether everything in it is theirs). items: beside the code. with_code: whether the caller's
+    code is checked too."""
 
     writable: tuple[tuple[str, str, bool], ...]
-    whom: Whom
+    whom: ProcessUser
     items: tuple[Item, ...] = ()
     with_code: bool = True
 
     def check(self) -> Exposure | None:
-        """Looks at the files now, with the code of the caller."""
+        """Checks the files as they are now. The code is that of the caller."""
         mounts = _mounts()
         roots = [
-            Root(real, _place(real, mounts), what, theirs)
+            Root(real, _location(real, mounts), what, theirs)
             for real, what, theirs in (
                 (os.path.realpath(path), what, all_) for path, what, all_ in self.writable
             )
@@ -369,7 +369,7 @@ class Trust:
         data: dict[str, Any] = json.loads(text)
         return cls(
             tuple((str(path), str(what), bool(theirs)) for path, what, theirs in data["writable"]),
-            Whom(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
+            ProcessUser(int(data["whom"]["uid"]), tuple(map(int, data["whom"]["groups"]))),
             tuple(Item(**item) for item in data["items"]),
             bool(data["with_code"]),
         )

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
-#: The state of a socket that listens (proc(5), net/tcp).
+#: The state of a listening socket (proc(5), net/tcp).
 _LISTEN = "0A"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """What a tree uses at this moment. cpu_ms: of those that live and of the children they waited for."""
+    """What a tree uses now. cpu_ms: of living members and of the children that they waited for."""
 
     cpu_ms: int
     rss_bytes: int
@@ -25,9 +25,9 @@ class Usage(NamedTuple):
 
 
 def free_descriptors() -> int:
-    """How many descriptors this process may still open; 0 where none is left to find that out with.
+    """How many descriptors this process may still open; 0 if none is left for finding out.
 
-    The size of /proc/self/fd is their number since Linux 6.2; before, they are counted one by one.
+    The size of /proc/self/fd is their number since Linux 6.2; on older kernels they are counted.
     """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
@@ -66,7 +66,7 @@ def usage(os_pid: int) -> Usage | None:
 
 
 def rss_bytes(os_pid: int) -> int:
-    """What one process has mapped and is in memory; 0 when it is gone."""
+    """Memory that one process has mapped and that is resident; 0 when it is gone."""
     row = _stat(os_pid)
     return 0 if row is None else row.rss_bytes
 
@@ -74,8 +74,7 @@ def rss_bytes(os_pid: int) -> int:
 def _stat(os_pid: int) -> Usage | None:
     try:
         with open(f"/proc/{os_pid}/stat", "rb") as file:
-            # The name, field 2, stands in parentheses and may contain anything; what follows begins at field
-            # 3.
+            # Field 2, the name, stands in parentheses and may contain anything: fields are counted after it.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -84,8 +83,8 @@ def _stat(os_pid: int) -> Usage | None:
 
 
 def listens_on(os_pid: int, port: int) -> str:
-    """The address on which somebody in the process's network listens on a TCP port, or "" (proc(5),
-    PID/net/tcp: addresses as 32-bit words in the machine's order)."""
+    """The address on which a TCP port listens in the process's network namespace, or "" (proc(5),
+    PID/net/tcp: addresses as 32-bit words in the machine's byte order)."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with contextlib.suppress(OSError), open(f"/proc/{os_pid}/net/{name}", encoding="ascii") as file:
             for line in file.readlines()[1:]:

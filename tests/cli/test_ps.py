@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mhnos_runtime.cli.ps import cells
-from mhnos_runtime.wire.messages import ProcessInfo
-from mhnos_runtime.wire.parts import ExitInfo
+from mhnos_runtime.wire.messages import ExitInfo, ProcessInfo
 
 ROW = {"pid": 1001, "type": "shell", "command": "make", "args": ["-j", "2"], "status": "exited"}
 

@@ -99,6 +99,21 @@ async def test_a_lost_connection_is_told_and_goes_on_exactly() -> None:
         assert await terminal.exit_code() == 0
 
 
+@pytest.mark.parametrize(("drawn", "anew"), [(b"\x1b[?1049hscreen", True), (b"lines", False)])
+async def test_a_full_screen_is_drawn_anew_after_the_notices_of_a_lost_connection(
+    drawn: bytes, anew: bool
+) -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        await fake.feed(1000, drawn)
+        await terminal.until(drawn)
+        fake.peers[0].cut()
+        await terminal.until(b"[resumed]")
+        await fake.until(lambda: any(request["type"] == "attach" for request in fake.requests))
+        [attach] = [request for request in fake.requests if request["type"] == "attach"]
+        assert attach.get("repaint", False) is anew
+
+
 @pytest.mark.parametrize("typed", [b"\x10\x11", b"\x03"])
 async def test_without_a_connection_one_can_still_leave(typed: bytes) -> None:
     async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
@@ -164,6 +179,46 @@ async def test_attach_at_the_end_has_the_screen_drawn_anew() -> None:
             assert b"old" not in terminal.seen
         [attach] = [request for request in fake.requests if request["type"] == "attach"]
         assert (attach["from"], attach["repaint"]) == ("end", True)
+
+
+@pytest.mark.parametrize("extra", [(), ("--end",), ("--no-stdin",)])
+async def test_who_may_only_view_is_told_so_once_and_sends_nothing_else(extra: tuple[str, ...]) -> None:
+    """Sizes and keys were sent all the same, and each was refused."""
+    async with FakeServer() as fake:
+        fake.scopes = ["view"]
+        fake.processes[1000] = FakeProcess(b"", pty={"cols": 80, "rows": 24})
+        async with console(fake, "attach", *extra, "1000") as terminal:
+            await fake.until(lambda: any(1000 in peer.attached for peer in fake.peers))
+            await fake.feed(1000, b"screen")
+            await terminal.until(b"screen")
+            terminal.type(b"touch escalated\n")
+            terminal.resize(120, 40)
+            fake.peers[0].cut()
+            await terminal.until(b"resumed")
+            await fake.until(lambda: any(1000 in peer.attached for peer in fake.peers))
+            await fake.feed(1000, b" goes on")
+            await terminal.until(b"screen")
+            await terminal.until(b" goes on")
+            await fake.end(1000, code=3)
+            assert await terminal.exit_code() == 3
+            assert terminal.is_restored()
+            assert terminal.seen.count(b"view only") == 1
+        assert {request["type"] for request in fake.requests} <= {"attach", "ack"}
+        assert not any(request.get("repaint") for request in fake.requests)
+        assert fake.processes[1000].written == b""
+
+
+async def test_control_alone_is_enough_to_type() -> None:
+    async with FakeServer() as fake:
+        fake.scopes = ["control"]
+        fake.processes[1000] = FakeProcess(b"", pty={"cols": 80, "rows": 24})
+        async with console(fake, "attach", "1000") as terminal:
+            await terminal.until_raw()
+            terminal.type(b"x")
+            await fake.until(lambda: fake.processes[1000].written == b"x")
+            await fake.end(1000)
+            assert await terminal.exit_code() == 0
+            assert b"view only" not in terminal.seen
 
 
 async def test_keys_of_which_nobody_knows_are_told() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from mhnos_runtime.client import Backoff, Runtime, connect
 from mhnos_runtime.wire import frames
 
 Json = dict[str, Any]
@@ -105,7 +106,9 @@ class FakeServer:
         self.processes: dict[int, FakeProcess] = {}
         self.server_id = "first"
         self.token: str | None = None
+        self.scopes: list[str] | None = None
         self.refuse_status: int | None = None
+        self.refuse_headers: dict[str, str] = {}
         self.chunk_bytes = 8
         self.overlap_bytes = 0
         self.cut_after: int | None = None
@@ -171,7 +174,7 @@ class FakeServer:
         self.upgrades += 1
         await self.note()
         if self.refuse_status is not None:
-            return web.Response(status=self.refuse_status)
+            return web.Response(status=self.refuse_status, headers=self.refuse_headers)
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=401)
         socket = web.WebSocketResponse(
@@ -204,6 +207,7 @@ class FakeServer:
             serverId=self.server_id,
             protocol="1.1",
             limits=limits,
+            **({} if self.scopes is None else {"scopes": self.scopes}),
         )
         async for frame in peer.socket:
             if frame.type is WSMsgType.TEXT:
@@ -339,3 +343,9 @@ class FakeServer:
             key: record.get(key) for key in ("code", "signal", "reason", "evidence", "cpuMs", "maxRssBytes")
         }
         await peer.send(type="exit", pid=pid, runtime=record["runtimeMs"], bytes=record["bytes"], **fields)
+
+
+def runtime_for(fake: FakeServer, **options: Any) -> Runtime:
+    """A client that loses no time between its attempts."""
+    quick = Backoff(first_s=0.001, cap_s=0.01)
+    return connect(fake.url, **{"backoff": quick, "request_timeout_s": 10, **options})

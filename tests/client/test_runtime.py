@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
 
 import pytest
 
 from mhnos_runtime.client import (
-    Backoff,
     ClientProcess,
-    ConnectFailed,
-    ConnectionLost,
     ExitInfo,
     Gap,
     InputUncertain,
     Output,
-    ProcessLost,
     ProtocolViolation,
     PtySize,
     RequestFailed,
     RequestTimedOut,
-    Runtime,
-    Unauthorized,
-    connect,
 )
 from mhnos_runtime.wire import frames
-from tests.client.fake import FakeProcess, FakeServer, Json, Peer
+from tests.client.fake import FakeProcess, FakeServer, Json, Peer, runtime_for
 
 LOG = bytes(range(256)) * 2
 ENDED: Json = {"code": 0, "signal": None, "reason": "exit", "evidence": "", "runtimeMs": 5, "cpuMs": 1}
-
-
-def runtime_for(fake: FakeServer, **options: Any) -> Runtime:
-    quick = Backoff(first_s=0.001, cap_s=0.01)
-    return connect(fake.url, **{"backoff": quick, "request_timeout_s": 10, **options})
 
 
 async def collect(process: ClientProcess) -> bytes:
@@ -158,6 +145,22 @@ async def test_a_replay_is_told_apart_and_a_reconnection_is_none() -> None:
         assert [r.get("repaint", False) for r in fake.requests if r["type"] == "attach"] == [True, False]
 
 
+async def test_a_screen_is_drawn_anew_on_a_new_connection_and_not_after_an_overflow() -> None:
+    async with FakeServer() as fake, runtime_for(fake) as runtime:
+        fake.processes[1000] = FakeProcess(b"screen", pty={"cols": 80, "rows": 24})
+        process = await runtime.attach(1000)
+        process.repaint_on_resume = True
+        runtime.resync(process)
+        await fake.until(lambda: len(attaches(fake)) == 2)
+        fake.peers[0].cut()
+        await fake.until(lambda: len(attaches(fake)) == 3)
+        assert [attach.get("repaint", False) for attach in attaches(fake)] == [False, False, True]
+
+
+def attaches(fake: FakeServer) -> list[Json]:
+    return [request for request in fake.requests if request["type"] == "attach"]
+
+
 async def test_an_end_during_the_replay_cuts_nothing_off() -> None:
     """What was written between the attach and the end was lost: `attached` told of the exit already."""
     async with FakeServer() as fake, runtime_for(fake) as runtime:
@@ -186,85 +189,6 @@ async def test_an_unknown_process_is_an_error_with_code() -> None:
             await runtime.attach(7)
         assert caught.value.code == "unknown-process"
         assert not caught.value.retry
-
-
-async def test_a_server_that_lost_its_state_ends_the_output_with_process_lost() -> None:
-    async with FakeServer() as fake, runtime_for(fake) as runtime:
-        process = await runtime.spawn("python", "app.py")
-        await fake.feed(process.pid, b"a")
-        output = process.output()
-        assert await anext(output) == Output("stdout", 0, b"a")
-        fake.server_id = "second"
-        fake.peers[0].cut()
-        with pytest.raises(ProcessLost):
-            await asyncio.wait_for(anext(output), 10)
-        with pytest.raises(ProcessLost):
-            await process.wait()
-
-
-async def test_a_process_that_expired_meanwhile_is_lost() -> None:
-    async with FakeServer() as fake, runtime_for(fake) as runtime:
-        process = await runtime.spawn("python", "app.py")
-        fake.processes.clear()
-        fake.peers[0].cut()
-        with pytest.raises(ProcessLost):
-            await asyncio.wait_for(process.wait(), 10)
-
-
-async def test_a_wrong_token_is_final() -> None:
-    async with FakeServer() as fake:
-        fake.token = "right"
-        with pytest.raises(Unauthorized):
-            async with runtime_for(fake, token="wrong"):
-                pass
-        async with runtime_for(fake, token="right") as runtime:
-            process = await runtime.spawn("python", "app.py")
-            fake.token = "rotated"
-            fake.peers[0].cut()
-            with pytest.raises(Unauthorized):
-                await asyncio.wait_for(process.wait(), 10)
-            with pytest.raises(Unauthorized):
-                await runtime.ping()
-        assert fake.upgrades == 3
-
-
-async def test_refusals_that_pass_are_retried() -> None:
-    async with FakeServer() as fake:
-        states: list[str] = []
-        async with runtime_for(fake, on_state=states.append) as runtime:
-            fake.refuse_status = 503
-            fake.peers[0].cut()
-            await fake.until(lambda: fake.upgrades >= 4)
-            fake.refuse_status = None
-            await runtime.ping()
-            assert states == ["lost", "resumed"]
-
-
-async def test_nobody_listening_is_told_with_a_hint() -> None:
-    async with FakeServer() as fake:
-        url = fake.url
-    with pytest.raises(ConnectFailed, match="cannot connect") as caught:
-        async with connect(url):
-            pass
-    assert "mhnos-runtime serve" in caught.value.hint
-
-
-async def test_a_server_of_protocol_1_0_is_refused_in_words() -> None:
-    async with FakeServer() as fake:
-        fake.subprotocol = False
-        with pytest.raises(ConnectFailed, match=r"speaks only protocol 1\.0\.0"):
-            async with runtime_for(fake):
-                pass
-
-
-async def test_without_reconnect_the_loss_ends_everything() -> None:
-    async with FakeServer() as fake, runtime_for(fake, reconnect=False) as runtime:
-        process = await runtime.spawn("python", "app.py")
-        fake.peers[0].cut()
-        with pytest.raises(ConnectionLost):
-            await process.wait()
-        with pytest.raises(ConnectionLost):
-            await runtime.ping()
 
 
 async def test_a_request_without_an_answer_times_out() -> None:

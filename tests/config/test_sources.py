@@ -10,25 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.config import SETTINGS, ConfigError, Settings, describe, docs_table, load, sources, table
+from mhnos_runtime.config import SETTINGS, ConfigError, Settings, describe, docs_table, load, table
 from mhnos_runtime.config.values import Where
-
-
-@pytest.fixture
-def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A home with nothing in it, on a machine without /workspace and /etc/mhnos-runtime."""
-    monkeypatch.setattr(table, "CONTAINER_WORKSPACE", tmp_path / "no-workspace")
-    monkeypatch.setattr(sources, "SYSTEM_CONFIG", tmp_path / "etc.toml")
-    home = tmp_path / "home"
-    home.mkdir()
-    return {"HOME": str(home)}
-
-
-def write_config(env: dict[str, str], text: str) -> Path:
-    file = Path(env["HOME"]) / ".config/mhnos-runtime/config.toml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-    return file
+from tests.config.conftest import write_config
 
 
 def refusal(env: dict[str, str], flags: dict[str, object] | None = None) -> str:
@@ -89,7 +73,7 @@ def test_home_is_found_without_the_variable() -> None:
 
 
 def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) -> None:
-    place = table.Place(env, Path(env["HOME"]))
+    place = table.UserEnvironment(env, Path(env["HOME"]))
     where = Where(Path("/"), Path("/"))
     for setting in SETTINGS:
         default = setting.default_value(place)
@@ -102,6 +86,7 @@ def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) ->
 EACH = [
     ("host", "::1", "10.0.0.1", '"Example.org"', "::1", "10.0.0.1", "example.org"),
     ("port", "0", "81", "82", 0, 81, 82),
+    ("base_path", "/a/", "a/b", '"/%41/~b"', "/a/", "/a/b/", "/%41/~b/"),
     ("workspace", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("state_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
     ("engines_dir", "/f", "/v", '"/t"', Path("/f"), Path("/v"), Path("/t")),
@@ -396,30 +381,6 @@ def test_settings_are_frozen(env: dict[str, str]) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.port = 1  # type: ignore[misc]
     assert hash(settings) == hash(load({}, env)[0])
-
-
-def test_handed_over_and_back(env: dict[str, str]) -> None:
-    write_config(
-        env,
-        'max_memory = "1.5g"\nallow_origin = ["https://x.org"]\n'
-        '[kinds.deno]\nargv = ["deno", "run", "{command}", "{args}"]\nenv = {NO_COLOR = "1"}\npty = true\n',
-    )
-    settings, _ = load({"port": "0"}, env)
-    text = settings.to_json()
-    assert "\n" not in text
-    assert Settings.from_json(text) == settings
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"settings": {}, "kinds": {}, "sources": {}}'])
-def test_damaged_hand_over(text: str) -> None:
-    with pytest.raises(ConfigError, match="settings handed over are damaged"):
-        Settings.from_json(text)
-
-
-def test_hand_over_is_checked(env: dict[str, str]) -> None:
-    text = load({}, env)[0].to_json().replace("18790", "99999")
-    with pytest.raises(ConfigError, match='port is "99999" by hand-over'):
-        Settings.from_json(text)
 
 
 def test_described_as_they_would_be_typed(env: dict[str, str]) -> None:

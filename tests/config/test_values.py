@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.config.values import Where, Wrong, path, show_size, size_of
+from mhnos_runtime.config.values import Where, Wrong, base_path, path, show_size, size_of
 
 WHERE = Where(Path("/folder"), Path("/home/me"))
 
@@ -63,3 +63,11 @@ def test_shown_sizes_are_exact(size: int) -> None:
 )
 def test_path(text: str, result: str) -> None:
     assert path().parse(text, WHERE) == Path(result)
+
+
+@pytest.mark.parametrize(
+    "text", ["/a//b", "/a/../b", "/.", "/%2e%2e/", "/a%2fb", "/%00", "/a?b", "/a b", "/a#", "/ä", "%"]
+)
+def test_a_base_path_is_plain(text: str) -> None:
+    with pytest.raises(Wrong):
+        base_path().parse(text, WHERE)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 #: seconds; a connection lives about so long, and at most LONGEST_LIFE_S
 LIFE_S = 1.5
 LONGEST_LIFE_S = 3.0
-#: seconds; below the server's stall time, within which nobody loses its place
+#: seconds; below the server's stall time, within which nobody's hold lapses
 LONGEST_STALL_S = 2.0
 
 

@@ -90,17 +90,13 @@ def patch(directory: Path, values: Mapping[str, Mapping[str, object]]) -> None:
 NO_PAUSES = {"mhnos_runtime.supervisor.keeper": {"SHORT_LIFE_SECONDS": 0.0}}
 
 
-def client_of(server: TestServer, **options: Any) -> Runtime:
-    """A client that comes back sooner than a person would notice."""
-    quick = Backoff(first_s=0.01, cap_s=0.2)
-    return connect(options.pop("url", server.url), server.token, **{"backoff": quick, **options})
-
-
 @contextlib.asynccontextmanager
-async def client_through(server: TestServer, url: str) -> AsyncIterator[Runtime]:
-    """A client on the other side of a bad network, which may well refuse its first attempts."""
+async def client_of(server: TestServer, **options: Any) -> AsyncIterator[Runtime]:
+    """A client that comes back sooner than a person would notice, and that tries again where its first
+    attempt fails: on a busy machine a server takes its while to start, and a bad network may refuse it."""
+    url, quick = options.pop("url", server.url), Backoff(first_s=0.01, cap_s=0.2)
     while True:
-        runtime = client_of(server, url=url)
+        runtime = connect(url, server.token, **{"backoff": quick, **options})
         try:
             await runtime.__aenter__()
             break
@@ -121,10 +117,9 @@ async def eventually(check: Callable[[], bool], patience_s: float = PATIENCE_S) 
 
 async def kill_server(server: TestServer) -> None:
     """SIGKILL; returns when another one is there, or nearly."""
-    await eventually(lambda: server.server_pid() != 0)
     before = server.server_pid()
     os.kill(before, signal.SIGKILL)
-    await eventually(lambda: server.server_pid() not in (0, before))
+    await eventually(lambda: server.server_pid() != before)
 
 
 def write_script(server: TestServer, name: str, source: str) -> str:

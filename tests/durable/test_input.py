@@ -73,7 +73,7 @@ async def _first(process: ClientProcess) -> bytes:
 # Kills a server between its two notes, before or after what it notes is done.
 DYING = """
 import os, signal
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 def dying(name, flag):
     method = getattr(ClientInput, name)
     def die_first(self, count):

@@ -18,7 +18,6 @@ from tests.durable.scene import (
     PATIENCE_S,
     Assembler,
     client_of,
-    client_through,
     eventually,
     expected_sha,
     kill_server,
@@ -100,7 +99,7 @@ async def test_three_clients_over_a_network_that_fails(
         server_in(tmp_path, "--allow-host", "127.0.0.1") as server,
         Proxy(server.url, dice) as proxy,
         client_of(server) as near,
-        client_through(server, proxy.url) as far,
+        client_of(server, url=proxy.url) as far,
     ):
         write_script(server, "talker.py", TALKER)
         talker = await near.spawn("python", "talker.py", args=[str(dice.random()), str(seconds)], pty=False)
@@ -127,7 +126,7 @@ async def test_input_and_starts_over_a_network_that_fails(
     """Nothing dies but connections: then nothing is uncertain either."""
     count = 2000 if long else 200
     async with server_in(tmp_path, "--allow-host", "127.0.0.1") as server, Proxy(server.url, dice) as proxy:
-        async with client_through(server, proxy.url) as runtime:
+        async with client_of(server, url=proxy.url) as runtime:
             process = await runtime.spawn("shell", "cat > typed", pty=False)
             others = []
             for number in range(count):
@@ -225,7 +224,7 @@ async def test_a_kill_while_the_network_fails(tmp_path: Path, dice: random.Rando
     async with (
         server_in(tmp_path, "--allow-host", "127.0.0.1") as server,
         Proxy(server.url, dice) as proxy,
-        client_through(server, proxy.url) as runtime,
+        client_of(server, url=proxy.url) as runtime,
     ):
         process = await spawn_writer(runtime, server, "both", 64)
         assembler = Assembler(process)

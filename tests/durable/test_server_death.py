@@ -22,6 +22,7 @@ from tests.durable.scene import (
     eventually,
     expected_sha,
     kill_server,
+    patch,
     server_in,
     spawn_writer,
     timed,
@@ -50,7 +51,7 @@ async def test_kills_at_random_moments_of_a_stream(tmp_path: Path, dice: random.
 
 @pytest.mark.timeout(120)
 async def test_a_server_that_is_stopped_for_a_while(tmp_path: Path, long: bool) -> None:
-    """2 s are a pause. After 5 s the watchdog takes it for hung: when that took as long as places are kept,
+    """2 s are a pause. After 5 s the watchdog takes it for hung: when that took as long as holds are kept,
     the clients came back too late."""
     stopped_s, blocks = (12.0, 512) if long else (2.0, 256)
     async with server_in(tmp_path) as server, client_of(server) as runtime:
@@ -80,7 +81,7 @@ async def test_the_watchdog_ends_a_server_that_hangs(tmp_path: Path) -> None:
         await runtime.ping()
         await asyncio.sleep(1.5)
         os.kill(before, signal.SIGSTOP)
-        await eventually(lambda: server.server_pid() not in (0, before))
+        await eventually(lambda: server.server_pid() != before)
         await process.write("x")
         assert await assembling == written_sha(server, "hang") == expected_sha("hang", 64)
         assert "the server hangs; ending it" in server.log.read_text()
@@ -152,3 +153,22 @@ def _numbers(first: int, last: int) -> str:
 
 async def _text(process: ClientProcess) -> str:
     return "".join([item.data.decode() async for item in process.output()])  # type: ignore[union-attr]
+
+
+async def test_a_server_of_another_version_lists_and_ends_what_it_knows_nothing_of(tmp_path: Path) -> None:
+    """And one of the first version again finds everything as it was: what nobody could read was kept."""
+    async with server_in(tmp_path, patched=NO_PAUSES) as server, client_of(server) as runtime:
+        kept = await runtime.spawn("shell", "sleep 600", name="kept", pty=False)
+        ended = await runtime.spawn("shell", "sleep 600", name="ended", pty=False)
+        patch(tmp_path, {**NO_PAUSES, "mhnos_runtime.process.facts": {"VERSION": 99}})
+        await kill_server(server)
+        rows = {row.pid: row for row in await runtime.list()}
+        assert {rows[pid].type for pid in (kept.pid, ended.pid)} == {"unknown"}
+        assert "facts of version '1'; this server reads 99" in server.log.read_text()
+        await ended.kill()
+        assert (await ended.wait()).signal == "SIGTERM"
+        patch(tmp_path, NO_PAUSES)
+        await kill_server(server)
+        rows = {row.pid: row for row in await runtime.list()}
+        assert (rows[kept.pid].type, rows[kept.pid].name) == ("shell", "kept")
+        await kept.kill("SIGKILL")

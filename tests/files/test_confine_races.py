@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.errors import MhnosError, NotFound, Refused
-from mhnos_runtime.files.confine import Place, Workspace
+from mhnos_runtime.files.confine import Resolved, Workspace
 from mhnos_runtime.files.transfer import PushEntry, pull, push
 
 INSIDE = b"inside"
@@ -160,7 +160,7 @@ def after_resolving(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Ca
         todo, plain, walks = list(changes), workspace.resolve, itertools.count()
 
         @contextlib.contextmanager
-        def resolve(*args: Any, **options: Any) -> Iterator[Place]:
+        def resolve(*args: Any, **options: Any) -> Iterator[Resolved]:
             with plain(*args, **options) as place:
                 if next(walks) == skip:
                     for change in todo:

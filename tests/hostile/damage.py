@@ -18,7 +18,8 @@ from mhnos_runtime.output import layout
 from mhnos_runtime.supervisor.archive import Archive, lost
 from tests.hostile import odd
 
-META: dict[str, Any] = {
+FACTS: dict[str, Any] = {
+    "version": 1,
     "kind": "shell",
     "command": "",
     "args": ["a"],
@@ -27,10 +28,9 @@ META: dict[str, Any] = {
     "linger_ms": None,
     "sandbox": "none",
     "key": None,
-    "request": None,
     "single": False,
     "early_exit": "",
-    "secrets": {},
+    "secrets": {"token": None},
     "isolation": {
         "level": "none",
         "network": "host",
@@ -39,6 +39,7 @@ META: dict[str, Any] = {
         "landlock": 0,
         "seccomp": False,
         "limits": {"memory": "none"},
+        "host_abstract_sockets": True,
     },
     "ports": [{"name": "http", "port": 80, "address": "127.0.0.1", "url": "http://127.0.0.1:80"}],
     "watch": {"line": "x", "port": 0, "url": "", "events": False, "outside": True, "timeout_ms": 60_000},
@@ -54,7 +55,7 @@ def fill(directory: Path, pids: range) -> None:
         log = archive.new_log(pid, 4096)
         for stream in (0, 1):
             log.append(TEXT, stream, 5)
-        archive.save(ProcessRecord(pid, 77, 5, (80, 24), META, exit=lost(log.head, "of a test")))
+        archive.save(ProcessRecord(pid, 77, 5, (80, 24), FACTS, exit=lost(log.head, "of a test")))
         log.close()
     archive.close()
 

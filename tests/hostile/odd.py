@@ -19,25 +19,18 @@ ODD: list[Callable[[random.Random], Any]] = [
     lambda dice: [dice.randrange(300)] * dice.choice([1, 2, 5, 1000]),
     lambda dice: {str(number): number for number in range(dice.choice([1, 3, 2000]))},
 ]  # fmt: skip
-PIECES = [
-    *(
-        b'"',
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b"null",
-        b"1e999",
-        b"-",
-        b"\\u",
-        b"\\ud83d",
-        b"\x00",
-        b"\xff",
-    ),
-    *(b"9" * 30, b"9" * 5000, b"[" * 100_000, b'{"a":' * 20_000, b"true", b"\n"),
+#: Of JSON, and what breaks it.
+TOKENS = [
+    b'"',
+    *(bytes([byte]) for byte in b"{}[],:-"),
+    b"null",
+    b"1e999",
+    b"\\u",
+    b"\\ud83d",
+    b"\x00",
+    b"9" * 30,
 ]
+PIECES = [*TOKENS, b"\xff", b"9" * 5000, b"[" * 100_000, b'{"a":' * 20_000, b"true", b"\n"]
 
 
 def nested(levels: int, lists: bool) -> Any:

@@ -21,12 +21,15 @@ from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.launch import ProcessRecord
 from mhnos_runtime.output import LogReader, LogWriter
+from mhnos_runtime.process.facts import Found, ProcessFacts
+from mhnos_runtime.process.ready import Readiness
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server import kept, requests
-from mhnos_runtime.server.readiness import Watchers
+from mhnos_runtime.server.connections import shown
+from mhnos_runtime.server.processes.readiness import Watchers
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
 from tests.hostile import damage, odd
+from tests.output.clock import holds_of
 
 GOOD = {"event": "listen", "socket": "http", "port": 8080}
 
@@ -55,19 +58,20 @@ class Programs:
         self.watchers = Watchers(asyncio.get_running_loop(), self.note)
         self.noted = asyncio.Event()
 
-    def note(self, process: Process, facts: dict[str, Any]) -> None:
+    def note(self, process: Process, found: Found) -> None:
         self.noted.set()
-        process.meta.update(facts)
-        assert len(encode(facts)) <= bounds.FACTS_BYTES
-        assert kept.usable(process.meta)[1] == ""
-        wire.encode(m.ProcessList([requests.describe(process)], m.ServerStats(0, 0, 0)))
+        process.facts = process.facts.with_found(found)
+        assert len(encode(found.to_plain())) <= bounds.FOUND_BYTES
+        assert ProcessFacts.decode(process.facts.to_plain()) == process.facts
+        wire.encode(m.ProcessList([shown.describe(process)], m.ServerStats(0, 0, 0)))
 
     def start(self, pid: int) -> tuple[Process, socket.socket]:
-        watch = {**damage.META["watch"], "line": "", "events": True}
+        watch = {**damage.FACTS["watch"], "line": "", "events": True}
         ready = {"state": "starting", "reason": ""}
-        meta = {**damage.META, "ports": [], "watch": watch, "ready": ready}
+        facts = {**damage.FACTS, "ports": [], "watch": watch, "ready": ready}
         reader = LogReader(os.open(self.log, os.O_RDWR))
-        process = Process(ProcessRecord(pid, os.getpid(), 2**52, None, meta), reader, None)
+        record = ProcessRecord(pid, os.getpid(), 2**52, None, facts)
+        process = Process(record, reader, None, holds_of(reader), ProcessFacts.decode(facts))
         ours, theirs = socket.socketpair()
         self.watchers.begin(process, theirs.detach())
         ours.setblocking(False)
@@ -106,12 +110,12 @@ async def test_a_control_socket_says_anything(
             await say(wild_end, data, dice)
             good_end.send(json.dumps(GOOD).encode() + b"\n")
             async with asyncio.timeout(20):
-                while good.meta["ready"]["state"] != "ready":
+                while good.facts.ready != Readiness("ready"):
                     programs.noted.clear()
                     await programs.noted.wait()
             programs.end(wild, wild_end)
             programs.end(good, good_end)
-            assert [port["port"] for port in good.meta["ports"]] == [8080]
+            assert [port.port for port in good.facts.ports] == [8080]
             assert failures == []
         except BaseException:
             print("what was said:", repr(data[:5000]), failures, sep="\n")

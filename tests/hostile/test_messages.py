@@ -32,7 +32,7 @@ PLAN = LaunchPlan(
     pty=(80, 24),
     retention_bytes=4096,
     choice=Choice(Wish(open_files=200), "/tmp"),
-    meta={"kind": "shell", "args": ["a", "b"], "name": None, "ports": [{"name": "http", "port": 80}]},
+    facts={"kind": "shell", "args": ["a", "b"], "name": None, "ports": [{"name": "http", "port": 80}]},
 )
 REFUSED = LaunchPlan(PLAN.argv, PLAN.env, choice=Choice(Wish("loopback"), engines=("/no/engines/a/1",)))
 
@@ -49,7 +49,7 @@ def good(dice: random.Random, pids: list[int]) -> list[dict[str, Any]]:
         {"do": "kill", "pid": pid, "signal": 15, "reason": "killed", "escalate": True},
         {"do": "close_stdin", "pid": pid},
         {"do": "size", "pid": pid, "columns": 80, "rows": 24},
-        {"do": "note", "pid": pid, "facts": {"ports": [{"name": "http", "port": 80}], "ready": {}}},
+        {"do": "note", "pid": pid, "found": {"ports": [{"name": "http", "port": 80}], "ready": {}}},
         {"do": "forget", "pid": pid},
         {"do": "discard", "pid": pid},
         {"do": "token", "token": {"digest": "x" * 64, "inode": 1}},
@@ -159,4 +159,4 @@ def test_a_supervisor_survives_whatever_its_server_says(
 
 def start(supervisor: Supervised) -> tuple[Server, Seen]:
     server = supervisor.serve()
-    return server, server.spawn("cat", meta={"name": "survivor"})
+    return server, server.spawn("cat", facts={"name": "survivor"})

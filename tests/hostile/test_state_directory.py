@@ -9,7 +9,6 @@ import os
 import random
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,14 @@ import pytest
 from mhnos_runtime.bounds import MESSAGE_BYTES
 from mhnos_runtime.channel import encode
 from mhnos_runtime.output import Chunk, Cursor, LogReader
+from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts, Unreadable
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server import kept, requests
+from mhnos_runtime.server.connections import shown
 from mhnos_runtime.supervisor.archive import Archive
 from mhnos_runtime.wire import encode as wire
 from mhnos_runtime.wire import messages as m
 from tests.hostile import damage
+from tests.output.clock import holds_of
 from tests.server.client import connect
 from tests.server.conftest import server_in
 from tests.supervisor.harness import supervised
@@ -55,7 +56,7 @@ def output(log: LogReader) -> bytes:
 
 def served(process: Process) -> None:
     """What a server makes of it."""
-    wire.encode(m.ProcessList([requests.describe(process)], m.ServerStats(0, 0, 0)))
+    wire.encode(m.ProcessList([shown.describe(process)], m.ServerStats(0, 0, 0)))
     output(process.log)
     process.log.before(process.log.head, 0, 9)
     process.log.since(3)
@@ -67,10 +68,15 @@ def read(directory: Path) -> tuple[dict[int, bytes], int]:
     archive.on_set_aside = lambda pid, why, where: aside.append(pid)
     found = {}
     for ended in archive.load():
-        record = replace(ended.record(), meta=kept.usable(ended.record().meta)[0])
-        told = {"event": "restored", "record": ended.record().to_dict()}
+        record = ended.record()
+        try:
+            facts = ProcessFacts.decode(record.facts)
+        except Unreadable:
+            facts = UNKNOWN
+        told = {"event": "restored", "record": record.to_dict()}
         assert len(encode(told)) <= MESSAGE_BYTES
-        process = Process(record, LogReader(os.dup(ended.log.fd)), None)
+        log = LogReader(os.dup(ended.log.fd))
+        process = Process(record, log, None, holds_of(log), facts)
         served(process)
         found[ended.pid] = output(process.log)
         process.close()

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.server.door import (
+from mhnos_runtime.server.http.door import (
     MAX_NEWCOMERS,
     MAX_STRANGERS,
     MAX_STRANGERS_OF_AN_ADDRESS,

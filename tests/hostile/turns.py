@@ -13,17 +13,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from mhnos_runtime import config
 from mhnos_runtime.errors import StartFailed
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, Hello, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
-from mhnos_runtime.server import requests
-from mhnos_runtime.server.connection import Connection
-from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.turns import Turns
-from mhnos_runtime.server.websocket import WebSocket
+from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
+from mhnos_runtime.sandbox import Allowed, HostFacts, Isolation, Policy, Sandbox
+from mhnos_runtime.server.auth.grants import EVERYTHING
+from mhnos_runtime.server.connections.connection import Connection
+from mhnos_runtime.server.connections.websocket import WebSocket
+from mhnos_runtime.server.main import build
 from mhnos_runtime.wire import messages as m
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
@@ -125,13 +127,11 @@ class Scene:
         flags = {"workspace": str(workspace), "state_dir": str(root / "state"), "sandbox": "none"}
         settings, _ = config.load(flags, {"HOME": str(root)})
         allowed = Allowed(
-            Sandbox(Policy("none"), Facts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
+            Sandbox(Policy("none"), HostFacts(), str(workspace)), "/no/engines", 10**6, 1 << 62, 10**9, 10**9
         )
-        hello = {"server_id": "s", "spawned": 0, "allowed": allowed.to_dict()}
-        hello |= {"path": os.environ["PATH"], "node": "", "no_node": ""}
-        loop = asyncio.get_running_loop()
-        self.runtime = Runtime(loop, Turns(loop), settings, hello)
-        self.runtime.link = cast(Any, Link())
+        path = os.environ["PATH"]
+        hello = Hello("s", 0, allowed.to_dict(), "", None, path, node="", no_node="", listeners=())
+        self.domains = build(hello, settings, cast(Any, Link()), gone=lambda: None)
         self._add_processes(root)
 
     def _add_processes(self, root: Path) -> None:
@@ -142,20 +142,20 @@ class Scene:
             for number in range(RUNNING + ENDED):
                 ended = ExitRecord(0, None, "exit", "test", 1, 1, 1, 1, 1) if number >= RUNNING else None
                 record = ProcessRecord(
-                    FIRST_PID + number, os.getpid(), 1, None, _meta(), stdin_open=False, exit=ended
+                    FIRST_PID + number, os.getpid(), 1, None, _facts(), stdin_open=False, exit=ended
                 )
-                self.runtime.on_process(record, [os.dup(writer.fd)], new=True)
+                self.domains.reports.on_process(record, ProcessDescriptors(os.dup(writer.fd)), new=True)
         finally:
             writer.close()
 
     def close(self) -> None:
-        self.runtime.close()
+        self.domains.close()
 
     async def cost(self, data: bytes, newer: bool) -> float:
         """Seconds of CPU of the most expensive turn while a new connection sends this and leaves."""
         transport = Transport()
         socket = WebSocket(cast(Any, transport), m.MAX_MESSAGE_BYTES, 1000.0)
-        connection = Connection(self.runtime, socket, newer, requests.handle, logs.get("test"))
+        connection = Connection(self.domains.connections, socket, newer, EVERYTHING, logs.get("test"))
         hello = m.Connected(m.ServerConfig("/workspace", "none", False))
         running = asyncio.create_task(connection.run(hello))
         await transport.taken.wait()
@@ -213,10 +213,9 @@ def _lay_out(workspace: Path) -> None:
     (workspace / "l0.js").symlink_to("l0")
 
 
-def _meta() -> dict[str, Any]:
+def _facts() -> dict[str, Any]:
     """What a spawn with 160 KiB of control characters, each six bytes in JSON, leaves."""
-    isolation: dict[str, Any] = {"level": "none", "network": "host", "uid": 0, "namespaces": []}
-    isolation |= {"landlock": 0, "seccomp": False, "limits": {}}
-    texts = {"kind": "shell", "command": "\x01" * 40_000, "args": ["\x01" * 100] * 1200, "name": "n" * 1000}
-    rest = {"cwd": "/", "linger_ms": None, "sandbox": "none", "isolation": isolation, "key": None}
-    return {**texts, **rest, "request": None, "single": False, "early_exit": "", "secrets": {}}
+    texts: Any = {"command": "\x01" * 40_000, "args": ("\x01" * 100,) * 1200, "name": "n" * 1000}
+    isolation = Isolation("none", "host", 0, (), 0, False, {}, True)
+    facts: ProcessFacts = msgspec.structs.replace(UNKNOWN, kind="shell", isolation=isolation, **texts)
+    return facts.to_plain()

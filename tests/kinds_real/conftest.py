@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.sandbox.probe import probe
 from mhnos_runtime.testing import TestServer
 from tests.engines.shared import shared_store
@@ -69,7 +69,7 @@ def engines() -> Path:
 
 
 @pytest.fixture(scope="session")
-def facts() -> Facts:
+def facts() -> HostFacts:
     return probe(None)
 
 
@@ -131,7 +131,7 @@ Open = Callable[..., Awaitable[Arena]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=ARENAS, ids="-".join)
-async def arena(request: pytest.FixtureRequest, facts: Facts, engines: Path) -> AsyncIterator[Arena]:
+async def arena(request: pytest.FixtureRequest, facts: HostFacts, engines: Path) -> AsyncIterator[Arena]:
     """One server for the tests of a module at one level with one network."""
     level, network = request.param
     require(facts, level)

@@ -14,6 +14,7 @@ import pytest
 
 from mhnos_runtime.testing import TestServer
 from tests.cli.console import command
+from tests.kinds_real import compiled
 from tests.kinds_real.conftest import CONFIG, PATIENCE, WORKER, Arena, opened
 from tests.server.client import connect
 
@@ -64,7 +65,8 @@ async def test_it_prints_the_address_that_answers(arena: Arena, args: tuple[str,
         assert await arena.get(f"{url}/cli") == "hello from /cli"
 
 
-async def test_openclaw(arena: Arena) -> None:
+async def test_openclaw(arena: Arena, engines: Path) -> None:
+    await asyncio.to_thread(compiled.give, arena.server.workspace, engines)
     async with running(arena, "openclaw", "gateway") as (_process, url):
         assert "ready" in await arena.get(f"{url}/readyz")
         # One that was silent all the while has been given up by now.

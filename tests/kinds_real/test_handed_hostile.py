@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from tests.kinds_real.conftest import opened
 from tests.sandbox.conftest import require
 
@@ -102,7 +102,7 @@ def target() -> Iterator[tuple[int, list[str]]]:
     ("level", "network"), [("strict", "none"), ("strict", "loopback"), ("relaxed", "none"), ("none", "host")]
 )
 async def test_no_way_out_through_it(
-    level: str, network: str, facts: Facts, folder: Path, target: tuple[int, list[str]]
+    level: str, network: str, facts: HostFacts, folder: Path, target: tuple[int, list[str]]
 ) -> None:
     """At level none, where nothing is promised, the same attempts succeed: the test can fail."""
     require(facts, level)

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from mhnos_runtime import proc
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
+from tests.kinds_real import compiled
 from tests.kinds_real.conftest import ARENAS, PATIENCE, Arena, opened
 from tests.sandbox.conftest import require
 
@@ -26,10 +27,14 @@ LOG = ".openclaw/logs/openclaw.log"
 
 
 @pytest.mark.parametrize(("level", "network"), ARENAS, ids=map("-".join, ARENAS))
-async def test_its_whole_life(level: str, network: str, facts: Facts, folder: Path, engines: Path) -> None:
-    """Without an API key, and in strict-none without network."""
+async def test_its_whole_life(
+    level: str, network: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
+    """Without an API key, and in strict-none without network. In strict-host its start is a cold one."""
     require(facts, level)
     async with opened(folder, engines, level, network, *PATIENT) as arena:
+        if (level, network) != ("strict", "host"):
+            await asyncio.to_thread(compiled.give, arena.server.workspace, engines)
         pid = await arena.client.spawn("openclaw", "start")
         row = await arena.record(pid)
         assert row["ready"] == {"state": "starting"}
@@ -51,6 +56,7 @@ async def test_its_whole_life(level: str, network: str, facts: Facts, folder: Pa
         assert len(left) > 10
         assert not [text[:200] for text in left if token in text]
         await _has_kept_what_it_compiled(arena)
+        await asyncio.to_thread(compiled.keep, arena.server.workspace, engines)
 
 
 async def _keeps_its_token(arena: Arena, pid: int, token: str) -> None:
@@ -143,7 +149,9 @@ async def _has_kept_what_it_compiled(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize("level", ["strict", "none"])
-async def test_one_that_never_becomes_ready(level: str, facts: Facts, folder: Path, engines: Path) -> None:
+async def test_one_that_never_becomes_ready(
+    level: str, facts: HostFacts, folder: Path, engines: Path
+) -> None:
     """It is said so, and it goes on as it is, until it is ended."""
     require(facts, level)
     async with opened(folder, engines, level, "host", *FLAGS, **IMPATIENT) as arena:

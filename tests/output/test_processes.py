@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.output import Chunk, Cursor, Gap, LogReader
+from mhnos_runtime.output import Chunk, Cursor, LogReader, Overrun
 from tests.output import flood
 from tests.output.model import make, open_reader
 
@@ -41,7 +41,7 @@ def test_two_readers_that_hold_get_every_byte(tmp_path: Path, seed: int) -> None
             assert time.monotonic() < deadline
             for number, limit in ((0, 70_000), (1, 3001)):
                 item = cursors[number].take(limit)
-                assert not isinstance(item, Gap)
+                assert not isinstance(item, Overrun)
                 if item is not None:
                     digests[number].update(checked(item).data)
             reader.set_hold(min(cursor.offset for cursor in cursors))
@@ -65,7 +65,7 @@ def test_readers_that_do_not_hold_get_true_bytes_and_exact_gaps(tmp_path: Path, 
                 cursor = cursors[number]
                 offset = cursor.offset
                 item = cursor.take(limit)
-                if isinstance(item, Gap):
+                if isinstance(item, Overrun):
                     assert item.from_ == offset < item.to == cursor.offset
                 elif item is not None:
                     assert item.offset == offset

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.process.input import MAX_PARTS, MAX_QUEUED_BYTES, InputQueue
-from mhnos_runtime.process.numbered import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 

@@ -13,10 +13,10 @@ from mhnos_runtime.errors import InvalidRequest, MhnosError, StartFailed
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.process import kinds
 from mhnos_runtime.process import plan as planning
-from mhnos_runtime.process.plan import Host, Policy, Request
+from mhnos_runtime.process.plan import LaunchSettings, Machine, ResolvedRequest
 
 PROGRAMS = {name: f"/usr/bin/{name}" for name in ("python3", "bash", "sh", "zsh", "deno")}
-POLICY = Policy("/home/ws", 1 << 30, 1 << 20, 10_000, 5_000)
+SETTINGS = LaunchSettings("/home/ws", 1 << 30, 1 << 20, 10_000, 5_000)
 KINDS = kinds.all_kinds(
     [
         KindSetting("deno", ("deno", "run", "--max={memory_mb}", "{command}", "{args}", "--end")),
@@ -26,23 +26,23 @@ KINDS = kinds.all_kinds(
 )
 
 
-def host(
+def machine(
     programs: Mapping[str, str] = PROGRAMS,
     node: str = "/opt/node",
     environment: Mapping[str, str] | None = None,
-) -> Host:
+) -> Machine:
     environment = environment or {}
-    return Host(
+    return Machine(
         "/usr/bin:/bin", node, "Node.js 22 is not there", environment, lambda name, _: programs.get(name)
     )
 
 
-def request(command: str = "", *args: str, **more: object) -> Request:
-    return replace(Request(command, args, {}, None, 0), **more)  # type: ignore[arg-type]
+def request(command: str = "", *args: str, **more: object) -> ResolvedRequest:
+    return replace(ResolvedRequest(command, args, {}, None, 0), **more)  # type: ignore[arg-type]
 
 
-def plan(kind: str, asked: Request, where: Host | None = None) -> LaunchPlan:
-    return planning.plan(KINDS[kind], asked, POLICY, where or host(), {"name": "x"})
+def plan(kind: str, asked: ResolvedRequest, where: Machine | None = None) -> LaunchPlan:
+    return planning.plan(KINDS[kind], asked, SETTINGS, where or machine(), {"name": "x"})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def plan(kind: str, asked: Request, where: Host | None = None) -> LaunchPlan:
         ("bare", request("ignored", "ignored"), ("/opt/bare",)),
     ],
 )  # fmt: skip
-def test_what_is_executed(kind: str, asked: Request, argv: tuple[str, ...]) -> None:
+def test_what_is_executed(kind: str, asked: ResolvedRequest, argv: tuple[str, ...]) -> None:
     assert plan(kind, asked).argv == argv
     assert plan(kind, replace(asked, pty=(80, 24))).argv == argv
 
@@ -83,23 +83,23 @@ def test_what_is_executed(kind: str, asked: Request, argv: tuple[str, ...]) -> N
         (request("cat</bin/sh"), ("/usr/bin/sh", "-c", "cat</bin/sh", "sh"), None),
     ],
 )
-def test_shells(asked: Request, piped: tuple[str, ...], terminal: tuple[str, ...] | None) -> None:
+def test_shells(asked: ResolvedRequest, piped: tuple[str, ...], terminal: tuple[str, ...] | None) -> None:
     """A command line that ends like a shell's path once started that shell."""
     assert plan("shell", asked).argv == piped
     assert plan("shell", replace(asked, pty=(80, 24))).argv == (terminal or piped)
 
 
 @pytest.mark.parametrize("command", ["", "bash", "echo hi"])
-def test_a_notice_comes_before_the_shell(command: str) -> None:
+def test_a_banner_comes_before_the_shell(command: str) -> None:
     without = plan("shell", request(command, pty=(80, 24))).argv
-    argv = plan("shell", request(command, pty=(80, 24), notice="it's %s")).argv
+    argv = plan("shell", request(command, pty=(80, 24), banner="it's %s")).argv
     assert argv == ("/usr/bin/sh", "-c", 'printf \'%s\\n\' "$0"; exec "$@"', "it's %s", *without)
 
 
-def test_the_plan_carries_policy_and_request() -> None:
+def test_the_plan_carries_settings_and_request() -> None:
     made = plan("python", request("a.py", timeout_ms=77, pty=(100, 30)))
     assert (made.retention_bytes, made.stall_ms, made.timeout_ms) == (1 << 20, 10_000, 77)
-    assert (made.pty, made.meta) == ((100, 30), {"name": "x"})
+    assert (made.pty, made.facts) == ((100, 30), {"name": "x"})
     assert LaunchPlan.from_dict(made.to_dict()) == made
 
 
@@ -109,8 +109,8 @@ def test_escalation() -> None:
     terminal = request("a", pty=(80, 24))
     assert plan("python", terminal).escalation == ((500, int(signal.SIGHUP)), kill)
     assert plan("shell", terminal).escalation == ((0, int(signal.SIGHUP)), kill)
-    quick = replace(POLICY, kill_grace_ms=100)
-    made = planning.plan(KINDS["python"], terminal, quick, host(), {})
+    quick = replace(SETTINGS, kill_grace_ms=100)
+    made = planning.plan(KINDS["python"], terminal, quick, machine(), {})
     assert made.escalation == ((100, int(signal.SIGHUP)), (100, int(signal.SIGKILL)))
 
 
@@ -124,18 +124,18 @@ FIXED = {
 
 def test_environment_is_what_the_protocol_says_and_nothing_else() -> None:
     own = {"MHNOS_TOKEN": "secret", "AWS_KEY": "secret", "HOME": "/root", "PATH": "/own", "LANG_": "x"}
-    assert plan("node", request("a"), host(environment=own)).env == FIXED
+    assert plan("node", request("a"), machine(environment=own)).env == FIXED
 
 
 def test_some_of_the_servers_own_is_passed_through() -> None:
     own = {"LANG": "de_DE.UTF-8", "LC_ALL": "C", "TZ": "Europe/Berlin", "DEBUG": "*"}
-    assert plan("node", request("a"), host(environment={**own, "SECRET": "x"})).env == {**FIXED, **own}
+    assert plan("node", request("a"), machine(environment={**own, "SECRET": "x"})).env == {**FIXED, **own}
 
 
 def test_the_clients_is_on_top_and_the_kinds_between() -> None:
     assert plan("say", request("a")).env == {**FIXED, "A": "kind"}
     asked = request("a", env={"A": "client", "HOME": "/x", "PATH": "", "TERM": "dumb", "Ü": "ß\n="})
-    assert plan("say", asked, host(environment={"LANG": "x"})).env == {
+    assert plan("say", asked, machine(environment={"LANG": "x"})).env == {
         **FIXED, "LANG": "x", "A": "client", "HOME": "/x", "PATH": "", "TERM": "dumb", "Ü": "ß\n=",
     }  # fmt: skip
 
@@ -151,7 +151,7 @@ def test_names_and_values_that_no_environment_can_have(env: dict[str, str]) -> N
 
 @pytest.mark.parametrize("asked", [request("a\0"), request("a", "\0"), request("-c", "x\0y")])
 @pytest.mark.parametrize("kind", ["python", "shell", "say"])
-def test_nul_is_refused(kind: str, asked: Request) -> None:
+def test_nul_is_refused(kind: str, asked: ResolvedRequest) -> None:
     with pytest.raises(InvalidRequest, match="NUL"):
         plan(kind, asked)
 
@@ -165,7 +165,7 @@ def test_nul_is_refused(kind: str, asked: Request) -> None:
         request("a", env={"\ud83d": ""}),
     ],
 )
-def test_halves_of_characters_are_refused(asked: Request) -> None:
+def test_halves_of_characters_are_refused(asked: ResolvedRequest) -> None:
     with pytest.raises(InvalidRequest, match="Unicode"):
         plan("python", asked)
 
@@ -173,12 +173,12 @@ def test_halves_of_characters_are_refused(asked: Request) -> None:
 @pytest.mark.parametrize(
     ("kind", "where", "text"),
     [
-        ("python", host({}), "python3: no such program"),
-        ("deno", host({}), "deno: no such program"),
-        ("shell", host({}), "no shell"),
+        ("python", machine({}), "python3: no such program"),
+        ("deno", machine({}), "deno: no such program"),
+        ("shell", machine({}), "no shell"),
     ],
 )
-def test_programs_that_are_not_there(kind: str, where: Host, text: str) -> None:
+def test_programs_that_are_not_there(kind: str, where: Machine, text: str) -> None:
     with pytest.raises(StartFailed, match=text) as refused:
         plan(kind, request("a b"), where)
     assert refused.value.code == "not-found"
@@ -187,13 +187,13 @@ def test_programs_that_are_not_there(kind: str, where: Host, text: str) -> None:
 
 def test_a_missing_node_names_the_command_that_brings_it() -> None:
     with pytest.raises(StartFailed, match=r"Node\.js 22 is not there") as refused:
-        plan("node", request("a.js"), host(node=""))
+        plan("node", request("a.js"), machine(node=""))
     assert refused.value.code == "engine-missing"
     assert refused.value.hint == "mhnos-runtime engines install node"
 
 
 def test_a_path_is_not_looked_for() -> None:
-    assert plan("bare", request("a"), host({})).argv == ("/opt/bare",)
+    assert plan("bare", request("a"), machine({})).argv == ("/opt/bare",)
 
 
 def test_errors_are_the_clients_or_the_machines() -> None:

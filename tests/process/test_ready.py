@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mhnos_runtime.process.ready import (
     LINE_BYTES,
     MAX_PORTS,
-    Events,
+    ControlEvents,
     LineSearch,
     Port,
     merged,
@@ -55,7 +55,7 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
 
 
 def test_what_workerd_tells() -> None:
-    events = Events()
+    events = ControlEvents()
     assert events.feed(b'{"event":"listen","socket":"http","po') == []
     assert events.feed(b'rt":8080}\n{"event":"other"}\n') == [Port("http", 8080, "")]
 
@@ -71,14 +71,14 @@ def test_what_workerd_tells() -> None:
     ],
 )
 def test_what_makes_no_sense_is_left_out(line: str) -> None:
-    events = Events()
+    events = ControlEvents()
     assert events.feed(line.encode() + b"\n") == []
     assert events.feed(b'{"event":"listen","socket":"a","port":1}\n') == [Port("a", 1, "")]
 
 
 @given(st.binary())
 def test_any_bytes_are_taken(data: bytes) -> None:
-    Events().feed(data)
+    ControlEvents().feed(data)
     LineSearch(".").feed(0, data)
 
 
@@ -106,11 +106,14 @@ def test_addresses() -> None:
 )
 def test_a_name_that_cannot_be_shown_or_is_too_long_is_left_out(name: object) -> None:
     """64 of 120 control characters each, six bytes for one, once made a record that nobody could be told."""
-    assert Events().feed(json.dumps({"event": "listen", "socket": name, "port": 1}).encode() + b"\n") == []
+    assert (
+        ControlEvents().feed(json.dumps({"event": "listen", "socket": name, "port": 1}).encode() + b"\n")
+        == []
+    )
 
 
 def test_of_many_ports_at_once_the_last_ones_are_told() -> None:
     lines = [json.dumps({"event": "listen", "socket": f"s{n % 100}", "port": n + 1}) for n in range(1000)]
-    told = Events().feed("\n".join([*lines, ""]).encode())
+    told = ControlEvents().feed("\n".join([*lines, ""]).encode())
     assert [each.name for each in told] == [f"s{n}" for n in range(100 - MAX_PORTS, 100)]
     assert told[-1].port == 1000

@@ -1,4 +1,4 @@
-"""The table of processes: how many there may be, how long ended ones stay, and whom a writer waits for."""
+"""The table of processes: how many there may be, how long ended ones stay, and who watches them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from mhnos_runtime.errors import LimitReached, NotFound
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
-from mhnos_runtime.output import NO_HOLD, LogReader, LogWriter
-from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.state import Event, NotNow, State
-from mhnos_runtime.process.table import RETURN_BYTES, Place, Process, ProcessTable
+from mhnos_runtime.process.table import Process, ProcessTable
+from tests.output.clock import holds_of
 
 
 class NoInput:
@@ -41,7 +41,9 @@ class Logs:
 
     def process(self, pid: int = 1000) -> tuple[LogWriter, Process]:
         writer, reader = self.make()
-        return writer, Process(ProcessRecord(pid, 5, 0, None, {"linger_ms": None}), reader, None)
+        return writer, Process(
+            ProcessRecord(pid, 5, 0, None, {"linger_ms": None}), reader, None, holds_of(reader)
+        )
 
 
 @pytest.fixture
@@ -100,11 +102,12 @@ def test_none_may_be_kept_at_all(logs: Logs) -> None:
 
 def test_what_is_watched_stays_until_it_is_left(logs: Logs) -> None:
     table = table_of(logs, [10, 20], count=0)
-    place = Place(0)
-    table.find(1000).places[place] = lambda: None
+    watched = table.find(1000)
+    watched.viewers["somebody"] = lambda: None
     assert pids(table.expire(10**9)) == [1001]
     assert table.next_expiry_ms() is None
-    place.vanished = True  # a place that is only kept is nobody who watches
+    watched.holds.enter(0).leave(vanished=True)  # a hold that is only kept is nobody who watches
+    del watched.viewers["somebody"]
     assert pids(table.expire(10**9)) == [1000]
 
 
@@ -142,7 +145,7 @@ def test_the_maximum_counts_those_that_live_and_those_that_start(logs: Logs) -> 
 def test_an_end_closes_the_input_and_takes_no_more(logs: Logs) -> None:
     _writer, reader = logs.make()
     none = NoInput()
-    process = Process(ProcessRecord(1, 2, 0, None, {}), reader, none)  # type: ignore[arg-type]
+    process = Process(ProcessRecord(1, 2, 0, None, {}), reader, none, holds_of(reader))  # type: ignore[arg-type]
     process.happen(Event.END_REQUESTED)
     assert process.state is State.ENDING
     process.end(ended_at(7))
@@ -153,7 +156,9 @@ def test_an_end_closes_the_input_and_takes_no_more(logs: Logs) -> None:
 
 def test_a_restored_end_is_an_end(logs: Logs) -> None:
     _writer, reader = logs.make()
-    process = Process(ProcessRecord(1, 2, 0, (80, 24), {}, False, ended_at(7)), reader, None)
+    process = Process(
+        ProcessRecord(1, 2, 0, (80, 24), {}, False, ended_at(7)), reader, None, holds_of(reader)
+    )
     assert (process.state, process.exit, process.size) == (State.EXITED, ended_at(7), (80, 24))
 
 
@@ -161,138 +166,20 @@ def test_all_who_read_are_woken(logs: Logs) -> None:
     _writer, process = logs.process()
     woken: list[int] = []
     for number in range(3):
-        process.places[Place(0)] = lambda number=number: woken.append(number)  # type: ignore[misc]
+        process.viewers[number] = lambda number=number: woken.append(number)  # type: ignore[misc]
     process.wake()
     assert woken == [0, 1, 2]
 
 
 def test_one_that_leaves_while_it_is_woken(logs: Logs) -> None:
     _writer, process = logs.process()
-    first, second = Place(0), Place(0)
     woken: list[str] = []
 
     def leave() -> None:
-        del process.places[second]
+        del process.viewers["second"]
         woken.append("first")
 
-    process.places[first] = leave
-    process.places[second] = lambda: woken.append("second")
+    process.viewers["first"] = leave
+    process.viewers["second"] = lambda: woken.append("second")
     process.wake()
     assert woken[0] == "first"
-
-
-# Whom the writer waits for
-
-
-def place(process: Process, offset: int, vanished: bool = False) -> Place:
-    made = Place(offset, vanished)
-    process.places[made] = lambda: None
-    return made
-
-
-def test_the_slowest_is_waited_for(logs: Logs) -> None:
-    writer, process = logs.process()
-    writer.append(b"x" * 1000, 0, 1)
-    assert process.hold() is False
-    assert process.log.hold == NO_HOLD
-    slow, fast, gone = place(process, 100), place(process, 900), place(process, 500, vanished=True)
-    for leaving, expected in ((None, 100), (slow, 500), (gone, 900), (fast, NO_HOLD)):
-        if leaving is not None:
-            del process.places[leaving]
-        process.hold()
-        assert writer.hold == expected
-
-
-def test_the_writer_is_told_only_when_it_waits_and_something_changed(logs: Logs) -> None:
-    writer, process = logs.process()
-    slow = place(process, 0)
-    process.hold()
-    writer.append(b"x" * BURST_BYTES, 0, 1)
-    assert writer.block()
-    assert process.hold() is False
-    slow.offset = 10
-    assert process.hold() is True
-    writer.unblock()
-    slow.offset = 20
-    assert process.hold() is False
-
-
-def test_a_place_that_was_overtaken_is_not_waited_for(logs: Logs) -> None:
-    writer, process = logs.process()
-    writer.append(b"x" * BURST_BYTES, 0, 1)
-    writer.append(b"x" * 500, 0, 1)
-    place(process, 100)
-    fine = place(process, 700)
-    process.hold()
-    assert writer.hold == 700
-    del process.places[fine]
-    process.hold()
-    assert writer.hold == NO_HOLD
-
-
-def passed_by(logs: Logs) -> tuple[LogWriter, Process, Place, Place]:
-    """The writer has waited for the first place in vain."""
-    writer, process = logs.process()
-    slow, other = place(process, 0), place(process, 40_000)
-    process.hold()
-    writer.append(b"x" * BURST_BYTES, 0, 1)
-    assert writer.block()
-    writer.pass_by()
-    assert process.passed_by
-    assert process.hold() is True
-    return writer, process, slow, other
-
-
-def test_the_others_are_waited_for_when_the_slowest_was_passed_by(logs: Logs) -> None:
-    writer, process, _slow, _other = passed_by(logs)
-    assert writer.hold == 40_000
-    assert not process.passed_by
-
-
-def test_one_that_was_passed_by_must_read_before_it_is_waited_for_again(logs: Logs) -> None:
-    """One that trickled once held a process up for ever: for each stall it lost a single byte."""
-    writer, process, slow, other = passed_by(logs)
-    other.offset = writer.head
-    slow.skip(1)
-    slow.offset = 1
-    process.hold()
-    assert writer.hold == writer.head  # the other one is all
-    slow.offset = 5_000
-    process.hold()
-    assert writer.hold == other.offset
-    writer.append(b"y" * 50_000, 0, 1)
-    slow.skip(50_000)  # a gap is not reading
-    slow.offset = 50_000 + 100
-    process.hold()
-    assert writer.hold == other.offset
-    other.offset = writer.head
-    writer.append(b"z" * BURST_BYTES, 0, 1)
-    slow.skip(writer.head - BURST_BYTES)
-    slow.offset = writer.head - 1
-    process.hold()
-    assert writer.hold == other.offset
-    slow.offset = writer.head - BURST_BYTES + RETURN_BYTES
-    process.hold()
-    assert slow.passed_at is None
-
-
-def test_one_that_has_caught_up_is_waited_for_again(logs: Logs) -> None:
-    writer, process, slow, other = passed_by(logs)
-    del process.places[other]
-    slow.skip(1)
-    slow.offset = writer.head
-    process.hold()
-    assert writer.hold == writer.head
-
-
-def test_one_that_comes_late_is_waited_for_at_once(logs: Logs) -> None:
-    """Overtaken before it came, not passed by: it has not kept anybody waiting."""
-    writer, process = logs.process()
-    writer.append(b"x" * BURST_BYTES, 0, 1)
-    writer.append(b"x" * 500, 0, 1)
-    late = place(process, 0)
-    process.hold()
-    late.skip(500)
-    late.offset = 500
-    process.hold()
-    assert writer.hold == 500

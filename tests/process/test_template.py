@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.process import kinds, template
+from mhnos_runtime.process import openclaw, template, workerd
 from mhnos_runtime.process.template import Values
 
 VALUES = Values(
@@ -72,5 +72,5 @@ def test_the_names_that_a_template_asks_for() -> None:
     texts = ("{port:b}", "--x={port}:{port:b}", "{socket:*}", "{socket:s}")
     assert template.found(texts, "port") == ("b", "main")
     assert template.found(texts, "socket") == ("s",)
-    assert template.found(kinds.OPENCLAW.argv, "engine") == ("node", "openclaw")
-    assert template.found(kinds.WORKERD.argv, "engine") == ("workerd",)
+    assert template.found(openclaw.OPENCLAW.argv, "engine") == ("node", "openclaw")
+    assert template.found(workerd.WORKERD.argv, "engine") == ("workerd",)

@@ -1,4 +1,4 @@
-"""Configs for workerd as text, and OpenClaw's command words. What the programs make of them is elsewhere."""
+"""workerd's kind: configs as text, and what its hook makes of a script. What workerd takes is elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.process import kinds, openclaw, workerd
-from mhnos_runtime.process.workerd import Options
+from mhnos_runtime.errors import InvalidRequest, NotFound
+from mhnos_runtime.process import workerd
+from mhnos_runtime.process.kind import Script
+from mhnos_runtime.process.workerd import SOCKET, WORKERD, Options
+from mhnos_runtime.wire.messages import WorkerOptions
+from tests.process.context import Context
+
+HELLO = Script("hello.js", "/app/hello.js", None)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -56,33 +61,30 @@ def test_options_that_workerd_could_not_take(wrong: dict[str, Any]) -> None:
         workerd.config("app.js", "", replace(Options(), **wrong))
 
 
-@pytest.mark.parametrize(
-    ("command", "args", "kept", "port"),
-    [
-        ("", (), (), 0),
-        ("start", (), (), 0),
-        ("gateway", (), (), 0),
-        ("gateway", ("run", "--verbose"), ("--verbose",), 0),
-        ("gateway", ("start", "--port", "8080"), (), 8080),
-        ("start", ("--port=8080", "--verbose"), ("--verbose",), 8080),
-    ],
-)
-def test_words_that_start_the_gateway(
-    command: str, args: tuple[str, ...], kept: tuple[str, ...], port: int
-) -> None:
-    assert openclaw.meant(command, args) == (kinds.OPENCLAW, kept, port)
+def test_a_worker_runs_from_a_config_in_memory_or_where_it_is_to_be_kept() -> None:
+    context = Context()
+    assert WORKERD.hooks.program(HELLO, context) == ("/proc/self/fd/100", (SOCKET,))
+    assert 'embed "/home/ws/app/hello.js"' in context.handed[0]
+    kept = replace(HELLO, worker=WorkerOptions(keep="hello.capnp", modules=["lib.txt"]))
+    assert WORKERD.hooks.program(kept, context) == ("hello.capnp", (SOCKET,))
+    assert 'embed "hello.js"' in context.files["/app/hello.capnp"]
+    with pytest.raises(InvalidRequest, match="is there already"):
+        WORKERD.hooks.program(kept, context)
+    with pytest.raises(NotFound):
+        WORKERD.hooks.program(replace(HELLO, worker=WorkerOptions(modules=["no.txt"])), context)
+
+
+def test_a_worker_reaches_nothing_where_its_network_does_not() -> None:
+    context = Context(network="none")
+    WORKERD.hooks.program(HELLO, context)
+    assert "(allow = []," in context.handed[0]
 
 
 @pytest.mark.parametrize(
-    ("command", "args"),
-    [("status", ()), ("config", ("get", "x")), ("gateway", ("health",)), ("--version", ())],
+    ("cwd", "told"), [("/app", "c.capnp"), ("/", "app/c.capnp"), ("/other", "/home/ws/app/c.capnp")]
 )
-def test_words_that_do_not(command: str, args: tuple[str, ...]) -> None:
-    assert openclaw.meant(command, args) == (kinds.OPENCLAW_COMMAND, args, 0)
-
-
-def test_its_first_config() -> None:
-    assert json.loads(openclaw.config("/workspace")) == {
-        "gateway": {"mode": "local"},
-        "logging": {"file": "/workspace/.openclaw/logs/openclaw.log"},
-    }
+def test_a_config_of_the_client_is_run_as_it_is(cwd: str, told: str) -> None:
+    script = Script("/app/c.capnp", "/app/c.capnp", None)
+    assert WORKERD.hooks.program(script, Context(cwd=cwd)) == (told, ())
+    with pytest.raises(InvalidRequest, match="is a config"):
+        WORKERD.hooks.program(replace(script, worker=WorkerOptions()), Context(cwd=cwd))

@@ -1,6 +1,6 @@
 """Attempts to have more memory, or terminals, than the limit gives. Parts of attack.py; run inside a sandbox.
 
-Each holds on to what it took for longer than a watchdog takes to look.
+Each holds on to what it took for as long as it is told, which is longer than a watchdog takes to look.
 """
 
 import ctypes
@@ -13,7 +13,6 @@ from attack_tools import F, libc
 CHUNK = bytes(1 << 22)
 #: Of the limit: more than what any accounting is off by.
 FACTOR = 1.5
-HELD_SECONDS = 3.0
 MADV_DONTNEED = 4
 
 
@@ -25,7 +24,7 @@ def fill(*openers):
             fd = opener()
             for _ in range(4):
                 taken += os.write(fd, CHUNK)
-    time.sleep(HELD_SECONDS)
+    time.sleep(F["hold_seconds"])
     return "kept %d bytes" % taken
 
 
@@ -74,7 +73,7 @@ def hide_shared_mapping():
     for start in range(0, size, len(CHUNK)):
         memory[start : start + len(CHUNK)] = CHUNK
         libc.madvise(ctypes.c_void_p(address + start), ctypes.c_size_t(len(CHUNK)), MADV_DONTNEED)
-    time.sleep(HELD_SECONDS)
+    time.sleep(F["hold_seconds"])
     return "kept %d bytes" % size
 
 

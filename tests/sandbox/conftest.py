@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 import mhnos_runtime
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.sandbox.probe import landlock_abi, probe
 from mhnos_runtime.testing import TestServer
 from tests.server.client import Client, connect
@@ -41,11 +41,11 @@ SERVER_SECRET = "secret-of-the-server-" + secrets.token_hex(8)
 
 
 @pytest.fixture(scope="session")
-def facts() -> Facts:
+def facts() -> HostFacts:
     return probe(None)
 
 
-def require(facts: Facts, level: str) -> None:
+def require(facts: HostFacts, level: str) -> None:
     """Skip where the host does not offer a level, which the runtime then refuses to give."""
     missing = facts.missing(level)
     if missing:
@@ -128,7 +128,7 @@ class Targets:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def arena(request: pytest.FixtureRequest, facts: Facts) -> AsyncIterator[Arena]:
+async def arena(request: pytest.FixtureRequest, facts: HostFacts) -> AsyncIterator[Arena]:
     """One server for all attempts at one level with one network; "blind": without control groups."""
     level, network, *blind = request.param
     require(facts, level)
@@ -206,7 +206,7 @@ async def opened(
 
 
 @pytest.fixture(params=("strict", "relaxed", "none"))
-def level(request: pytest.FixtureRequest, facts: Facts) -> str:
+def level(request: pytest.FixtureRequest, facts: HostFacts) -> str:
     require(facts, request.param)
     return str(request.param)
 

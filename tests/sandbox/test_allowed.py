@@ -31,7 +31,8 @@ ENGINES = "/var/lib/engines"
 def allowed(level: str = "strict", network: str = "host", **ceilings: Any) -> Allowed:
     policy = Policy(level, network, 1 << 30, 64, 100, 60, 1 << 20, 256, (1234, 1235))  # type: ignore[arg-type]
     facts = replace(FACTS, filters=Filters({"any": "any"}), cgroups=V1)
-    made = Allowed(Sandbox(policy, facts, "/srv/ws"), ENGINES, 10, 1 << 20, 10_000, 5_000)
+    sandbox = Sandbox(policy, facts, "/srv/ws", own_folders=(("node", "/tmp/node-{uid}"),))
+    made = Allowed(sandbox, ENGINES, 10, 1 << 20, 10_000, 5_000)
     return replace(made, **ceilings)
 
 
@@ -60,12 +61,12 @@ def test_a_request_says_nothing_of_what_is_decided() -> None:
         ({"escalation": ((100, 1), (5_000, 9))}, ""),
         ({"retention_bytes": (1 << 20) + 1}, "bytes of output"),
         ({"retention_bytes": -1}, "bytes of output"),
-        ({"stall_ms": 10_001}, "held up"),
-        ({"stall_ms": -1}, "held up"),
-        ({"escalation": ()}, "killed"),
-        ({"escalation": ((0, 15),)}, "killed"),
-        ({"escalation": ((5_001, 9),)}, "killed"),
-        ({"escalation": ((-1, 1), (0, 9))}, "killed"),
+        ({"stall_ms": 10_001}, "block"),
+        ({"stall_ms": -1}, "block"),
+        ({"escalation": ()}, "SIGKILL"),
+        ({"escalation": ((0, 15),)}, "SIGKILL"),
+        ({"escalation": ((5_001, 9),)}, "SIGKILL"),
+        ({"escalation": ((-1, 1), (0, 9))}, "SIGKILL"),
         ({"handed": 24}, ""),
         ({"handed": 25}, "descriptors"),
         ({"handed": -1}, "descriptors"),

@@ -17,6 +17,7 @@ from tests.server.client import Client, connect, eventually
 CLINGER = """
 import os, signal, sys, time
 mark = sys.argv[1]
+told, tell = os.pipe()
 
 def hang_on(how):
     if os.fork() == 0:
@@ -26,13 +27,15 @@ def hang_on(how):
                 os._exit(0)
         for number in (1, 2, 3, 15):
             signal.signal(number, signal.SIG_IGN)
+        os.write(tell, b".")
         if how == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
         os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", mark])
 
 for how in ("child", "daemon", "stopped"):
     hang_on(how)
-time.sleep(0.3)
+for _ in range(3):
+    os.read(told, 1)
 print("up", flush=True)
 if sys.argv[2] == "stay":
     time.sleep(600)
@@ -66,7 +69,12 @@ async def test_after_killed_nothing_is_left(level: str, folder: Path) -> None:
         mark = f"cling-{os.urandom(4).hex()}"
         pid = await client.spawn("python", "cling.py", mark, "stay", pty=False)
         await client.text(pid, "up")
-        assert len(marked(mark)) == 4
+
+        async def all_are_there() -> bool:
+            """None of the parents in between any more."""
+            return len(marked(mark)) == 4
+
+        await eventually(all_are_there)
         await client.ask("kill", pid=pid)
         assert marked(mark) == []
 
@@ -172,7 +180,7 @@ async def test_a_reload_of_the_supervisor_keeps_what_runs(level: str, folder: Pa
         os.kill(server.pid, signal.SIGHUP)
 
         async def replaced() -> bool:
-            return server.server_pid() not in (0, old)
+            return server.server_pid() != old
 
         await eventually(replaced)
         async with connect(server) as again:

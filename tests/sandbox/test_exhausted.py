@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.supervisor.descriptors import KEPT_DESCRIPTORS, SANDBOX_DESCRIPTORS, START_DESCRIPTORS
 from tests.sandbox.conftest import require
 from tests.sandbox.test_ending import serving
@@ -30,7 +30,7 @@ async def start(client: Client, network: str) -> bool:
 
 
 @pytest.mark.parametrize("network", ["host", "loopback", "none"])
-async def test_no_descriptor_left(facts: Facts, folder: Path, network: str) -> None:
+async def test_no_descriptor_left(facts: HostFacts, folder: Path, network: str) -> None:
     require(facts, "strict")
     async with serving(folder, "strict") as (server, client):
         # Of another network, so that the one in question has to be made when there is no room.

@@ -16,7 +16,7 @@ import pytest
 from mhnos_runtime.config import ConfigError, load
 from mhnos_runtime.engines import CATALOGUE
 from mhnos_runtime.sandbox import cgroups
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.sandbox.probe import reachable
 from mhnos_runtime.testing import TestServer
 from tests.server.client import connect
@@ -56,7 +56,7 @@ def can(prefix: tuple[str, ...]) -> bool:
     )
 
 
-def test_doctor_tells_what_the_probe_found(facts: Facts) -> None:
+def test_doctor_tells_what_the_probe_found(facts: HostFacts) -> None:
     done = run("doctor", "--json")
     told = json.loads(done.stdout)
     # Engines, and what depends on settings, are not for the probe to find out.
@@ -108,7 +108,7 @@ def test_in_a_hardened_container() -> None:
 
 @pytest.mark.skipif(not can(AS_ORDINARY), reason="this machine cannot imitate another user")
 @pytest.mark.parametrize("level", ["strict", "relaxed", "none"])
-async def test_as_an_ordinary_user(level: str, folder: Path, facts: Facts) -> None:
+async def test_as_an_ordinary_user(level: str, folder: Path, facts: HostFacts) -> None:
     """Whoever runs the test: inside it is a user without privileges, and no other user is at hand."""
     if facts.missing(level):
         pytest.skip("this host does not offer the level")
@@ -205,7 +205,7 @@ def test_the_system_is_never_handed_over() -> None:
     assert "is part of the system" in done.stderr
 
 
-def test_a_state_directory_that_processes_could_read_is_refused(folder: Path, facts: Facts) -> None:
+def test_a_state_directory_that_processes_could_read_is_refused(folder: Path, facts: HostFacts) -> None:
     if facts.missing("strict"):
         pytest.skip("this host does not offer strict")
     done = run(
@@ -246,13 +246,13 @@ def mounts(folder: Path, kind: str, options: str) -> str:
 def test_v2_in_a_service_of_its_own(folder: Path) -> None:
     group = tree(folder, controllers="cpu memory pids", enabled="", procs="77\n")
     places, _ = cgroups.find("0::/app.slice/unit\n", mounts(folder, "cgroup2", ""), pid=77)
-    assert places == [cgroups.Place("unified+cpu", group, own=True)]
+    assert places == [cgroups.GroupParent("unified+cpu", group, own=True)]
 
 
 def test_v2_beside_a_shell(folder: Path) -> None:
     group = tree(folder, controllers="cpu memory pids", enabled="memory pids", procs="77\n78\n")
     places, _ = cgroups.find("0::/app.slice/unit\n", mounts(folder, "cgroup2", ""), pid=77)
-    assert places == [cgroups.Place("unified", group.parent)]
+    assert places == [cgroups.GroupParent("unified", group.parent)]
 
 
 def test_v2_without_delegation(folder: Path) -> None:
@@ -276,9 +276,9 @@ def test_v2_in_a_unit_of_systemd(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     unit = group.rename(group.with_name("unit.service"))
     places, _ = cgroups.find("0::/app.slice/unit.service\n", mounts(folder, "cgroup2", ""), pid=77)
     if mark:
-        assert places == [cgroups.Place("unified+cpu", unit, own=True)]
+        assert places == [cgroups.GroupParent("unified+cpu", unit, own=True)]
     else:
-        assert places == [cgroups.Place("unified", unit.parent)]
+        assert places == [cgroups.GroupParent("unified", unit.parent)]
 
 
 def test_v2_in_the_root_group(folder: Path) -> None:
@@ -287,7 +287,7 @@ def test_v2_in_the_root_group(folder: Path) -> None:
     (folder / "cgroup.procs").write_text("1\n77\n")
     (folder / "cgroup.subtree_control").write_text("cpu memory pids\n")
     places, _ = cgroups.find("0::/\n", mounts(folder, "cgroup2", ""), pid=77)
-    assert places == [cgroups.Place("unified+cpu", folder)]
+    assert places == [cgroups.GroupParent("unified+cpu", folder)]
 
 
 def test_v2_that_refuses_its_controllers(folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_v2_that_refuses_its_controllers(folder: Path) -> None:
     that processes have to be watched."""
     (folder / f"mhnos-{os.getpid()}").mkdir()
     (folder / f"mhnos-{os.getpid()}" / "cgroup.subtree_control").mkdir()
-    assert cgroups.prepare([cgroups.Place("unified+cpu", folder)]) == ()
+    assert cgroups.prepare([cgroups.GroupParent("unified+cpu", folder)]) == ()
 
 
 def test_v2_that_gives_all_but_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_v2_that_gives_all_but_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "write_text", like_the_kernel)
     group = folder / f"mhnos-{os.getpid()}"
-    assert cgroups.prepare([cgroups.Place("unified+cpu", folder)]) == (("unified", str(group)),)
+    assert cgroups.prepare([cgroups.GroupParent("unified+cpu", folder)]) == (("unified", str(group)),)
 
 
 def test_v1_beside_an_empty_v2(folder: Path) -> None:
@@ -317,4 +317,4 @@ def test_v1_beside_an_empty_v2(folder: Path) -> None:
     (folder / "unified").mkdir()
     text = mounts(folder / "memory", "cgroup", "memory") + mounts(folder / "unified", "cgroup2", "")
     places, _ = cgroups.find("4:memory:/box\n0::/\n", text, pid=77)
-    assert places == [cgroups.Place("memory", folder / "memory" / "box")]
+    assert places == [cgroups.GroupParent("memory", folder / "memory" / "box")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.testing import TestServer
 from tests.sandbox.conftest import BLIND, require
 from tests.server.client import Client, Message, connect, eventually
@@ -142,7 +142,7 @@ def membership(row: Message) -> list[str]:
     return Path(f"/proc/{row['osPid']}/cgroup").read_text().splitlines()
 
 
-async def test_no_control_group_is_left(folder: Path, facts: Facts) -> None:
+async def test_no_control_group_is_left(folder: Path, facts: HostFacts) -> None:
     """Not of a process, not of those that were made in its own, and not of the runtime."""
     require(facts, "none")
     async with serving(folder, "none") as client:
@@ -191,7 +191,7 @@ async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path)
     """Each has its own limits and namespaces; forty are there at the same time."""
     async with serving(folder, level) as client:
         pids = await asyncio.gather(*(_spawn(client, number) for number in range(1)))
-        pids += [await client.run("echo up; exec sleep 30") for _ in range(39)]
+        pids += [await client.run("echo up; exec sleep 600") for _ in range(39)]
         rows = (await client.ask("list"))["processes"]
         assert len(rows) == len(pids) == 40
         assert len({row["osPid"] for row in rows}) == 40
@@ -199,4 +199,4 @@ async def test_many_at_once_do_not_wait_for_each_other(level: str, folder: Path)
 
 
 async def _spawn(client: Client, _number: int) -> int:
-    return await client.run("echo up; exec sleep 30")
+    return await client.run("echo up; exec sleep 600")

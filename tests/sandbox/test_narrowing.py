@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from tests.sandbox.conftest import require
 from tests.sandbox.test_usable import serving
 
@@ -26,7 +26,7 @@ def service() -> Iterator[int]:
 
 @pytest.mark.parametrize("level", ["strict", "relaxed"])
 async def test_a_narrow_process_plants_what_a_later_wide_shell_runs(
-    facts: Facts, folder: Path, service: int, level: str
+    facts: HostFacts, folder: Path, service: int, level: str
 ) -> None:
     """It gets out, and must: docs/threat-model.md says so, and what to do where that matters."""
     require(facts, level)

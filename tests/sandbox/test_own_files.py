@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mhnos_runtime
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.testing import TestServer
 from tests.sandbox.conftest import require
 from tests.server.client import connect, eventually
@@ -60,7 +60,7 @@ def test_the_runtime_in_its_own_workspace(folder: Path, level: str) -> None:
     assert not (folder / "state" / "server.json").exists()
 
 
-def test_what_else_may_not_lie_in_the_workspace(folder: Path, facts: Facts) -> None:
+def test_what_else_may_not_lie_in_the_workspace(folder: Path, facts: HostFacts) -> None:
     require(facts, "strict")
     work = folder / "workspace"
     work.mkdir()
@@ -95,7 +95,7 @@ def test_what_else_may_not_lie_in_the_workspace(folder: Path, facts: Facts) -> N
 
 @pytest.mark.parametrize("level", ["strict", "relaxed", "none"])
 def test_a_state_directory_in_the_workspace_is_refused_at_every_level(
-    folder: Path, facts: Facts, level: str
+    folder: Path, facts: HostFacts, level: str
 ) -> None:
     require(facts, level)
     root = ("--allow-root",) if level == "none" and os.geteuid() == 0 else ()
@@ -112,7 +112,7 @@ def test_at_none_nothing_that_another_user_can_write(folder: Path) -> None:
     assert f"engines_dir {folder / 'open' / 'engines'} is open to the user of processes" in said
 
 
-def test_doctor_tells_of_own_files_and_token(folder: Path, facts: Facts) -> None:
+def test_doctor_tells_of_own_files_and_token(folder: Path, facts: HostFacts) -> None:
     require(facts, "strict")
     work, state = folder / "workspace", folder / "state"
     for each in (work, state):
@@ -142,7 +142,9 @@ def test_doctor_tells_of_own_files_and_token(folder: Path, facts: Facts) -> None
     assert rows["token"]["found"]
 
 
-async def test_a_version_that_processes_could_change_does_not_take_over(folder: Path, facts: Facts) -> None:
+async def test_a_version_that_processes_could_change_does_not_take_over(
+    folder: Path, facts: HostFacts
+) -> None:
     require(facts, "strict")
     python = venv(folder / "venv")
     server = TestServer(folder / "server", "--sandbox", "strict")

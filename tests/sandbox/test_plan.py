@@ -19,7 +19,7 @@ from mhnos_runtime.launch import Confinement, LaunchPlan
 from mhnos_runtime.sandbox import (
     LEVELS,
     NETWORKS,
-    Facts,
+    HostFacts,
     Policy,
     Sandbox,
     Wish,
@@ -33,7 +33,7 @@ from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.policy import OFFERED
 from tests.sandbox.attempts import ATTEMPTS, OUT, outcome
 
-FACTS = Facts(
+FACTS = HostFacts(
     bubblewrap="/usr/bin/bwrap",
     namespaces=True,
     landlock=7,
@@ -60,7 +60,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize(("policy", "facts"), COMBINATIONS)
-def test_every_combination(policy: Policy, facts: Facts) -> None:
+def test_every_combination(policy: Policy, facts: HostFacts) -> None:
     confinement, rlimits = confine(Sandbox(policy, facts, "/srv/ws"), policy, "/a/b")
     strict, relaxed = policy.level == "strict", policy.level == "relaxed"
     assert confinement.user == policy.user
@@ -83,9 +83,9 @@ def test_every_combination(policy: Policy, facts: Facts) -> None:
     if relaxed:
         check_ruleset(confinement, policy, facts)
     given = describe(facts, policy)
-    assert (given["level"], given["network"]) == (policy.level, policy.network)
-    assert given["uid"] == (policy.user[0] if policy.user else os.getuid())
-    assert ("net" in given["namespaces"]) is (strict and policy.network != "host")
+    assert (given.level, given.network) == (policy.level, policy.network)
+    assert given.uid == (policy.user[0] if policy.user else os.getuid())
+    assert ("net" in given.namespaces) is (strict and policy.network != "host")
 
 
 def check_holder(confinement: Confinement, policy: Policy) -> None:
@@ -108,7 +108,7 @@ def check_holder(confinement: Confinement, policy: Policy) -> None:
     assert confinement.landlock is not None
 
 
-def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> None:
+def check_ruleset(confinement: Confinement, policy: Policy, facts: HostFacts) -> None:
     rules = confinement.landlock
     assert rules is not None
     write_file = 1 << 1
@@ -129,11 +129,11 @@ def check_ruleset(confinement: Confinement, policy: Policy, facts: Facts) -> Non
 
 
 @pytest.mark.parametrize(("policy", "facts"), COMBINATIONS[::7])
-def test_a_plan_survives_its_way_to_the_supervisor(policy: Policy, facts: Facts) -> None:
+def test_a_plan_survives_its_way_to_the_supervisor(policy: Policy, facts: HostFacts) -> None:
     confinement, rlimits = confine(Sandbox(policy, facts, "/srv/ws"), policy, "/")
     plan = LaunchPlan(("/bin/true",), {}, confine=confinement, rlimits=rlimits)
     assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-    assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    assert HostFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -159,13 +159,14 @@ def test_a_request_never_widens_a_limit(allowed: int, asked: int | None, given: 
 
 
 @pytest.mark.parametrize(("user", "uid"), [((1234, 1235), 1234), (None, os.getuid())])
-def test_openclaw_has_its_locks_where_it_insists_on_them(user: tuple[int, int] | None, uid: int) -> None:
+def test_an_engine_writes_where_it_insists_on_it(user: tuple[int, int] | None, uid: int) -> None:
     policy = Policy("relaxed", user=user)
-    engines = ("/opt/engines/node/22", "/opt/engines/openclaw/1.0/")
-    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines), policy, "/")
+    engines = ("/opt/engines/node/22", "/opt/engines/lobster/1.0/")
+    own_folders = (("other", "/tmp/other"), ("lobster", "/tmp/locks-{uid}"))
+    confinement, _ = confine(Sandbox(policy, FACTS, "/srv/ws", engines, own_folders), policy, "/")
     assert confinement.landlock is not None
     (row,) = confinement.landlock.own_folders
-    assert row == (f"/tmp/openclaw-state-locks-{uid}", confinement.landlock.private_tmp)
+    assert row == (f"/tmp/locks-{uid}", confinement.landlock.private_tmp)
     plan = LaunchPlan(("/bin/true",), {}, confine=confinement)
     assert LaunchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
@@ -249,7 +250,7 @@ def test_a_limit_is_said_to_be_enforced_only_by_what_can(
 ) -> None:
     facts = replace(FACTS, cgroups=groups)
     policy = Policy("none", "host", 1 << 30, 64, cpu_percent=50)
-    assert describe(facts, policy)["limits"] == {"memory": memory, "tasks": memory, "cpu": cpu}
+    assert describe(facts, policy).limits == {"memory": memory, "tasks": memory, "cpu": cpu}
     only_cpu = Policy("none", "host", 0, 0, cpu_percent=50)
     confinement, _ = confine(Sandbox(only_cpu, facts, "/srv/ws"), only_cpu, "/")
     assert bool(confinement.limits.cgroups) is (cpu != "none")

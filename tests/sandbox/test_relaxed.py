@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from tests.sandbox.conftest import require
 from tests.sandbox.test_usable import said, serving
 from tests.server.client import Client, connect
@@ -21,7 +21,7 @@ from tests.server.test_restart import end_server
 
 
 @pytest.fixture(autouse=True)
-def _relaxed(facts: Facts) -> None:
+def _relaxed(facts: HostFacts) -> None:
     require(facts, "relaxed")
 
 

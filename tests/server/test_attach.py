@@ -155,7 +155,7 @@ async def test_attached_comes_between_what_was_there_and_what_comes_after(
             answer = await client.ask("attach", pid=pid)
             frames = [m for m in client.seen if m.get("binary")]
             assert all(m["replay"] and m["next"] <= answer["next"] for m in frames)
-            # The flood may overtake an attach to the oldest byte before its place is held; then that is told.
+            # The flood may overtake an attach to the oldest byte before it holds that; then that is told.
             gaps = [m["to"] for m in client.seen if m["type"] == "gap"]
             client.seen.clear()
             assert (await client.until("stdout", pid=pid))["replay"] is False

@@ -140,7 +140,7 @@ async def test_a_process_that_nobody_watches_never_waits(tmp_path: Path) -> None
         assert answer["next"] == FLOOD
 
 
-async def test_a_client_that_acknowledges_keeps_its_place(tmp_path: Path) -> None:
+async def test_a_client_that_acknowledges_is_waited_for(tmp_path: Path) -> None:
     """It has received everything and used nothing: what it has not used is kept for it."""
     async with (
         flooding(tmp_path, 60) as server,
@@ -154,11 +154,11 @@ async def test_a_client_that_acknowledges_keeps_its_place(tmp_path: Path) -> Non
         await client.send("ack", pid=pid, offset=first)
         await client.quiet()
         reader = asyncio.create_task(client.exit(pid))
-        place = await standing_still(other, pid)
+        head = await standing_still(other, pid)
         kept = (await other.ask("list"))["processes"][0]
         assert kept["firstOffset"] <= first + FLOOD
         received = [m["next"] for m in client.seen if m["type"] in OUTPUT]
-        assert received[-1] == place
+        assert received[-1] == head
         assert kept["firstOffset"] <= received[-1] - 32 * KIB
         while not reader.done():
             received = [m["next"] for m in client.seen if m["type"] in OUTPUT]
@@ -194,8 +194,8 @@ async def test_what_is_not_acknowledged_can_be_had_again(tmp_path: Path) -> None
 async def test_a_vanished_client_comes_back_in_a_flood(tmp_path: Path, acknowledges: bool) -> None:
     """Over and over, and not a byte is lost or comes twice if it acknowledges what it has used.
 
-    Without that, its place is what was sent, and what was lost on the way is told as a gap; nobody waits for
-    the place that it had, however often it comes back.
+    Without that, it holds nothing that was sent, and what was lost on the way is told as a gap; nobody
+    waits for the hold that it had, however often it comes back.
     """
     offset = 0
     came: list[Message] = []
@@ -233,7 +233,7 @@ async def _some(client: Client, pid: int, offset: int, size: int, acknowledges: 
     return offset
 
 
-async def test_a_place_of_a_vanished_client_lapses(tmp_path: Path) -> None:
+async def test_the_hold_of_a_vanished_client_lapses(tmp_path: Path) -> None:
     async with flooding(tmp_path, 0.2) as server, connect(server) as other:
         async with connect(server, newer=True) as client:
             pid = await flood(client)
@@ -260,7 +260,7 @@ async def test_a_clean_goodbye_lets_go_at_once(tmp_path: Path, goodbye: str) -> 
 
 async def test_a_quick_viewer_is_not_harmed_by_a_slow_one(tmp_path: Path) -> None:
     """It waits for it for the stall time, and loses nothing; only the slow one is told of gaps."""
-    async with flooding(tmp_path, 0.1) as server, connect(server, newer=True) as slow:
+    async with flooding(tmp_path, 1) as server, connect(server, newer=True) as slow:
         narrow(slow)
         async with connect(server, newer=True) as quick:
             pid = await quick.spawn("python", "-c", "input(); exec(open('flood.py').read())", str(FLOOD))

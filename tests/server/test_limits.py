@@ -13,6 +13,7 @@ import pytest
 
 from mhnos_runtime.testing import TestServer
 from tests.server.client import HEADER, PATIENCE, Client, Message, connect
+from tests.vectors import Case, data, each
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -277,24 +278,21 @@ async def test_a_binary_frame_that_nobody_negotiated(client: Client) -> None:
         assert (message["type"], message["code"]) == ("error", "not-negotiated")
 
 
-BINARY = [
-    (b"", "invalid-message"),
-    (HEADER.pack(3, 0, 0, 1, 0)[:15], "invalid-message"),
-    (HEADER.pack(0, 0, 0, 1, 0), "invalid-message"),
-    (HEADER.pack(1, 0, 0, 1, 0) + b"x", "invalid-message"),
-    (HEADER.pack(2, 0, 0, 1, 0) + b"x", "invalid-message"),
-    (HEADER.pack(4, 0, 0, 1, 0), "invalid-message"),
-    (HEADER.pack(3, 1, 0, 1, 0), "invalid-message"),
-    (HEADER.pack(3, 0, 1, 1, 0), "invalid-message"),
-    (HEADER.pack(3, 0, 0, 1, 1), "invalid-message"),
-    (HEADER.pack(3, 0, 0, 1, 0) + bytes((1 << 20) + 1), "too-large"),
-]
-
-
-@pytest.mark.parametrize(("frame", "code"), BINARY, ids=lambda value: str(value)[:60])
-async def test_binary_frames_that_are_wrong(newer: Client, frame: bytes, code: str) -> None:
-    message = await answer(newer, frame)
-    assert (message["type"], message["code"]) == ("error", code)
+@each("headers")
+async def test_binary_frames(newer: Client, case: Case) -> None:
+    """A server refuses what is wrong, and what only servers send; input for a pid that is
+    not there is ignored."""
+    start = len(newer.seen)
+    await newer.socket.send_bytes(data(case["header"]) + data(case["payload"]))
+    await newer.quiet()
+    codes = [message.get("code") for message in newer.seen[start:-1]]
+    if case["by"] == "client" and "frame" in case:
+        assert codes == [] or case["frame"]["flags"]
+    elif case["by"] == "client":
+        assert codes == [case["error"]]
+    else:
+        assert set(codes) <= {"invalid-message", "too-large"}
+        assert len(codes) == (case["name"] != "input from a server")
 
 
 async def test_binary_input_for_a_pid_that_is_not_there_is_ignored(newer: Client) -> None:

@@ -10,6 +10,7 @@ import struct
 import pytest
 
 from mhnos_runtime.testing import TestServer
+from tests.server.client import HEADER
 from tests.server.raw import BINARY, CLOSE, CONTINUATION, PATIENCE, PING, PONG, TEXT, Frame, frame, raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,11 +60,11 @@ async def test_binary_of_every_form_of_length_arrives_as_it_was_sent(server: Tes
         for number, size in enumerate((0, 1, 100, 110, 111, 125, 4096, 65_519, 65_520, 200_000)):
             body = bytes((number + index) & 0xFF for index in range(size))
             sent += body
-            await client.send(frame(BINARY, struct.pack(">BBHIQ", 3, 0, 0, pid, 0) + body), piece)
+            await client.send(frame(BINARY, HEADER.pack(3, 0, 0, pid, 0) + body), piece)
             while len(came) < len(sent):
                 got = await client.frame()
                 assert got.opcode == BINARY
-                came += got.payload[16:]
+                came += got.payload[HEADER.size :]
         assert came == sent
 
 

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from mhnos_runtime.proc import children
-from mhnos_runtime.server import room
+from mhnos_runtime.server.processes import room
 from mhnos_runtime.testing import TestServer
 from tests.server.client import Client, connect, eventually
 from tests.server.conftest import server_in

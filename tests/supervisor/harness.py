@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -14,18 +13,23 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
-from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, Gap, LogReader
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.launch import ExitRecord, Hello, LaunchPlan, ProcessDescriptors, ProcessRecord
+from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, Overrun
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox
+from mhnos_runtime.supervisor import handover, plain
+from mhnos_runtime.supervisor.config import Config
 
 BRIDGE = Path(__file__).with_name("bridge.py")
 DEADLINE_SECONDS = 20.0
 #: An operator who allows anything that can be said at level none.
-ANYTHING = Allowed(Sandbox(Policy("none"), Facts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
+ANYTHING = Allowed(Sandbox(Policy("none"), HostFacts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
+#: With what only servers read.
+HELLO = Hello("s-1", 0, ANYTHING.to_dict(), "{}", {"unread": [1, "ü"]}, "/bin", "", "there is none", ())
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}
 
 
@@ -44,9 +48,8 @@ class Seen:
         self.pid = record.pid
         self.os_pid = record.os_pid
         self.record = record
-        self.log = LogReader(descriptors[0])
-        self.control_fd = descriptors.pop() if record.control else -1
-        self.input_fd = descriptors[1] if len(descriptors) > 1 else -1
+        log_fd, self.input_fd, self.control_fd = ProcessDescriptors.received(descriptors, record.control)
+        self.log = LogReader(log_fd)
         self.exit: ExitRecord | None = record.exit
         self.notices = 0
 
@@ -191,7 +194,7 @@ class Server:
         self._poll.modify(self.channel.fileno(), select.POLLIN)
         socket.send_fds(self.sock, [data], descriptors)
 
-    def place(self, process: Seen, offset: int = NO_HOLD) -> None:
+    def hold(self, process: Seen, offset: int = NO_HOLD) -> None:
         """Hold the writer at an offset, and tell it when it waits for that."""
         if process.log.set_hold(offset):
             self.channel.notify(MOVED, process.pid)
@@ -227,29 +230,25 @@ class Supervised:
         self._listener.listen()
         self._servers: list[Server] = []
         lock_fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
-        config = {
-            "server": server or ["-I", "-S", str(BRIDGE), self._address],
-            "listeners": list(listeners),
-            "lock_fd": lock_fd,
-            "state_dir": str(self.state_dir),
-            "stop_grace_ms": 2000,
-            "hello": {"server_id": "s-1", "unread": [1, "ü"]},
-            "log_json": False,
-            "remove_at_end": [str(self.marker)],
-            "allowed": allowed.to_dict(),
-        }
+        config = Config(
+            server=server or ["-I", "-S", str(BRIDGE), self._address],
+            lock_fd=lock_fd,
+            state_dir=self.state_dir,
+            stop_grace_ms=2000,
+            hello=replace(HELLO, allowed=allowed.to_dict(), listeners=tuple(listeners)),
+            log_json=False,
+            remove_at_end=[str(self.marker)],
+        )
         self.popen = self._start(config, limits)
         os.close(lock_fd)
 
-    def _start(self, config: dict[str, Any], limits: dict[str, Any]) -> subprocess.Popen[bytes]:
-        fd = os.memfd_create("config")
+    def _start(self, config: Config, limits: dict[str, Any]) -> subprocess.Popen[bytes]:
+        fd = handover.write(plain.encode(config))
         try:
-            os.write(fd, json.dumps(config).encode())
-            os.lseek(fd, 0, os.SEEK_SET)
             with self.stderr.open("wb") as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "mhnos_runtime.supervisor", str(fd)],
-                    pass_fds=[fd, config["lock_fd"], *config["listeners"]],
+                    pass_fds=[fd, config.lock_fd, *config.listeners],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -357,7 +356,7 @@ def gap_or_data(cursor: Cursor) -> tuple[bytes, list[tuple[int, int]]]:
     """Read to the head: the bytes that are kept, and the gaps before and between them."""
     data, gaps = b"", []
     while (item := cursor.take()) is not None:
-        if isinstance(item, Gap):
+        if isinstance(item, Overrun):
             gaps.append((item.from_, item.to))
         else:
             data += item.data

@@ -63,7 +63,7 @@ def test_nothing_goes_with_a_message_about_a_process_that_is_forgotten_meanwhile
     with ends[0], ends[1]:
         while not supervisor.pending:
             supervisor.send({"padding": "x" * 3000})
-        supervisor.send({"event": "restored"}, lambda: ended.descriptors)
+        supervisor.send({"event": "restored"}, lambda: list(ended.descriptors.sent()))
         ended.close()
         message = None
         while message is None or "event" not in message.body:
@@ -79,12 +79,13 @@ def change(path: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"version": 2}, "of version '2'"),
+        ({"version": 1}, "of version '1'"),
+        ({"version": 3}, "of version '3'"),
         ({"pty": [10**12, 1]}, "record.pty"),
         ({"pid": 1001}, "is that of 1001"),
-        ({"meta": nested(300)}, "record.meta"),
-        ({"meta": {"name": "\1" * 30_000}}, "larger than what a server can be told"),
-        ({"meta": {"name": "n" * 2_000_000}}, "bytes"),
+        ({"facts": nested(300)}, "record.facts"),
+        ({"facts": {"name": "\1" * 30_000}}, "does not fit into a message"),
+        ({"facts": {"name": "n" * 2_000_000}}, "bytes"),
         ({"os_pid": -1}, "record.os_pid"),
         ({"odd": 1}, "odd"),
     ],
@@ -142,5 +143,5 @@ def test_of_a_lost_process_only_the_log_is_left(tmp_path: Path) -> None:
         record = left.record()
         assert (record.control, record.stdin_open) == (False, False)
         assert record.exit is not None
-        assert left.descriptors == [left.log.fd]
+        assert left.descriptors.sent() == [left.log.fd]
         left.log.close()

@@ -5,16 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mhnos_runtime.channel import TYPED
-from mhnos_runtime.supervisor.log import LINES_A_MINUTE, Log, place
-from mhnos_runtime.supervisor.loop import Loop
 from tests.supervisor.harness import Refused, Seen, Server, Supervised, alive, eventually, supervised
 
 FAULTY = Path(__file__).with_name("faulty")
@@ -39,7 +35,7 @@ def killed(server: Server, process: Seen) -> None:
 
 
 def noted(server: Server, process: Seen) -> None:
-    server.ask("note", process, facts={"a": 1})
+    server.ask("note", process, found={"a": 1})
 
 
 def gone(_server: Server, process: Seen) -> None:
@@ -106,72 +102,3 @@ def test_a_record_that_cannot_be_told_does_not_keep_a_server_from_the_others(tmp
 
 
 # The loop
-
-
-def test_what_a_callback_raises_is_told_to_its_owner_and_everything_goes_on() -> None:
-    """A descriptor that stays ready is not called for without end."""
-    nobodys: list[Exception] = []
-    owners: list[Exception] = []
-    calls: list[str] = []
-    loop = Loop(nobodys.append)
-    owned = loop.owned(owners.append)
-    pipes = [os.pipe() for _ in range(3)]
-
-    def fail(name: str) -> None:
-        calls.append(name)
-        raise ZeroDivisionError(name)
-
-    loop.watch(pipes[0][0], lambda: fail("nobody's"))
-    owned.watch(pipes[1][0], lambda: fail("owned"))
-    owned.watch(pipes[2][0], lambda: fail("bulk"))
-    owned.set_bulk(pipes[2][0], True)
-    owned.after(0.01, lambda: fail("timer"))
-    loop.after(0.01, lambda: fail("nobody's timer"))
-
-    def last() -> None:
-        loop.stop()
-        fail("signal")
-
-    loop.on_signal(signal.SIGUSR1, last)
-    loop.after(0.02, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    for _reader, writer in pipes:
-        os.write(writer, b"x")
-    try:
-        loop.run()
-    finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        loop.close()
-        for pipe in pipes:
-            for fd in pipe:
-                os.close(fd)
-    assert sorted(calls) == ["bulk", "nobody's", "nobody's timer", "owned", "signal", "timer"]
-    assert sorted(map(str, owners)) == ["bulk", "owned", "timer"]
-    assert sorted(map(str, nobodys)) == ["nobody's", "nobody's timer", "signal"]
-
-
-def test_lines_of_one_message_are_bounded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, now = Log(False), time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    for number in range(100):
-        log.write("error", "again", number=number)
-    log.write("error", "other")
-    now += 60
-    log.write("error", "again", number=100)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == LINES_A_MINUTE + 2
-    assert lines[-1].endswith("again number=100 unreported=80")
-
-
-def test_the_place_of_an_error_is_one_line() -> None:
-    def deep(levels: int) -> Any:
-        return deep(levels - 1) if levels else 1 // 0
-
-    with pytest.raises(ZeroDivisionError) as raised:
-        deep(3)
-    assert place(raised.value).startswith("ZeroDivisionError: ")
-    assert " at test_defects.py:" in place(raised.value)
-    assert place(ValueError("a\nb" * 1000)).count("\n") == 0
-    assert len(place(ValueError("x" * 1000))) < 200

@@ -255,17 +255,23 @@ def test_a_background_job_holds_the_exit_up_only_until_it_is_ended(
     server: Server, pty: tuple[int, int] | None
 ) -> None:
     process = server.sh("sleep 60 & echo $!; exit 1", pty=pty)
-    ended = server.ended(process, 5)
+    ended = server.ended(process)
     assert ended.code == 1
     assert pids_in(process)
     assert not any(map(alive, pids_in(process)))
 
 
 def test_a_leftover_of_one_process_does_not_hold_up_the_exit_of_another(server: Server) -> None:
-    """A stream of processes that each leave something behind once kept every exit from being told."""
+    """A stream of processes that each leave something behind once kept every exit from being told: never was
+    the other one first. On a busy machine it may be late for once."""
+    assert any(_ends_before_leftovers_do(server) for _ in range(10))
+
+
+def _ends_before_leftovers_do(server: Server) -> bool:
     stubborn = "(trap '' HUP TERM; echo up; while :; do sleep 0.3; done) & read line; exit 0"
     leaving = [server.sh(stubborn) for _ in range(3)]
-    for process in leaving:
+    quick = server.sh("echo up; read line; exit 0")
+    for process in (*leaving, quick):
         server.said(process, b"up")
     for process in leaving:
         process.write(b"\n")
@@ -273,24 +279,27 @@ def test_a_leftover_of_one_process_does_not_hold_up_the_exit_of_another(server: 
         eventually(lambda: not Path(f"/proc/{process.os_pid}").exists(), "its end")  # noqa: B023
     settled = time.monotonic() + 0.1
     server.until(lambda: time.monotonic() > settled, "that nothing of them is new")
-    start = time.monotonic()
-    quick = server.sh("exit 0")
-    assert server.ended(quick, 5).code == 0
-    assert time.monotonic() - start < 0.7
-    assert [process.exit for process in leaving] == [None] * 3
+    quick.write(b"\n")
+    assert server.ended(quick).code == 0
+    first = [process.exit for process in leaving] == [None] * 3
     for process in leaving:
-        assert server.ended(process, 5).code == 0
+        assert server.ended(process).code == 0
+    return first
 
 
+#: Four that fork without end: however slow the machine is, somebody forks when it is killed. Each has 25
+#: children at a time, and nobody outlives a test that failed for long.
 BOMB = (
-    "import os,time\n"
-    "end = time.monotonic() + 120\n"
-    "n = 0\n"
-    "while time.monotonic() < end:\n"
-    "    if n >= 400: time.sleep(0.1); continue\n"
-    "    n += 1\n"
-    "    if os.fork() == 0 and n > 4: time.sleep(60)\n"
-    "    time.sleep(0.002)\n"
+    "import os,signal\n"
+    "os.fork(); os.fork()\n"
+    "signal.alarm(120)\n"
+    "children = []\n"
+    "while True:\n"
+    "    pid = os.fork()\n"
+    "    if not pid: signal.alarm(120); signal.pause()\n"
+    "    children.append(pid)\n"
+    "    if len(children) > 25:\n"
+    "        os.kill(children[0], 9); os.waitpid(children.pop(0), 0)\n"
 )
 
 
@@ -318,7 +327,8 @@ def test_a_fork_bomb_is_killed_while_it_forks(server: Server) -> None:
 RUNNER = (
     "import os,signal,time\n"
     "for n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
-    "end = time.monotonic() + 8\n"
+    # Long after whoever waits for its end has given up.
+    "end = time.monotonic() + 60\n"
     "print('up', flush=True)\n"
     "if os.fork(): os._exit(3)\n"
     "while time.monotonic() < end:\n"
@@ -330,7 +340,7 @@ def test_a_process_that_runs_from_pid_to_pid_is_caught(supervisor: Supervised, s
     """Each of its lives is new, so none ever was old enough to be killed."""
     tag = f"RUNNER_{os.getpid()}_{time.monotonic_ns()}"
     process = server.python(RUNNER, env={tag: "1"})
-    ended = server.ended(process, 5)
+    ended = server.ended(process)
     assert ended.code == 3
     assert tagged(tag) == []
 
@@ -340,7 +350,7 @@ def test_a_tree_that_is_killed_while_it_runs_from_pid_to_pid(server: Server) -> 
     process = server.python(RUNNER.replace("os._exit(3)", "time.sleep(60)"), env={tag: "1"})
     server.said(process, b"up")
     server.kill(process, signal.SIGKILL)
-    assert server.ended(process, 5).signal == "SIGKILL"
+    assert server.ended(process).signal == "SIGKILL"
     assert tagged(tag) == []
 
 
@@ -360,7 +370,7 @@ def test_output_that_a_stranger_holds_open_does_not_hold_the_exit_up(server: Ser
     server.said(process, b"up")
     with open(f"/proc/{process.os_pid}/fd/1", "wb", buffering=0) as stranger:
         process.write(b"\n")
-        ended = server.ended(process, 5)
+        ended = server.ended(process)
         assert ended.code == 2
         eventually(lambda: _broken(stranger.fileno()), "that the pipe is closed")
 
@@ -416,7 +426,7 @@ def test_a_second_term_ends_it_at_once(supervisor: Supervised, server: Server) -
     supervisor.popen.send_signal(signal.SIGTERM)
     eventually(lambda: "stopping" in supervisor.log, "that it stops")
     supervisor.popen.send_signal(signal.SIGTERM)
-    assert server.ended(process, 1.5).signal == "SIGKILL"
+    assert server.ended(process).signal == "SIGKILL"
     assert supervisor.wait() == 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.launch import FIRST_HANDED, MAX_HANDED, Choice, LaunchPlan, Wish
+from mhnos_runtime.supervisor.child import ChildDescriptors
 from tests.supervisor.harness import Refused, Server, Supervised, eventually
 
 #: What is open in a program, as "number: what it is".
@@ -134,21 +135,21 @@ def test_every_server_gets_the_control_socket(supervisor: Supervised, server: Se
 
 
 def test_what_is_noted_is_kept(supervisor: Supervised, server: Server) -> None:
-    process = server.sh("read x", meta={"own": 1, "ready": None})
-    facts = {"ready": {"state": "ready"}, "ports": [1, "ü"]}
-    server.ask("note", process, facts=facts)
+    process = server.sh("read x", facts={"own": 1, "ready": None})
+    found = {"ready": {"state": "ready"}, "ports": [1, "ü"]}
+    server.ask("note", process, found=found)
     path = supervisor.state_dir / "processes" / f"{process.pid}.json"
-    eventually(lambda: path.exists() and "ports" in json.loads(path.read_text())["meta"], "a record")
+    eventually(lambda: path.exists() and "ports" in json.loads(path.read_text())["facts"], "a record")
     os.kill(server.os_pid, signal.SIGKILL)
     second = supervisor.serve()
-    assert second.processes[process.pid].record.meta == {"own": 1, **facts}
+    assert second.processes[process.pid].record.facts == {"own": 1, **found}
     second.processes[process.pid].write(b"\n")
     second.ended(second.processes[process.pid])
     # Also of one that has ended, and of one that is not there.
-    second.ask("note", second.processes[process.pid], facts={"later": True})
-    second.channel.send({"do": "note", "pid": 4711, "facts": {}})
+    second.ask("note", second.processes[process.pid], found={"later": True})
+    second.channel.send({"do": "note", "pid": 4711, "found": {}})
     second.ended(second.sh("true"))
-    assert json.loads(path.read_text())["meta"]["later"] is True
+    assert json.loads(path.read_text())["facts"]["later"] is True
 
 
 def test_a_child_that_did_not_get_everything_executes_nothing(tmp_path: Path) -> None:
@@ -170,3 +171,16 @@ def test_a_child_that_did_not_get_everything_executes_nothing(tmp_path: Path) ->
     assert told == [False, True]
     with open(reader, "rb") as verdict:
         assert verdict.read() == f"setup:{errno.EMFILE}".encode()
+
+
+@pytest.mark.parametrize(
+    "descriptors",
+    [
+        ChildDescriptors(3, 4, (5, 6, 7)),
+        ChildDescriptors(3, 4, (5, 5, 5), handed=(8, 9)),
+        ChildDescriptors(3, 4, (5, 5, 5), 10, (11, 12, 13)),
+        ChildDescriptors(3, 4, (5, 6, 7), 10, (11, 12), (8, 9)),
+    ],
+)
+def test_what_a_child_gets_arrives_as_it_was_sent(descriptors: ChildDescriptors) -> None:
+    assert ChildDescriptors.received(descriptors.sent(), len(descriptors.handed)) == descriptors

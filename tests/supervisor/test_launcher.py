@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.launch import Choice, Wish
-from mhnos_runtime.sandbox import Facts, Policy, Sandbox
+from mhnos_runtime.sandbox import HostFacts, Policy, Sandbox
 from mhnos_runtime.supervisor import launcher
 from tests.supervisor.harness import (
     ANYTHING,
@@ -36,7 +36,7 @@ def limited(tasks: int = 0, memory_bytes: int = 0) -> dict[str, Any]:
 def supervisor(tmp_path: Path) -> Iterator[Supervised]:
     """Groups for tasks are made in tmp_path, those for memory elsewhere."""
     (tmp_path / "elsewhere").mkdir()
-    facts = Facts(cgroups=(("pids", str(tmp_path)), ("memory", str(tmp_path / "elsewhere"))))
+    facts = HostFacts(cgroups=(("pids", str(tmp_path)), ("memory", str(tmp_path / "elsewhere"))))
     allowed = replace(ANYTHING, sandbox=Sandbox(Policy("none"), facts, "/"))
     with supervised(tmp_path, allowed=allowed) as running:
         yield running

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import resource
 import socket
@@ -15,15 +14,11 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.bounds import MAX_PID, MESSAGE_BYTES
-from mhnos_runtime.channel import OUTPUT, RETRY_SECONDS, Channel, Disconnected
+from mhnos_runtime.channel import OUTPUT, Channel, Disconnected
 from mhnos_runtime.errors import LimitReached
-from mhnos_runtime.launch import LaunchPlan, Limits, ProcessRecord
-from mhnos_runtime.supervisor import handover
+from mhnos_runtime.launch import LaunchPlan, Limits, ProcessRecord, StartDescriptors
 from mhnos_runtime.supervisor.archive import Archive
-from mhnos_runtime.supervisor.config import Config
-from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
-from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from tests.supervisor.harness import Refused, eventually, supervised
@@ -130,26 +125,6 @@ def test_a_start_is_answered_though_its_limits_cannot_be_watched(tmp_path: Path)
         assert "a defect of the runtime" in server.ended(process).evidence
 
 
-def test_what_ended_namespaces_bring_about_is_the_processs_own() -> None:
-    """An exception there was nobody's, and the process never ended."""
-    raised: list[Exception] = []
-    loop = Loop()
-
-    class Inside:
-        gone = False
-
-        def on_gone(self) -> None: ...
-
-    inside: Any = Inside()
-    around = Surroundings(loop.owned(raised.append), Limits(), inside, None)
-    assert not around.when_gone(lambda: os.close(-1))
-    inside.on_gone()
-    loop.after(0.01, loop.stop)
-    loop.run()
-    loop.close()
-    assert [type(each) for each in raised] == [OSError]
-
-
 # The channel
 
 
@@ -172,24 +147,6 @@ def test_what_the_kernel_refuses_for_a_while_is_sent_later() -> None:
         assert message.body == {"n": 1}
         [fd] = message.descriptors
         os.close(fd)
-
-
-def test_a_keeper_tries_again_from_time_to_time(tmp_path: Path) -> None:
-    loop = Loop()
-    sock, theirs = crowded()
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
-    keeper = ServerKeeper(loop, config, Log(False), lambda: None, lambda message: None, lambda: None)
-    channel = Channel(sock)
-    keeper.use(channel)
-    with theirs, contextlib.closing(channel):
-        sock.refusals = 3
-        for number in range(5):
-            keeper.send({"n": number})
-        loop.after(RETRY_SECONDS * 20, loop.stop)
-        loop.run()
-        assert [json.loads(theirs.recv(100))["n"] for _ in range(5)] == list(range(5))
-        assert sock.tries == 3 + 5
-    loop.close()
 
 
 def test_a_closed_descriptor_costs_its_message_and_not_the_other_end() -> None:
@@ -253,29 +210,13 @@ def test_a_start_whose_descriptors_cannot_be_sent_now_is_refused_and_the_next_on
         with monkeypatch.context() as patched:
             patched.setattr(socket, "send_fds", refuse)
             with pytest.raises(LimitReached) as refused:
-                launcher.start(plan, [folder], around)
+                launcher.start(plan, StartDescriptors(folder), around)
         assert refused.value.code == "start-failed"
         assert launcher.os_pid == os_pid
-        child = launcher.start(plan, [folder], around)
+        child = launcher.start(plan, StartDescriptors(folder), around)
         assert os.waitpid(child.os_pid, 0)[0] == os_pid
         for fd in {*child.sources, child.input_fd, child.verdict_fd}:
             os.close(fd)
     finally:
         os.close(folder)
         loop.close()
-
-
-def test_a_reload_that_fails_leaves_no_descriptor_to_those_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Holders of namespaces inherited those of all processes after it."""
-    reader, writer = os.pipe()
-
-    def fail(*_: Any) -> None:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-    monkeypatch.setattr(os, "execv", fail)
-    with pytest.raises(FileNotFoundError):
-        handover.replace({}, iter([reader, writer]))
-    assert not os.get_inheritable(reader)
-    assert not os.get_inheritable(writer)
-    os.close(reader)
-    os.close(writer)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.launch import FIRST_HANDED, FORBIDDEN_PLAN, Choice, Confinement, LaunchPlan, Wish
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox
 from mhnos_runtime.sandbox.probe import probe
 from tests.sandbox.conftest import place, require
 from tests.supervisor.harness import ENVIRONMENT, Refused, Server, Supervised, supervised
@@ -67,25 +67,25 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def facts() -> Facts:
+def facts() -> HostFacts:
     # Groups of one place are for one runtime; here there are many.
     return replace(probe(USER), cgroups=())
 
 
 @pytest.fixture(params=["strict", "relaxed", "none"])
-def level(request: pytest.FixtureRequest, facts: Facts) -> str:
+def level(request: pytest.FixtureRequest, facts: HostFacts) -> str:
     require(facts, request.param)
     return str(request.param)
 
 
 @pytest.fixture
-def scene(level: str, facts: Facts, tmp_path: Path) -> Iterator[Scene]:
+def scene(level: str, facts: HostFacts, tmp_path: Path) -> Iterator[Scene]:
     with opened(level, "host", facts, tmp_path) as made:
         yield made
 
 
 @contextlib.contextmanager
-def opened(level: str, network: str, facts: Facts, tmp_path: Path) -> Iterator[Scene]:
+def opened(level: str, network: str, facts: HostFacts, tmp_path: Path) -> Iterator[Scene]:
     home = place()
     workspace, outside = home / "workspace", home / "outside"
     workspace.mkdir()
@@ -282,7 +282,7 @@ def test_no_descriptor_comes_by_the_control_socket(scene: Scene) -> None:
     os.close(fd)
 
 
-def test_a_socket_that_comes_along_narrows_the_filter(facts: Facts, tmp_path: Path) -> None:
+def test_a_socket_that_comes_along_narrows_the_filter(facts: HostFacts, tmp_path: Path) -> None:
     """The supervisor sees for itself whether it is one: the server does not say so."""
     require(facts, "strict")
     with opened("strict", "none", facts, tmp_path) as scene:
@@ -297,7 +297,7 @@ def test_a_socket_that_comes_along_narrows_the_filter(facts: Facts, tmp_path: Pa
 
 @pytest.mark.parametrize("network", ["none", "loopback"])
 @pytest.mark.parametrize("wish", ["host", None])
-def test_a_network_is_never_wider(facts: Facts, tmp_path: Path, network: str, wish: str | None) -> None:
+def test_a_network_is_never_wider(facts: HostFacts, tmp_path: Path, network: str, wish: str | None) -> None:
     require(facts, "strict")
     with opened("strict", network, facts, tmp_path) as scene:
         fd = scene.folder()
@@ -308,7 +308,7 @@ def test_a_network_is_never_wider(facts: Facts, tmp_path: Path, network: str, wi
         os.close(fd)
 
 
-def test_no_more_run_than_are_allowed(facts: Facts, tmp_path: Path) -> None:
+def test_no_more_run_than_are_allowed(facts: HostFacts, tmp_path: Path) -> None:
     with opened("none", "host", facts, tmp_path) as scene:
         plan = LaunchPlan(("/bin/sleep", "60"), ENVIRONMENT, None, RETENTION, STALL_MS, escalation=LAST)
         fd = scene.folder()
@@ -321,7 +321,7 @@ def test_no_more_run_than_are_allowed(facts: Facts, tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_the_policy_stays_over_a_hand_over(facts: Facts, tmp_path: Path) -> None:
+def test_the_policy_stays_over_a_hand_over(facts: HostFacts, tmp_path: Path) -> None:
     require(facts, "relaxed")
     with opened("relaxed", "host", facts, tmp_path) as scene:
         os.kill(scene.supervisor.pid, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.bounds import FACTS_BYTES, MAX_INTEGER, MESSAGE_BYTES, META_BYTES
+from mhnos_runtime.bounds import FACTS_BYTES, FOUND_BYTES, MAX_INTEGER, MESSAGE_BYTES
 from mhnos_runtime.channel import encode
 from mhnos_runtime.launch import (
     DECIDED,
@@ -20,14 +20,14 @@ from mhnos_runtime.launch import (
     Wish,
 )
 from mhnos_runtime.supervisor import requests
-from mhnos_runtime.wire.parts import ExitReason
+from mhnos_runtime.wire.messages import ExitReason
 
 PLAN = LaunchPlan(
     ("/bin/true", "a"),
     {"A": "b"},
     pty=(80, 24),
     choice=Choice(Wish("none", memory_bytes=1 << 30), "/here", ("/engines/workerd/1",)),
-    meta={"name": "é"},
+    facts={"name": "é"},
 )
 SPAWN: dict[str, Any] = {"do": "spawn", "request": 1 << 50, "plan": json.loads(encode(PLAN.to_request()))}
 
@@ -39,7 +39,7 @@ def test_every_request_is_read_as_it_was_sent() -> None:
     assert requests.parse({"do": "close_stdin", "pid": 1000}) == requests.CloseStdin(1000)
     body = {"do": "size", "pid": 1000, "columns": 65535, "rows": 0}
     assert requests.parse(body) == requests.Size(1000, 65535, 0)
-    body = {"do": "note", "pid": 1000, "facts": {"ports": [{}]}}
+    body = {"do": "note", "pid": 1000, "found": {"ports": [{}]}}
     assert requests.parse(body) == requests.Note(1000, {"ports": [{}]})
     assert requests.parse({"do": "forget", "pid": 1000}) == requests.Forget(1000)
     assert requests.parse({"do": "discard", "pid": 1000}) == requests.Discard(1000)
@@ -64,7 +64,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("argv", []), ("env", [])),
     *(("argv", value) for value in (["a\0"], [1], "ls", ["\ud800"], ["x"] * 20_000)),
     *(("env", value) for value in ({"A": 1}, {"A": "\0"})),
-    *(("handed", 25), ("control", 1), ("watched", None), ("meta", []), ("more", 1)),
+    *(("handed", 25), ("control", 1), ("watched", None), ("facts", []), ("more", 1)),
     *(("confine", None), ("rlimits", [])),
     *(("choice.wish.network", 1), ("choice.wish.memory_bytes", -1), ("choice.wish.tasks", 2**53)),
     *(("choice.cwd", None), ("choice.engines", ["/a\0"]), ("choice.more", 1), ("choice", None)),
@@ -102,25 +102,16 @@ def test_a_spawn_without_a_number_is_nobodys(request_: object) -> None:
 
 def test_the_largest_record_that_may_come_to_be_fits_into_a_message() -> None:
     """Whatever its texts are escaped to: both bounds are of bytes as they are sent."""
-    meta = {"name": "\1" * ((META_BYTES - 100) // 6)}
-    facts = {"ports": "\1" * ((FACTS_BYTES - 100) // 6)}
-    requests.parse({**SPAWN, "plan": {**SPAWN["plan"], "meta": meta}})
-    meta = requests.with_facts(meta, facts)
+    facts = {"name": "\1" * ((FACTS_BYTES - 100) // 6)}
+    found = {"ports": "\1" * ((FOUND_BYTES - 100) // 6)}
+    requests.parse({**SPAWN, "plan": {**SPAWN["plan"], "facts": facts}})
+    facts = requests.with_found(facts, found)
     ended = ExitRecord(255, "SIGRTMIN+30", "killed", "x" * 1000, *[MAX_INTEGER] * 5)
-    record = ProcessRecord(2**31 - 1, 2**31 - 1, MAX_INTEGER, (65535, 65535), meta, exit=ended)
+    record = ProcessRecord(2**31 - 1, 2**31 - 1, MAX_INTEGER, (65535, 65535), facts, exit=ended)
     told = {"event": "restored", "request": 2**63 - 1, "record": record.to_dict()}
-    assert META_BYTES + FACTS_BYTES - 300 < len(encode(told)) < MESSAGE_BYTES
+    assert FACTS_BYTES + FOUND_BYTES - 300 < len(encode(told)) < MESSAGE_BYTES
     with pytest.raises(requests.BadRequest, match="allowed"):
-        requests.with_facts(meta, {"more": "x" * 300})
-
-
-def test_what_another_version_let_in_is_cut_until_it_fits() -> None:
-    meta = {"name": "\1" * 140_000, "args": ["x"] * 1000, "ports": [{"name": "\1" * 720}] * 64}
-    assert requests.too_large(meta)
-    cut = requests.shortened(meta)
-    assert not requests.too_large(cut)
-    assert cut["name"] == "\1" * 256 + "…"
-    assert cut["args"] == ["x"] * 64
+        requests.with_found(facts, {"more": "x" * 300})
 
 
 def test_the_reasons_are_those_of_the_protocol() -> None:

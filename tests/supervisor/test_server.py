@@ -3,7 +3,6 @@ running."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.channel import HIGH_WATER_MESSAGES, Channel, Message
-from mhnos_runtime.supervisor.config import Config
-from mhnos_runtime.supervisor.keeper import ServerKeeper
-from mhnos_runtime.supervisor.log import Log
-from mhnos_runtime.supervisor.loop import Loop
+from mhnos_runtime.channel import Channel
+from mhnos_runtime.launch import Hello
 from tests.supervisor.harness import (
-    ANYTHING,
+    HELLO,
     Refused,
     Seen,
     Server,
@@ -41,21 +37,15 @@ def replace(supervisor: Supervised, server: Server, number: int = signal.SIGKILL
 
 def test_a_server_is_told_who_it_is_first(supervisor: Supervised) -> None:
     server = supervisor.serve()
-    assert server.events == [
-        {
-            "event": "hello",
-            "spawned": 0,
-            "allowed": json.loads(json.dumps(ANYTHING.to_dict())),
-            "server_id": "s-1",
-            "unread": [1, "ü"],
-        },
-        {"event": "ready"},
-    ]
+    hello, ready = server.events
+    assert hello == {"event": "hello", **json.loads(json.dumps(HELLO.to_dict()))}
+    assert Hello.from_dict(hello).token == HELLO.token
+    assert ready == {"event": "ready"}
 
 
 def test_a_new_server_gets_everything_back(supervisor: Supervised, server: Server) -> None:
     piped = server.sh(
-        "echo one; while read line; do echo got $line; done; exit 3", meta={"name": "ä", "n": [1]}
+        "echo one; while read line; do echo got $line; done; exit 3", facts={"name": "ä", "n": [1]}
     )
     terminal = server.spawn("bash", "--norc", "-i", pty=(80, 24))
     ended = server.sh("echo gone; exit 9")
@@ -202,15 +192,15 @@ def test_a_server_that_closes_its_end_is_replaced(supervisor: Supervised, server
         {"do": "token", "token": {"digest": "x" * 1001}},
         {"do": "token", "token": "x"},
         {"do": "size", "pid": 1000, "columns": 10**12, "rows": 1},
-        {"do": "note", "pid": 1000, "facts": {"more": "\0" * 24_000}},
-        {"do": "note", "pid": 1000, "facts": nested(200)},
+        {"do": "note", "pid": 1000, "found": {"more": "\0" * 24_000}},
+        {"do": "note", "pid": 1000, "found": nested(200)},
     ],
 )
 def test_a_message_that_makes_no_sense_costs_nothing(
     supervisor: Supervised, server: Server, message: dict[str, object]
 ) -> None:
     """A server that has gone wrong, or was taken over, is told no; the processes are not to pay for it."""
-    process = server.sh("echo up; read line; exit 3", meta={"name": "n" * 20_000})
+    process = server.sh("echo up; read line; exit 3", facts={"name": "n" * 20_000})
     server.said(process, b"up")
     server.channel.send(message)
     if message.get("do") == "spawn":
@@ -238,49 +228,15 @@ def test_a_record_never_outgrows_what_a_server_can_be_told(supervisor: Supervise
     """A name of 140 KB, and ports that came to be known later, once made a record that no message carried:
     the next server's start ended the supervisor, and so did every start from then on."""
     with pytest.raises(Refused) as refused:
-        server.sh("exit 0", meta={"name": "n" * 140_000})
+        server.sh("exit 0", facts={"name": "n" * 140_000})
     assert refused.value.body["code"] == "too-large"
-    process = server.sh("read line", meta={"name": "\1" * 18_000})
+    process = server.sh("read line", facts={"name": "\1" * 18_000})
     ports = [{"name": "\1" * 128, "port": number} for number in range(64)]
-    server.ask("note", process, facts={"ports": ports[:32]})
-    server.ask("note", process, facts={"ports": ports})
+    server.ask("note", process, found={"ports": ports[:32]})
+    server.ask("note", process, found={"ports": ports})
     eventually(lambda: supervisor.log.count("a message of the server was refused") == 2, "the second line")
     again = supervisor.serve_again().processes[process.pid]
-    assert len(again.record.meta["ports"]) == 32
-
-
-def test_a_server_that_reads_nothing_is_not_asked_for_more(tmp_path: Path) -> None:
-    """Its answers are kept for it, and it could ask without end."""
-    loop, asked = Loop(), 0
-    ours, theirs = Channel.pair()
-    theirs.setblocking(False)
-
-    def answer(_message: Message) -> None:
-        nonlocal asked
-        asked += 1
-        keeper.send({"event": "refused", "message": "x" * 1000})
-
-    def ask(rounds: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                theirs.send(b'{"do":"spawn"}')
-        loop.after(0.001, (lambda: ask(rounds - 1)) if rounds else loop.stop)
-
-    config = Config([], [], -1, tmp_path, 0, {}, {}, False, [])
-    keeper = ServerKeeper(loop, config, Log(False), lambda: None, answer, lambda: None)
-    channel = Channel(ours)
-    keeper.use(channel)
-    with theirs, contextlib.closing(channel):
-        ask(200)
-        loop.run()
-        assert HIGH_WATER_MESSAGES <= asked < HIGH_WATER_MESSAGES + 500
-        while asked < HIGH_WATER_MESSAGES + 1000:  # it is heard again once it reads
-            with contextlib.suppress(BlockingIOError):
-                while theirs.recv(4096):
-                    pass
-            ask(2)
-            loop.run()
-    loop.close()
+    assert len(again.record.facts["ports"]) == 32
 
 
 def test_a_server_that_dies_at_once_is_restarted_with_pauses(tmp_path: Path) -> None:
@@ -316,8 +272,8 @@ def test_hundreds_of_processes_are_given_back(supervisor: Supervised, server: Se
     """More than the channel takes at once, with descriptors that come and go meanwhile; and no descriptor
     more than the processes themselves need."""
     count = 300
-    meta = {"padding": "x" * 2000}
-    requests = [server.request((which("sleep"), "60"), meta=meta, retention_bytes=0) for _ in range(count)]
+    facts = {"padding": "x" * 2000}
+    requests = [server.request((which("sleep"), "60"), facts=facts, retention_bytes=0) for _ in range(count)]
     processes = [server.answer(request) for request in requests]
     before = len(supervisor.descriptors())
     os.kill(server.os_pid, signal.SIGKILL)

@@ -78,15 +78,6 @@ def test_child_gets_what_the_plan_says_and_nothing_else(server: Server, tmp_path
     assert out[3] == "(0, 0) (200, 200)"
 
 
-def test_signals_are_back_at_their_defaults(server: Server) -> None:
-    process = server.spawn("cat", "/proc/self/status")
-    server.ended(process)
-    status = dict(line.split(":\t", 1) for line in process.output().decode().splitlines())
-    # The C library keeps 32 and 33 for itself, and lets nobody set them.
-    own = 0b11 << 31
-    assert [int(status[name], 16) & ~own for name in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
-
-
 def failing(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     plain = tmp_path / "plain"
     plain.write_text("x")

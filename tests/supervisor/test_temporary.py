@@ -190,7 +190,7 @@ def test_what_a_killed_runtime_left_goes_with_the_next_one(loop: Loop, place: Pa
     (left / "file").write_text("x")
     used = Path(alive.make(1000, None))
     (used / "file").write_text("x")
-    os.close(killed.state()[1][0])
+    os.close(killed.state().fd)
     foreign = place / f"{PREFIX}foreign"
     foreign.symlink_to("/etc")
     (place / f"{PREFIX}file").write_text("x")
@@ -239,11 +239,11 @@ def test_a_new_supervisor_goes_on_with_what_the_old_one_had(loop: Loop, place: P
     old = TemporaryFolders(loop, str(place))
     made = Path(old.make(1000, None))
     (made / "file").write_text("x")
-    state, kept = old.state()
-    assert kept == [state["fd"]]
+    state = old.state()
+    assert state.descriptors == (state.fd,)
     new = TemporaryFolders(loop, str(place))
     new.restore(state)
-    assert not os.get_inheritable(state["fd"])
+    assert not os.get_inheritable(state.fd)
     assert Path(new.make(1001, None)).parent == made.parent
     for pid in (1000, 1001):
         new.remove(pid)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
-from mhnos_runtime.errors import LimitReached, MhnosError, NotFound
 from mhnos_runtime.wire import messages
 from mhnos_runtime.wire.content import numbers
 from mhnos_runtime.wire.encode import ANSWERED_TWICE, as_status, encode, output_text
-from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import WireError, parse_message
+from mhnos_runtime.wire.parse import parse_message
 
 STATS = messages.ServerStats(3, 2, 1)
 STATS_JSON = '{"totalSpawned":3,"totalKilled":2,"active":1}'
@@ -119,29 +117,3 @@ def test_a_text_that_is_no_unicode_is_sent_with_replacement_characters() -> None
     assert json.loads(encode(message))["results"]["errors"][0]["path"] == "a\ufffd"
     spawn = messages.Spawn(options=messages.SpawnOptions(env={"\ud83d": "\ude00"}))
     assert json.loads(encode(spawn))["options"]["env"] == {"\ufffd": "\ufffd"}
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (
-            NotFound("Process 7 not found", code="unknown-process"),
-            {"error": "Process 7 not found", "code": "unknown-process", "retry": False},
-        ),
-        (
-            LimitReached("full", code="input-full", hint="wait"),
-            {"error": "full", "code": "input-full", "hint": "wait", "retry": True},
-        ),
-        (MhnosError("x"), {"error": "x", "code": "internal", "retry": False}),
-    ],
-)
-def test_errors(error: MhnosError, expected: dict[str, object]) -> None:
-    assert json.loads(encode(error_message(error))) == {"type": "error", **expected}
-    assert json.loads(encode(error_message(error, Raw(b"[1]"), pid=7))) == {
-        "type": "error", **expected, "id": [1], "pid": 7,
-    }  # fmt: skip
-
-
-def test_a_wire_error_brings_its_own_id() -> None:
-    assert error_message(WireError("x", request_id=Raw(b"1"))).id == Raw(b"1")
-    assert error_message(WireError("x")).id is UNSET

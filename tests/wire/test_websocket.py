@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhnos_runtime.wire import websocket as rfc
-from mhnos_runtime.wire.websocket import HEAD_BYTES, SMALL_MESSAGE_BYTES, Event, Parser, Violation
+from mhnos_runtime.wire.websocket import HEAD_BYTES, SMALL_MESSAGE_BYTES, Incoming, Parser, Violation
 from tests.server.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, masked
 
 MOST = 1 << 23
@@ -24,7 +24,7 @@ def nothing_large(_binary: bool, _head: bytes) -> int:
     return SMALL_MESSAGE_BYTES
 
 
-def events(data: bytes, cuts: list[int]) -> tuple[list[Event], int | None]:
+def events(data: bytes, cuts: list[int]) -> tuple[list[Incoming], int | None]:
     """What comes of it, and the code with which it ends."""
     parser, found = Parser(unmask, nothing_large, MOST), []
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
@@ -74,7 +74,7 @@ def test_a_small_message_is_not_asked_about() -> None:
     asked = Asked(MOST)
     parser = Parser(unmask, asked, MOST)
     parser.feed(frame(BINARY, bytes(SMALL_MESSAGE_BYTES)))
-    assert parser.next() == Event(BINARY, bytes(SMALL_MESSAGE_BYTES))
+    assert parser.next() == Incoming(BINARY, bytes(SMALL_MESSAGE_BYTES))
     assert asked.heads == []
 
 
@@ -99,8 +99,8 @@ def test_fragments_that_add_up_are_asked_about_as_well() -> None:
     parser = Parser(unmask, asked, MOST)
     half = bytes(SMALL_MESSAGE_BYTES // 2 + 1)
     parser.feed(frame(BINARY, half, final=False) + frame(CONTINUATION, half, final=False))
-    assert parser.next() == Event(CONTINUATION, b"", last=False)
-    assert parser.next() == Event(BINARY, half + half, part=True, last=False)
+    assert parser.next() == Incoming(CONTINUATION, b"", last=False)
+    assert parser.next() == Incoming(BINARY, half + half, part=True, last=False)
     assert parser.next() is None
     assert len(asked.heads) == 1
     parser.feed(frame(CONTINUATION, bytes(30)))
@@ -138,10 +138,10 @@ def test_fragments_are_taken_one_at_a_time() -> None:
     parser = Parser(unmask, nothing_large, MOST)
     parser.feed(frame(TEXT, b"a", final=False) + frame(CONTINUATION, b"b", final=False) * 3)
     for _ in range(4):
-        assert parser.next() == Event(CONTINUATION, b"", last=False)
+        assert parser.next() == Incoming(CONTINUATION, b"", last=False)
     assert parser.next() is None
     parser.feed(frame(CONTINUATION, b"c"))
-    assert parser.next() == Event(TEXT, b"abbbc")
+    assert parser.next() == Incoming(TEXT, b"abbbc")
 
 
 def test_no_answer_allows_more_than_the_most() -> None:

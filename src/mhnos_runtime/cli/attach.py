@@ -1,14 +1,14 @@
-"""`attach`: be at a process that runs already, as whoever started it is."""
+"""`attach`: show and control a process that runs already."""
 
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS
-from mhnos_runtime.cli.run import keys_option
+from mhnos_runtime.cli.run import detach_keys_option
 from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -35,13 +35,7 @@ class Start(ParamType):
 @click.option(
     "--end", is_flag=True, help="Nothing old: start at the end, and have the program draw its screen anew."
 )
-@click.option(
-    "--detach-keys",
-    default=DEFAULT_DETACH_KEYS,
-    show_default=True,
-    callback=keys_option,
-    help="Keys that leave.",
-)
+@detach_keys_option
 @target_options
 def attach(
     url: str | None,
@@ -55,7 +49,8 @@ def attach(
     """Show what process PID has written and writes, and send it what is typed; any number may be attached.
 
     Leaving (Ctrl-P Ctrl-Q in a terminal) leaves the process alone, and so does the end of this command's
-    input. The exit code is the process's, as with `run`; 0 after leaving; 125 when the runtime failed.
+    input. With a token that may only view, this only watches. The exit code is the process's, as with `run`;
+    0 after leaving; 125 when the runtime failed.
 
     \b
     Examples:
@@ -80,19 +75,25 @@ async def _attach(
     repaint: bool,
     detach_keys: bytes,
 ) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
-        process = await runtime.attach(pid, from_=from_, repaint=repaint)  # type: ignore[arg-type]
+        may_control = runtime.has_scope("control")
+        start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
+        process = await runtime.attach(pid, from_=start, repaint=repaint and may_control)
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
+        controls = may_control and not no_stdin
         manner = Manner(
-            raw=has_terminal and not no_stdin and os.isatty(0) and process.exit is None,
-            feed=not no_stdin and process.exit is None,
+            raw=has_terminal and controls and os.isatty(0) and process.exit is None,
+            feed=controls and process.exit is None,
             detach_keys=detach_keys,
-            forward_interrupt=not no_stdin,
+            forward_interrupt=controls,
         )
-        return await Session(runtime, process, manner, notices).run()
+        session = Session(runtime, process, manner, status)
+        if not may_control:
+            status.say("view only: with this token nothing can be typed, resized or signalled")
+        return await session.run()

@@ -1,4 +1,4 @@
-"""As whom npm runs where root installs engines, and in what sandbox. Asks the machine; starts no npm."""
+"""The user and the sandbox of npm where root installs engines. Asks the machine; starts no npm."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mhnos_runtime.cli.target import open_runtime, run_async, target_options
 @click.argument("pid", type=int)
 @target_options
 def credentials(url: str | None, token_file: str | None, pid: int) -> int:
-    """Print the token that the runtime made for a process, which who talks to that process has to show.
+    """Print the token that the runtime made for a process; clients of that process have to show it.
 
     \b
     Examples:

@@ -94,7 +94,7 @@ def _own_files(settings: Settings) -> Fact:
 def _token(settings: Settings) -> Fact:
     from mhnos_runtime.config import ConfigError
     from mhnos_runtime.sandbox import Fact
-    from mhnos_runtime.server.token import read_token, token_path
+    from mhnos_runtime.server.auth.token import read_token, token_path
 
     path = token_path(settings.state_dir)
     try:

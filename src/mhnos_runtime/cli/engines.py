@@ -276,6 +276,6 @@ class _Shown:
 
     @staticmethod
     def _print(text: str) -> None:
-        """Nobody looking is no reason to stop."""
+        """Progress whose reader has gone does not stop the work."""
         with suppress(OSError):
             print(text, end="", file=sys.stderr, flush=True)

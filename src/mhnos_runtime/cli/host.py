@@ -1,4 +1,4 @@
-"""Whom processes run as, and whether this machine can give the sandbox that is asked for. Asks it once."""
+"""The user of processes, and whether this machine can give the sandbox that is asked for. Asks it once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mhnos_runtime.cli import uids
 from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.config import ConfigError, Settings
 from mhnos_runtime.engines import EngineStore
-from mhnos_runtime.ownfiles import Item, Trust, Whom
+from mhnos_runtime.ownfiles import Item, ProcessUser, Trust
 from mhnos_runtime.process.plan import DEFAULT_PATH
-from mhnos_runtime.sandbox import Facts, Policy, reaches_abstract_sockets
+from mhnos_runtime.sandbox import HostFacts, Policy, reaches_abstract_sockets
 from mhnos_runtime.sandbox.plan import writable
 from mhnos_runtime.sandbox.policy import OFFERED
 from mhnos_runtime.sandbox.probe import probe, reachable
@@ -148,7 +148,7 @@ def hand_over(workspace: Path, ids: tuple[int, int]) -> None:
                 os.chown(name, *ids, dir_fd=fd, follow_symlinks=False)
 
 
-def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
+def check(settings: Settings, user: User) -> tuple[HostFacts, str, str]:
     """(facts, Node.js, why there is none). Raises ConfigError where the sandbox cannot be had."""
     engines = EngineStore(settings.engines_dir)
     node, no_node = find_node(user.ids, engines)
@@ -171,7 +171,7 @@ def check(settings: Settings, user: User) -> tuple[Facts, str, str]:
     return facts, node, no_node
 
 
-def warnings(settings: Settings, facts: Facts) -> list[str]:
+def warnings(settings: Settings, facts: HostFacts) -> list[str]:
     """What the level that is set does not keep processes from on this machine, and would on another."""
     policy = Policy(settings.sandbox, settings.network)
     if settings.sandbox == "none" or not reaches_abstract_sockets(facts, policy):
@@ -227,7 +227,7 @@ def trust(settings: Settings, user: User, files: Sequence[Path]) -> Trust:
     groups = (ids[1],) if user.ids else (*os.getgroups(), os.getegid())
     return Trust(
         tuple((path, f"workspace {path}" if not n else path, not n) for n, path in enumerate(folders)),
-        Whom(ids[0], groups),
+        ProcessUser(ids[0], groups),
         tuple(items),
         with_code=not open_,
     )

@@ -1,4 +1,4 @@
-"""`logs`: what a process has written, from where one wants it. Reads; never writes to the process."""
+"""`logs`: print what a process has written, all or from a given place. Never writes to the process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mhnos_runtime.cli.target import (
 )
 
 if TYPE_CHECKING:
-    from mhnos_runtime.cli.session import Notices
+    from mhnos_runtime.cli.session import StatusLines
     from mhnos_runtime.client.process import ClientProcess
     from mhnos_runtime.client.runtime import Runtime
     from mhnos_runtime.client.types import Gap, Output
@@ -111,14 +111,14 @@ async def _logs(
     tail: Tail,
     timestamps: bool,
 ) -> int:
-    from mhnos_runtime.cli.session import Notices
+    from mhnos_runtime.cli.session import StatusLines
 
-    notices = Notices()
-    async with open_runtime(url, token_file, on_state=notices.connection if follow else None) as runtime:
+    status = StatusLines()
+    async with open_runtime(url, token_file, on_state=status.connection if follow else None) as runtime:
         timeline = await runtime.timeline(pid) if timestamps or since_ms is not None else []
         process = await _attach(runtime, pid, timeline, since_ms, tail)
         stamper = Stamper(timeline, process.attached_at or 0) if timestamps else None
-        await _print_all(process, follow, tail, Printer(notices, stamper))
+        await _print_all(process, follow, tail, Printer(status, stamper))
     return exits.OK
 
 
@@ -132,23 +132,23 @@ async def _attach(
 
 
 class Printer:
-    """Writes chunks to stdout and stderr, in their order; gaps as notices."""
+    """Writes chunks to stdout and stderr, in their order; gaps as status lines."""
 
-    def __init__(self, notices: Notices, stamper: Stamper | None) -> None:
+    def __init__(self, status: StatusLines, stamper: Stamper | None) -> None:
         from mhnos_runtime.cli.terminal import Sink
 
         self._sinks = {"stdout": Sink(1), "stderr": Sink(2)}
         self._last = "stdout"
-        self._notices = notices
+        self._status = status
         self._stamper = stamper
-        notices.use(self._sinks["stderr"])
+        status.use(self._sinks["stderr"])
 
     async def show(self, item: Output | Gap) -> None:
         from mhnos_runtime.cli.session import gap_in_words
         from mhnos_runtime.client.types import Gap
 
         if isinstance(item, Gap):
-            self._notices.say(gap_in_words(item))
+            self._status.say(gap_in_words(item))
             return
         if item.stream != self._last:
             await self._sinks[self._last].flush()

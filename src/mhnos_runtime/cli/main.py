@@ -37,7 +37,7 @@ VERBS = {
     "stats": Verb("stats", "Show what processes use."),
     "reload": Verb("reload", "Restart the runtime with the installed version; processes go on."),
     "health": Verb("health", "Ask the runtime on this machine whether it serves."),
-    "token": Verb("token", "Show or replace the token that clients need."),
+    "token": Verb("token", "Show or replace the token that clients need; make lesser ones."),
     "doctor": Verb("doctor", "Tell what this machine can enforce."),
     "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw."),
     "credentials": Verb("credentials", "Show the token of a process, such as OpenClaw's."),

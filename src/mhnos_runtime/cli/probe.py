@@ -1,4 +1,4 @@
-"""The steps of `check`, each one request and what must come back. Knows the wire as JSON; prints nothing."""
+"""The steps of `check`, each one request and what must come back. Knows messages as JSON; prints nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import secrets
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -15,17 +14,14 @@ import aiohttp
 
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ClientError
-from mhnos_runtime.client.link import refusal
+from mhnos_runtime.client.link import refusal, unpack
+from mhnos_runtime.wire import frames
+from mhnos_runtime.wire.messages import MAX_MESSAGE_BYTES, SUBPROTOCOL
 
 Json = dict[str, Any]
 
 STEP_TIMEOUT_S = 10.0  # a third of what clients of protocol 1.0 give a request
-SUBPROTOCOL = "mhnos.v1.1"
 SCRATCH = ".mhnos-check"
-_HEADER = struct.Struct(">BBHIQ")
-_INPUT = 3
-_REPLAY = 0x01
-_NUMBERED = 0x02
 
 
 class Result(NamedTuple):
@@ -111,7 +107,7 @@ class Steps:
                 self._target.url,
                 protocols=(SUBPROTOCOL,) if self._modern else (),
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                max_msg_size=1 << 27,
+                max_msg_size=MAX_MESSAGE_BYTES,
             )
         except aiohttp.WSServerHandshakeError as error:
             raise refusal(self._target.url, error.status) from None
@@ -192,7 +188,7 @@ class Steps:
     async def do_type(self) -> str:
         """Numbered input, sent twice as after a lost connection: the shell must get it once."""
         opened = await self._ask("inputOpened", "openInput", pid=self._pid, client=self._word)
-        header = _HEADER.pack(_INPUT, _NUMBERED, 0, self._pid, opened["next"])
+        header = frames.pack_header(frames.INPUT, frames.NUMBERED, self._pid, opened["next"])
         for _ in range(2):
             await self._connected().send_bytes(header + f'echo "{self._word}""-once"\r'.encode())
         await self._type(f'echo "{self._word}""-then"\r')
@@ -226,7 +222,8 @@ class Steps:
 
     async def _type(self, text: str) -> None:
         if self._modern:
-            await self._connected().send_bytes(_HEADER.pack(_INPUT, 0, 0, self._pid, 0) + text.encode())
+            header = frames.pack_header(frames.INPUT, 0, self._pid, 0)
+            await self._connected().send_bytes(header + text.encode())
         else:
             await self._send(type="write", pid=self._pid, data=text)
 
@@ -244,8 +241,7 @@ class Steps:
         """Take in one frame; a text frame's message, None for a binary one."""
         frame = await self._connected().receive()
         if frame.type is aiohttp.WSMsgType.BINARY and self._modern:
-            _, flags, _, _, offset = _HEADER.unpack_from(frame.data)
-            self._output(bool(flags & _REPLAY), offset, frame.data[_HEADER.size :])
+            self._output(unpack(frame.data))
             return None
         if frame.type is not aiohttp.WSMsgType.TEXT:
             raise Unexpected(f"the connection sent {frame.type.name}")
@@ -256,12 +252,13 @@ class Steps:
             self._exit = message
         return message
 
-    def _output(self, replay: bool, offset: int, data: bytes) -> None:
-        restarts = replay and (self._next is None or offset < self._next)
-        if self._next is not None and offset != self._next and not restarts:
-            raise Unexpected(f"output at offset {offset}, expected {self._next}")
-        self._next = offset + len(data)
-        self._text += data
+    def _output(self, frame: frames.DataFrame) -> None:
+        replay = bool(frame.flags & frames.REPLAY)
+        restarts = replay and (self._next is None or frame.offset < self._next)
+        if self._next is not None and frame.offset != self._next and not restarts:
+            raise Unexpected(f"output at offset {frame.offset}, expected {self._next}")
+        self._next = frame.offset + len(frame.payload)
+        self._text += frame.payload
 
     def _connected(self) -> aiohttp.ClientWebSocketResponse:
         if self._socket is None:

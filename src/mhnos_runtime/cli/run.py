@@ -68,12 +68,16 @@ def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
-def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
-    """The callback of --detach-keys."""
+def _keys(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
     try:
         return parse_keys(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+detach_keys_option = click.option(
+    "--detach-keys", default=DEFAULT_DETACH_KEYS, show_default=True, callback=_keys, help="Keys that leave."
+)
 
 
 @click.command(
@@ -105,13 +109,7 @@ def keys_option(ctx: click.Context, param: click.Parameter, value: str) -> bytes
     help="Less than the server allows: memory_bytes=512m, tasks=64, cpu_percent=50, ...",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be executed, and how confined, as JSON.")
-@click.option(
-    "--detach-keys",
-    default=DEFAULT_DETACH_KEYS,
-    show_default=True,
-    callback=keys_option,
-    help="Keys that leave.",
-)
+@detach_keys_option
 @click.option(
     "-p", "--port", "ports", metavar="NAME[=NUMBER]", multiple=True, callback=worker.ports_option,
     help="Port by its name in the kind or config; without a number any free one.",
@@ -153,12 +151,12 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
 
 
 async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
-    from mhnos_runtime.cli.session import Manner, Notices, Session
+    from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.client.errors import RequestFailed
 
-    notices = Notices()
+    status = StatusLines()
     async with open_runtime(
-        url, token_file, on_state=notices.connection, on_uncertain=notices.uncertain
+        url, token_file, on_state=status.connection, on_uncertain=status.uncertain
     ) as runtime:
         try:
             if plan.print_config:
@@ -184,7 +182,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             close_at_end=not plan.tty,
             end_on_leave=plan.remove,
         )
-        return await Session(runtime, process, manner, notices).run()
+        return await Session(runtime, process, manner, status).run()
 
 
 async def _config(runtime: Runtime, plan: Plan) -> str:

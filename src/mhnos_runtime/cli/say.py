@@ -10,7 +10,6 @@ from typing import TextIO
 
 RED = "31"
 BOLD = "1"
-DIM = "2"
 
 
 def colours(stream: TextIO) -> bool:

@@ -23,11 +23,13 @@ from mhnos_runtime.cli import host
 from mhnos_runtime.cli.listen import listen
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
+from mhnos_runtime.launch import Hello
 from mhnos_runtime.process import kinds
-from mhnos_runtime.sandbox import Allowed, Facts, Policy, Sandbox, cgroups
-from mhnos_runtime.server.token import ensure_token, is_made_here, read_token
-from mhnos_runtime.server.token_store import learn
-from mhnos_runtime.supervisor.handover import STATE_VERSION
+from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox, cgroups
+from mhnos_runtime.server.auth.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.server.auth.token_store import learn
+from mhnos_runtime.supervisor import handover, plain
+from mhnos_runtime.supervisor.config import Config
 
 SERVER_FILE = "server.json"
 
@@ -58,35 +60,35 @@ def start(flags: dict[str, Any]) -> None:
     if user.ids is not None and user.hand_over:
         host.hand_over(settings.workspace, user.ids)
     groups = cgroups.prepare(cgroups.find()[0])
-    hello = {
-        "settings": settings.to_json(),
-        "server_id": server_id,
-        "node": node,
-        "no_node": no_node,
-        "token": known.to_dict(),
-        "path": host.path_for(user),
-        "listeners": [sock.fileno() for sock in listeners],
-    }
+    hello = Hello(
+        server_id=server_id,
+        spawned=0,
+        allowed=_allowed(settings, user, replace(facts, cgroups=groups)).to_dict(),
+        settings=settings.to_json(),
+        token=known.to_dict(),
+        path=host.path_for(user),
+        node=node,
+        no_node=no_node,
+        listeners=tuple(sock.fileno() for sock in listeners),
+    )
     _become_supervisor(
-        {
+        Config(
             # -P: nothing is imported from the working directory, which may be the workspace.
-            "server": ["-P", "-m", "mhnos_runtime.server"],
-            "listeners": [sock.fileno() for sock in listeners],
-            "lock_fd": lock_fd,
-            "state_dir": str(settings.state_dir),
-            "stop_grace_ms": round(settings.kill_grace_seconds * 1000),
-            "hello": hello,
-            "allowed": _allowed(settings, user, replace(facts, cgroups=groups)).to_dict(),
-            "own": own.to_json(),
-            "remove_at_end": [str(settings.state_dir / SERVER_FILE)],
-            "groups": [path for _controller, path in groups],
-            "log_json": settings.log_format == "json"
+            server=["-P", "-m", "mhnos_runtime.server"],
+            lock_fd=lock_fd,
+            state_dir=settings.state_dir,
+            stop_grace_ms=round(settings.kill_grace_seconds * 1000),
+            hello=hello,
+            log_json=settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
-        }
+            remove_at_end=[str(settings.state_dir / SERVER_FILE)],
+            groups=[path for _controller, path in groups],
+            own=own.to_json(),
+        )
     )
 
 
-def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
+def _allowed(settings: Settings, user: host.User, facts: HostFacts) -> Allowed:
     """What the supervisor lets a server start, whoever has the server by then."""
     policy = Policy(
         level=settings.sandbox,
@@ -101,7 +103,7 @@ def _allowed(settings: Settings, user: host.User, facts: Facts) -> Allowed:
     )
     needed_ms = max(kind.grace_ms for kind in kinds.all_kinds(settings.kinds).values())
     return Allowed(
-        Sandbox(policy, facts, os.path.realpath(settings.workspace)),
+        Sandbox(policy, facts, os.path.realpath(settings.workspace), own_folders=kinds.OWN_FOLDERS),
         engines_dir=str(settings.engines_dir),
         processes=settings.max_processes,
         retention_bytes=settings.retention_bytes,
@@ -148,12 +150,13 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     if is_loopback(settings.host) and not secure:
         host = address
-    return f"{'https' if secure else 'http'}://{HostPort(host, port)}"
+    origin = f"{'https' if secure else 'http'}://{HostPort(host, port)}"
+    return origin + settings.base_path.removesuffix("/")
 
 
 def _publish(state_dir: Path, facts: dict[str, object]) -> None:
     """Let clients of this machine find the runtime, and a later version know whether it can take over."""
-    facts = {**facts, "stateVersion": STATE_VERSION}
+    facts = {**facts, "stateVersion": handover.STATE_VERSION}
     path = state_dir / SERVER_FILE
     draft = path.with_suffix(".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -198,11 +201,9 @@ _PROMISES = {
 }
 
 
-def _become_supervisor(supervisor_config: dict[str, Any]) -> None:
-    fd = os.memfd_create("mhnos-runtime-config", 0)
-    os.write(fd, json.dumps(supervisor_config).encode())
-    os.lseek(fd, 0, os.SEEK_SET)
-    for each in (supervisor_config["lock_fd"], *supervisor_config["listeners"]):
+def _become_supervisor(supervisor_config: Config) -> None:
+    fd = handover.write(plain.encode(supervisor_config))
+    for each in (supervisor_config.lock_fd, *supervisor_config.listeners):
         os.set_inheritable(each, True)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "mhnos_runtime.supervisor", str(fd)])

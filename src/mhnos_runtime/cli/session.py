@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ HELD_KEY_S = 0.25
 PASTE_BYTES = 512
 SHOWN_UNCERTAIN_BYTES = 40  # enough to recognise what was typed
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
-# between the two sizes: long enough for a program to ask for the first one
-NUDGE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,14 @@ class Manner:
     end_on_leave: bool = False
 
 
-class Notices:
+class StatusLines:
     """Lines for the person between the process's own. Made before the connection that it reports on."""
 
     def __init__(self) -> None:
         self.raw = False
-        self.on_resumed: Callable[[], None] = lambda: None
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unwritten = False
 
     def use(self, sink: Sink) -> None:
         """From now on through the same thread as the process's stderr, which keeps the order."""
@@ -72,12 +69,19 @@ class Notices:
             task = asyncio.ensure_future(self._sink.write(line.encode()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            self._unwritten = True
+
+    async def written(self) -> None:
+        """Until all that was said is out: what the process writes later must not overtake it."""
+        if self._unwritten and self._sink is not None:
+            self._unwritten = False
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with contextlib.suppress(OSError):  # nobody reads the status lines: the output still counts
+                await self._sink.flush()
 
     def connection(self, state: ConnectionState) -> None:
         """For the client's `on_state`."""
         self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
-        if state != "lost":
-            self.on_resumed()
 
     def uncertain(self, found: InputUncertain) -> None:
         """For the client's `on_uncertain`."""
@@ -85,21 +89,20 @@ class Notices:
 
 
 class Session:
-    """Call `run` once, inside the runtime's context."""
+    """One terminal or pipe at one process. Call `run` once, inside the runtime's context."""
 
-    def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, notices: Notices) -> None:
+    def __init__(self, runtime: Runtime, process: ClientProcess, manner: Manner, status: StatusLines) -> None:
         self._runtime = runtime
         self._process = process
         self._manner = manner
-        self._notices = notices
+        self._status = status
         self._stdout, self._stderr = Sink(STDOUT), Sink(STDERR)
         self._left: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._keys: asyncio.Queue[bytes] = asyncio.Queue(KEY_CHUNKS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._modes = Modes()
         self._interrupts = 0
-        notices.use(self._stderr)
-        notices.on_resumed = self._redraw
+        status.use(self._stderr)
         process.on_news_told = self._tell_news
         self._told = ""
 
@@ -107,12 +110,11 @@ class Session:
         """Until the process has ended or the person has left; returns this command's exit code.
 
         Raises ClientError when the process or the connection is lost for good; BrokenPipeError when the
-        reader
-        of this command's output has gone.
+        reader of this command's output has gone.
         """
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(RawMode(STDIN)) if self._manner.raw else None
-            self._notices.raw = raw is not None
+            self._status.raw = raw is not None
             stack.enter_context(self._signals(raw))
             output = asyncio.create_task(self._show_output())
             try:
@@ -123,7 +125,7 @@ class Session:
                 return await self._finish(output)
             finally:
                 await _cancelled(output, *self._tasks)
-                self._notices.raw = False
+                self._status.raw = False
 
     # Output
 
@@ -132,8 +134,9 @@ class Session:
         last = self._stdout
         async for item in self._process.output():
             if isinstance(item, Gap):
-                self._notices.say(gap_in_words(item))
+                self._status.say(gap_in_words(item))
                 continue
+            await self._status.written()
             sink = self._stderr if item.stream == "stderr" else self._stdout
             if sink is not last:
                 await last.flush()  # two threads write: the order between the streams is kept here
@@ -142,15 +145,21 @@ class Session:
             if self._manner.raw:
                 data = questions.feed(data) if item.replay else questions.rest() + data
             self._modes.feed(data)
+            self._process.repaint_on_resume = self._draws_anew()
             await sink.write(data)
         await self._flush()
+
+    def _draws_anew(self) -> bool:
+        """Status lines of a lost connection stand across the screen of a full-screen program, which then has
+        to draw it anew. A grant that only views may not ask for that."""
+        return self._manner.raw and self._modes.alternate and self._runtime.has_scope("control")
 
     def _tell_news(self) -> None:
         """Where the process can be reached, once it serves; or that it does not."""
         told = news_in_words(self._process)
         if told and told != self._told:
             self._told = told
-            self._notices.say(told)
+            self._status.say(told)
 
     async def _flush(self) -> None:
         await self._stdout.flush()
@@ -167,7 +176,7 @@ class Session:
             await self._end_process()
         else:
             pid = self._process.pid
-            self._notices.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
+            self._status.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
             await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._flush(), 1)
@@ -230,7 +239,7 @@ class Session:
                     await self._process.write(typed)
             except RequestFailed as error:
                 if error.code == "input-full":
-                    self._notices.say("some keys were dropped: the process does not read")
+                    self._status.say("some keys were dropped: the process does not read")
                 # Else it has closed its input: its end, or its output, says why.
 
     async def _pipe_stdin(self) -> None:
@@ -282,7 +291,7 @@ class Session:
         try:
             await self._process.kill(name)
         except ClientError as error:
-            self._notices.say(f"{name} could not be sent: {error.message}")
+            self._status.say(f"{name} could not be sent: {error.message}")
 
     def _continued(self, raw: RawMode) -> None:
         raw.enter()
@@ -291,17 +300,6 @@ class Session:
     def _tell_size(self) -> None:
         size = size_of(STDIN)
         self._start(self._process.resize(size.cols, size.rows))
-
-    def _redraw(self) -> None:
-        """Notices stand across the screen of a full-screen program: two sizes make it draw that anew."""
-        if self._manner.raw and self._modes.alternate:
-            self._start(self._nudge())
-
-    async def _nudge(self) -> None:
-        size = size_of(STDIN)
-        await self._process.resize(size.cols, max(1, size.rows - 1))
-        await asyncio.sleep(NUDGE_S)
-        await self._process.resize(size.cols, size.rows)
 
     # Helpers
 
@@ -360,8 +358,3 @@ def uncertain_in_words(found: InputUncertain) -> str:
         f"the server was killed while it typed {shown}: bytes {found.from_} to {found.to} of the input, "
         "of which the process may have all, some or none"
     )
-
-
-def stdin_is_terminal() -> bool:
-    """Whether keys can be read one by one."""
-    return os.isatty(STDIN)

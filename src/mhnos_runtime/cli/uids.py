@@ -1,4 +1,4 @@
-"""Which user id a runtime of root takes for its processes where nobody names one: one that no other has.
+"""The user id of processes where root runs the runtime and names none: one that is not in use.
 
 Knows the claims of this machine's runtimes, each a link named by the id that points to the workspace.
 """

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect. Arithmetic only; clock and dice come from outside."""
+"""Exponential backoff between attempts to connect. Arithmetic only: it reads no clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 class Backoff:
     """Exponential with jitter: each delay is between half of and all of min(cap_s, first_s * 2**attempt).
 
-    The lower half keeps many clients of one restarted server from trying at once yet never tries at once
-    itself.
+    The jitter spreads the clients of a server that was restarted. `dice`: a number from 0 to 1.
     """
 
     first_s: float = 0.1
@@ -27,5 +26,5 @@ class Backoff:
         return ceiling_s * (0.5 + self.dice() / 2)
 
     def reset(self) -> None:
-        """To be called when a connection has proved to be good."""
+        """Start anew: a connection has lasted."""
         self._attempt = 0

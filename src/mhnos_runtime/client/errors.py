@@ -1,4 +1,4 @@
-"""What can go wrong for a caller of the client; each error says what it means for the request that met it."""
+"""What can go wrong for a caller of the client, and what that means for the request that failed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ class RequestTimedOut(ClientError):
 
 
 class ConnectFailed(ClientError):
-    """No connection could be made."""
+    """No connection could be made. `retry_after_s`: how long the server wants to be left alone, None where it
+    has not said."""
 
     code = "connect-failed"
     retry = True
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry: bool | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry=retry)
+        self.retry_after_s = retry_after_s
 
 
 class Unauthorized(ClientError):
@@ -34,7 +41,8 @@ class Unauthorized(ClientError):
 
 
 class Forbidden(ClientError):
-    """The server refuses this Origin or Host. Final."""
+    """The server refuses this Origin, or the grant has too little; with the code `forbidden-host`, it does
+    not answer to the name in the address. Final."""
 
     code = "forbidden"
 

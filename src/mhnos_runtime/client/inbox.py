@@ -11,7 +11,7 @@ from collections import deque
 from mhnos_runtime.client.errors import ProtocolViolation
 from mhnos_runtime.client.types import Gap, Output, Stream
 
-# bytes; above the default retention (1 MiB), so that a consumer whose place the server holds never overflows
+# bytes; above the default retention (1 MiB), so that a consumer that the server waits for never overflows
 # it
 HIGH_WATER_BYTES = 4 * 1024 * 1024
 # bytes; a replay is asked for while there is still something to consume, so that the consumer need not wait

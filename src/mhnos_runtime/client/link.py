@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import aiohttp
-import msgspec
 
 from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, ProtocolViolation, Unauthorized
 from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.parse import Unknown, parse_message
 
 CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
 CLOSE_TIMEOUT_S = 2.0  # a goodbye is a courtesy: a peer that does not answer it is left
 HEARTBEAT_S = 20.0  # below the 30 s to 60 s after which NATs and proxies forget an idle connection
+LONGEST_WAIT_S = 300.0  # a server that asks for more is asked again anyway: it may have been a mistake
 _NORMAL_CLOSE = frozenset({aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED})
 
-ServerMessage: TypeAlias = m.Answer | m.Event
-_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
-
-
-class Unknown(msgspec.Struct):
-    """A text frame that this client does not understand; from a newer server, or wrong."""
-
-    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    reason: str = ""
-
-
-Received: TypeAlias = ServerMessage | frames.DataFrame | Unknown
+Received: TypeAlias = m.ServerMessage | frames.DataFrame | Unknown
 SslOption: TypeAlias = ssl.SSLContext | bool
 
 
@@ -71,7 +62,8 @@ class Link:
         except TimeoutError:
             raise ConnectFailed(f"{url} did not answer within {CONNECT_TIMEOUT_S:.0f} s") from None
         except aiohttp.WSServerHandshakeError as error:
-            raise refusal(url, error.status) from None
+            retry_after = error.headers.get("Retry-After") if error.headers is not None else None
+            raise refusal(url, error.status, retry_after) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise ConnectFailed(
                 f"cannot connect to {url}: its certificate is not trusted, or is of another name",
@@ -87,14 +79,19 @@ class Link:
         """The next message or frame. Raises LinkClosed."""
         frame = await self._socket.receive()
         if frame.type is aiohttp.WSMsgType.BINARY:
-            return _unpack(frame.data)
+            return unpack(frame.data)
         if frame.type is aiohttp.WSMsgType.TEXT:
-            return decode(frame.data)
+            return parse_message(frame.data)
         raise LinkClosed(self._socket.close_code if frame.type in _NORMAL_CLOSE else None)
 
     async def send(self, message: bytes) -> None:
         """Send one text frame. A connection that is ending takes nothing; `receive` is where that shows."""
         await self._send(message, aiohttp.WSMsgType.TEXT)
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        """Send text frames, in order; as `send`."""
+        for message in messages:
+            await self.send(message)
 
     async def send_frame(self, frame: bytes) -> None:
         """Send one binary frame; as `send`."""
@@ -107,7 +104,7 @@ class Link:
             pass  # the reader learns of it, and it alone decides what follows
 
     async def close(self) -> None:
-        """Say goodbye, so that the server lets go of this client's place at once."""
+        """Say goodbye, so that the server keeps nothing for this client."""
         await self._socket.close()
 
 
@@ -127,7 +124,7 @@ async def _upgrade(
 
 async def _greeting(socket: aiohttp.ClientWebSocketResponse, url: str) -> m.Connected:
     frame = await socket.receive()
-    if frame.type is aiohttp.WSMsgType.TEXT and isinstance(hello := decode(frame.data), m.Connected):
+    if frame.type is aiohttp.WSMsgType.TEXT and isinstance(hello := parse_message(frame.data), m.Connected):
         if socket.protocol == m.SUBPROTOCOL:
             return hello
         problem, retry = f"{url} speaks only protocol {hello.protocol_version}, this client needs 1.1", False
@@ -146,35 +143,39 @@ def _reason(error: Exception) -> str:
     return getattr(cause, "strerror", None) or str(error) or type(error).__name__
 
 
-def refusal(url: str, status: int) -> ClientError:
-    """Why a WebSocket was not opened, by the HTTP status."""
+def refusal(url: str, status: int, retry_after: str | None = None) -> ClientError:
+    """Why a WebSocket was not opened, by the HTTP status, and the header Retry-After where there is one."""
     if status == 401:
         return Unauthorized(
             f"{url} refused the token", hint="`mhnos-runtime token` on its machine shows the right one"
         )
     if status == 403:
-        return Forbidden(f"{url} refuses this client's Host or Origin", hint="see --allow-host of `serve`")
+        return Forbidden(f"{url} refuses this client: its Origin, or what the grant of its token allows")
+    if status == 421:
+        return Forbidden(
+            f"{url} does not answer to this name",
+            code="forbidden-host",
+            hint="use an address that it listens on, or start it with --allow-host and this name",
+        )
     problem = f"{url} answered HTTP {status} instead of opening a WebSocket"
-    return ConnectFailed(problem, retry=status in (429, 502, 503))
+    wait_s = _seconds(retry_after) if status in (429, 503) else None
+    hint = f"try again in {wait_s:.0f} s" if wait_s else ""
+    return ConnectFailed(problem, hint=hint, retry=status in (429, 502, 503), retry_after_s=wait_s)
 
 
-def decode(text: str | bytes) -> ServerMessage | Unknown:
-    """One text frame; Unknown for what is not in the protocol this client knows."""
+def _seconds(retry_after: str | None) -> float | None:
+    """What a server of this protocol says (RFC 9110, 10.2.3, also has a date), LONGEST_WAIT_S at most."""
+    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+        return None
+    return min(float(retry_after[:9]), LONGEST_WAIT_S)
+
+
+def unpack(data: bytes) -> frames.DataFrame:
+    """One binary frame of a server. Raises ProtocolViolation."""
     try:
-        return _decoder.decode(text)
-    except msgspec.ValidationError as error:
-        try:
-            found = msgspec.json.decode(text, type=Unknown)
-        except msgspec.MsgspecError:
-            found = Unknown()
-        found.reason = str(error)
-        return found
-    except msgspec.DecodeError as error:
-        return Unknown(reason=str(error))
-
-
-def _unpack(data: bytes) -> frames.DataFrame:
-    try:
-        return frames.unpack(data)
+        frame = frames.unpack(data)
     except InvalidRequest as error:
         raise ProtocolViolation(error.message) from error
+    if frame.kind == frames.INPUT:
+        raise ProtocolViolation("a server sends no input")
+    return frame

@@ -1,4 +1,4 @@
-"""The requests that wait for their answer, by id. Knows futures; knows neither connections nor processes."""
+"""The requests that wait for their answers, by id. Knows futures; must not know connections or processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mhnos_runtime.client.errors import ClientError, ConnectionLost, ProtocolViolation, RequestFailed
-from mhnos_runtime.client.link import Unknown
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import Unknown
 
 _TOO_BIG = 1009  # WebSocket close code: the server will refuse the same message again
 
@@ -23,7 +23,7 @@ def _new_future() -> asyncio.Future[m.Message]:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """`resend`: carrying the request out twice does no harm, so it survives a lost connection.
+    """A request that waits. `resend`: it may be carried out twice, so it survives a lost connection.
 
     `on_answer` runs before any later message is looked at: what the answer names exists when they come.
     """
@@ -41,7 +41,7 @@ class Waiting:
             self.future.set_result(answer)
 
     def fail(self, error: ClientError) -> None:
-        """Hand an error over; one that nobody awaits any more is no warning."""
+        """Hand an error over. Where no task awaits it any more, asyncio is not to warn of that."""
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()
@@ -64,11 +64,11 @@ class PendingRequests:
         return number, waiting
 
     def discard(self, number: int) -> None:
-        """Nobody waits for this answer any more."""
+        """Forget a request: its answer is not awaited any more."""
         self._waiting.pop(number, None)
 
     def settle(self, message: m.Message | Unknown) -> bool:
-        """Hand an answer to whom it belongs; False if it is nobody's."""
+        """Hand an answer to its request. False: the message answers none."""
         waiting = self._waiting.pop(_number(message.id), None)
         if waiting is None:
             return False
@@ -81,7 +81,7 @@ class PendingRequests:
         return True
 
     def connection_lost(self, close_code: int) -> None:
-        """Fail what cannot be sent again; the rest stays for `to_resend`."""
+        """Fail the requests that may not be sent again; the rest stays for `to_resend`."""
         for number, waiting in list(self._waiting.items()):
             if close_code == _TOO_BIG:
                 waiting.fail(RequestFailed("the message is larger than the server takes", code="too-large"))

@@ -1,70 +1,53 @@
-"""One process of a runtime, as its caller holds it. Knows its inbox and its host; knows no sockets."""
+"""One process of a runtime, as its caller holds it. Must not know sockets."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
+from mhnos_runtime.client.carrier import Carrier
 from mhnos_runtime.client.errors import ClientError, ProcessLost, ProtocolViolation
 from mhnos_runtime.client.inbox import Flow, Inbox
-from mhnos_runtime.client.numbered import NumberedInput
 from mhnos_runtime.client.types import ExitInfo, Gap, InputUncertain, Output, PtySize, Stream
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 
-# bytes; small enough that an acknowledgement moves well before a retention of 1 MiB is full, and large enough
-# that
-# a flood costs one small message for each two full frames
+# bytes; small enough that an acknowledgement moves well before a retention of 1 MiB is full, and large
+# enough that a flood costs one small message for each two full frames
 ACK_BYTES = 128 * 1024
 # of the retention, where that is small: the server waits for a viewer that acknowledges, so it must never
-# have to
-# wait for an acknowledgement that waits for more output
+# have to wait for an acknowledgement that waits for more output
 ACK_RETENTION_SHARE = 4
 
 Origin: TypeAlias = int | Literal["start", "end"]
-M = TypeVar("M", bound=m.Message)
-
-
-class Host(Protocol):
-    """What a process needs of the runtime that it belongs to."""
-
-    async def request(
-        self,
-        message: m.Message,
-        answer: type[M],
-        *,
-        resend: bool = ...,
-        on_answer: Callable[[m.Message], None] | None = ...,
-    ) -> M: ...
-    async def send_now(self, message: m.Message | bytes) -> None: ...
-    def tell(self, message: m.Message) -> None: ...
-    def input(self, pid: int) -> NumberedInput: ...
-    def resync(self, process: ClientProcess) -> None: ...
-    def forget(self, process: ClientProcess) -> None: ...
-    @property
-    def retention_bytes(self) -> int | None: ...
 
 
 class ClientProcess:
-    """A running or ended process. One consumer of `output`; any number of callers of everything else."""
+    """A running or ended process. One consumer of `output`; any number of callers of everything else.
 
-    def __init__(self, host: Host, pid: int, *, expected: int | None = None) -> None:
+    repaint_on_resume: whoever shows the output sets it while a full-screen program has to draw its screen
+    anew after a lost connection. The grant must have `control` then.
+    """
+
+    def __init__(self, carrier: Carrier, pid: int, *, expected: int | None = None) -> None:
         self.pid = pid
         self.info: m.ProcessInfo | None = None
         self.readiness: m.Readiness | None = None
         self.ports: list[m.Port] = []
         self.on_news_told: Callable[[], None] = lambda: None
         self.attached_at: int | None = None
-        self._host = host
+        self.repaint_on_resume = False
+        self._carrier = carrier
         self._origin: Origin | None = None
         self._tail: int | None = None
         self._repaint = False
         self._inbox = Inbox(expected)
         self._acked = 0
         self._consuming = False
+        self._detached = False
         self._exit: ExitInfo | None = None
         self._error: ClientError | None = None
         self._changed = asyncio.Event()
@@ -78,10 +61,9 @@ class ClientProcess:
     async def output(self) -> AsyncIterator[Output | Gap]:
         """Every byte from where this was attached to the end, in order, each once; gaps where they are.
 
-        Goes on over reconnections. Raises ProcessLost, ProtocolViolation, and what ended the runtime's
-        connection
-        for good. A consumer that is slow keeps its place as long as the server allows; before there is one,
-        nothing waits.
+        Goes on over reconnections. A consumer that is slow is waited for as long as the server allows; before
+        there is one, nothing waits. Raises ProcessLost, ProtocolViolation, and what ended the runtime's
+        connection for good.
         """
         self._consuming = True
         while True:
@@ -92,7 +74,7 @@ class ClientProcess:
                 await self._acknowledge()
             elif self._error is not None:
                 raise self._error
-            elif self._exit is not None and self._inbox.flow is Flow.FLOWING:
+            elif self._detached or (self._exit is not None and self._inbox.flow is Flow.FLOWING):
                 return
             else:
                 await self._changed.wait()
@@ -100,13 +82,13 @@ class ClientProcess:
     async def wait(self) -> ExitInfo:
         """Until the process has ended; output need not be consumed for it. Raises as `output` does."""
         await self._ended.wait()
-        if self._exit is None:
-            raise self._error or ProcessLost(f"process {self.pid} is lost")
-        return self._exit
+        if self._exit is not None:
+            return self._exit
+        raise self._error or ClientError(f"detached from process {self.pid}", code="detached")
 
     @property
     def exit(self) -> ExitInfo | None:
-        """How it ended, once that is known."""
+        """How it ended; None until the server has told so."""
         return self._exit
 
     @property
@@ -121,37 +103,40 @@ class ClientProcess:
         `uncertain_input`. One that is cancelled has been typed in part, or will be. Raises RequestFailed
         (such as input-closed), and what ended the runtime's connection for good.
         """
-        await self._host.input(self.pid).write(data.encode() if isinstance(data, str) else data)
+        await self._carrier.input(self.pid).write(data.encode() if isinstance(data, str) else data)
 
     def write_nowait(self, data: bytes | str) -> None:
         """Type, as `write`, without waiting: for keys. Up to 1 MiB is kept until it can be typed.
 
         Raises RequestFailed: input-full where more waits already, or why an earlier write failed.
         """
-        self._host.input(self.pid).write_nowait(data.encode() if isinstance(data, str) else data)
+        self._carrier.input(self.pid).write_nowait(data.encode() if isinstance(data, str) else data)
 
     @property
     def uncertain_input(self) -> Sequence[InputUncertain]:
         """What was being typed when a server was killed; see also the runtime's `on_uncertain`."""
-        return self._host.input(self.pid).uncertain
+        return self._carrier.input(self.pid).uncertain
 
     async def close_stdin(self) -> None:
         """End the process's input, after everything written. Raises RequestFailed."""
-        await self._host.input(self.pid).settled()
-        await self._host.request(m.CloseStdin(pid=self.pid), m.StdinClosed, resend=True)
+        await self._carrier.input(self.pid).settled()
+        await self._carrier.request(m.CloseStdin(pid=self.pid), m.StdinClosed, resend=True)
 
     async def resize(self, cols: int, rows: int) -> None:
-        """Tell the process's terminal its size; while there is no connection, the next one tells it."""
+        """Set the size of the process's terminal, in cells; without a connection, the next one sets it."""
         self._size = PtySize(cols, rows)
-        await self._host.send_now(m.Resize(pid=self.pid, cols=cols, rows=rows))
+        await self._carrier.send_now(m.Resize(pid=self.pid, cols=cols, rows=rows))
 
     async def kill(self, signal: str = "SIGTERM", escalate: bool | None = None) -> None:
-        """Send a signal to the whole tree. escalate: use force if it does not obey; None: by signal."""
+        """Send a signal to the process and all its descendants. Returns when they have ended, or, without
+        escalation, when it was sent. escalate: follow it with SIGHUP and SIGKILL; None: as the signal has it.
+        Raises RequestFailed (unknown-signal).
+        """
         message = m.Kill(pid=self.pid, signal=signal, escalate=escalate)
-        await self._host.request(message, m.Killed, resend=True)
+        await self._carrier.request(message, m.Killed, resend=True)
 
     async def until_serving(self) -> m.Readiness | None:
-        """Until it is known whether the process serves; None for one that nobody looks at, once it has ended.
+        """Until the process is known to serve, or not to. None: it ended, and is of a kind without readiness.
 
         Raises as `wait`.
         """
@@ -164,14 +149,21 @@ class ClientProcess:
         return self.readiness
 
     async def token(self) -> str | None:
-        """What the runtime made for who is to talk to the process, such as OpenClaw's token."""
-        answer = await self._host.request(m.Credentials(pid=self.pid), m.CredentialsAnswer, resend=True)
+        """The token that the runtime made for the process, such as OpenClaw's; None for one that has none.
+
+        Raises RequestFailed (unknown-process).
+        """
+        answer = await self._carrier.request(m.Credentials(pid=self.pid), m.CredentialsAnswer, resend=True)
         return answer.token
 
     async def detach(self) -> None:
-        """Leave the process alone; its output ends here as if it had nothing more to say."""
-        await self._host.request(m.Detach(pid=self.pid), m.Detached, resend=True)
-        self._host.forget(self)
+        """Receive no more; the process goes on. `output` ends behind what has come, and `wait` raises
+        ClientError (detached). To come back, attach anew.
+        """
+        await self._carrier.request(m.Detach(pid=self.pid), m.Detached, resend=True)
+        self._carrier.forget(self)
+        self._detached = True
+        self._wake()
 
     # What the runtime uses
 
@@ -186,7 +178,8 @@ class ClientProcess:
             raise self._error
 
     def mark_ready(self) -> None:
-        """The server attached this client when it started the process."""
+        """The server attached this client when it started the process: there is no first attach to wait
+        for."""
         self._ready.set()
 
     def start_from(self, origin: Origin | None, tail: int | None, repaint: bool) -> None:
@@ -194,18 +187,18 @@ class ClientProcess:
         self._origin, self._tail, self._repaint = origin, tail, repaint
         self._inbox = Inbox(origin if isinstance(origin, int) else None)
 
-    def attach_message(self) -> m.Attach:
-        """The request that brings what is missing."""
+    def attach_message(self, *, resumed: bool = False) -> m.Attach:
+        """The request that brings what is missing. resumed: on a new connection."""
         self._inbox.begin_sync()
         if self._inbox.expected is None:
             return m.Attach(
                 pid=self.pid, from_=self._origin, tail=self._tail, repaint=self._repaint, acks=True
             )
-        repaint = self._repaint and not self.ready()
+        repaint = self.repaint_on_resume if resumed and self.ready() else self._repaint and not self.ready()
         return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint, acks=True)
 
     def resume_messages(self) -> list[m.Message]:
-        """What else a new connection must be told."""
+        """What a new connection is told besides the attach: the size of the terminal."""
         if self._size is None:
             return []
         return [m.Resize(pid=self.pid, cols=self._size.cols, rows=self._size.rows)]
@@ -218,20 +211,20 @@ class ClientProcess:
     def on_output(self, frame: frames.DataFrame) -> None:
         """A data frame of this process."""
         stream: Stream = "stderr" if frame.kind == frames.STDERR else "stdout"
-        with_violations(self, lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
+        self._take(lambda: self._inbox.output(stream, frame.offset, bytes(frame.payload)))
         next_ = frame.offset + len(frame.payload)
         if not self._consuming and self._ack_is_due(next_):
-            self._host.tell(m.Ack(pid=self.pid, offset=next_))
+            self._carrier.tell(m.Ack(pid=self.pid, offset=next_))
 
     def on_gap(self, gap: m.Gap) -> None:
         """The server no longer keeps a range."""
-        with_violations(self, lambda: self._inbox.gap(gap.from_, gap.to))
+        self._take(lambda: self._inbox.gap(gap.from_, gap.to))
 
     def on_attached(self, answer: m.Attached) -> None:
         """The replay is complete. The exit on a record is not the end: output and `exit` still come."""
         if isinstance(answer.from_, int) and isinstance(answer.next, int):
             from_, next_ = answer.from_, answer.next
-            with_violations(self, lambda: self._inbox.synced(from_, next_))
+            self._take(lambda: self._inbox.synced(from_, next_))
             self.attached_at = next_ if self.attached_at is None else self.attached_at
         if isinstance(answer.process, m.ProcessInfo):
             self.info = answer.process
@@ -269,38 +262,39 @@ class ClientProcess:
         """Nothing more will come, and why."""
         self._error = self._error or error
         self._ready.set()
-        self._ended.set()
-        self._news.set()
+        self._wake()
+
+    def _take(self, into_inbox: Callable[[], None]) -> None:
+        """A violation of the protocol ends this process's output, not the connection."""
+        try:
+            into_inbox()
+        except ProtocolViolation as error:
+            self.fail(error)
         self._changed.set()
 
     def _end(self, exit_: ExitInfo) -> None:
         self._exit = self._exit or exit_
+        self._wake()
+
+    def _wake(self) -> None:
+        """Nothing more comes: everyone who waits looks why."""
         self._ended.set()
         self._news.set()
         self._changed.set()
 
     async def _acknowledge(self) -> None:
         if self._inbox.wants_replay:
-            self._host.resync(self)
+            self._carrier.resync(self)
         consumed = self._inbox.consumed or 0
         if self._ack_is_due(consumed):
-            await self._host.send_now(m.Ack(pid=self.pid, offset=consumed))
+            await self._carrier.send_now(m.Ack(pid=self.pid, offset=consumed))
 
     def _ack_is_due(self, offset: int) -> bool:
-        retention = self._host.retention_bytes or ACK_BYTES * ACK_RETENTION_SHARE
+        retention = self._carrier.retention_bytes or ACK_BYTES * ACK_RETENTION_SHARE
         due = offset - self._acked >= min(ACK_BYTES, max(1, retention // ACK_RETENTION_SHARE))
         if due:
             self._acked = offset
         return due
-
-
-def with_violations(process: ClientProcess, action: Callable[[], None]) -> None:
-    """Run it; a violation of the protocol ends this process's output, not the connection."""
-    try:
-        action()
-    except ProtocolViolation as error:
-        process.fail(error)
-    process._changed.set()
 
 
 def lost(pid: int, why: str) -> ProcessLost:

@@ -20,9 +20,10 @@ from mhnos_runtime.client.errors import (
     ConnectionLost,
     ProtocolViolation,
     RequestTimedOut,
+    Unauthorized,
 )
-from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption, Unknown
-from mhnos_runtime.client.numbered import NumberedInput
+from mhnos_runtime.client.input_window import InputWindow
+from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.spawning import spawn_fields
@@ -31,9 +32,11 @@ from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import Unknown
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
+GRANT_ENDED = 1008  # close code: do not come back with this token
 INPUT_GOODBYE_S = 1.0  # what was typed last gets so long to arrive when the client is closed
 YIELD_EVERY_BYTES = 256 * 1024  # consumers run at least so often, however fast a flood comes
 
@@ -73,7 +76,7 @@ class Runtime:
         self._ssl_option = ssl_option
         self._pending = PendingRequests()
         self._processes: dict[int, ClientProcess] = {}
-        self._inputs: dict[int, NumberedInput] = {}
+        self._inputs: dict[int, InputWindow] = {}
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._final: ClientError | None = None
@@ -139,8 +142,8 @@ class Runtime:
     ) -> ClientProcess:
         """Receive output: from an offset, the kept "start" (default), the "end", or the last `tail` bytes.
 
-        repaint: have a full-screen program draw its screen anew, for who starts at the end. Returns when
-        everything kept from there has been received or is on its way to the consumer. Raises RequestFailed
+        repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
+        when the replay is over. Raises RequestFailed
         (unknown-process); ValueError if this client is attached to it already.
         """
         if pid in self._processes:
@@ -160,7 +163,8 @@ class Runtime:
         return process
 
     def handle(self, pid: int) -> ClientProcess:
-        """A process by its pid, to write to it or kill it without receiving its output."""
+        """A process by its pid, to write to it or kill it without receiving its output. Asks the server
+        nothing."""
         return self._processes.get(pid) or ClientProcess(self, pid)
 
     async def list(self, *, all: bool = False) -> Sequence[m.ProcessInfo]:  # noqa: A002 - the protocol's word
@@ -178,7 +182,8 @@ class Runtime:
         return self._clock() - start
 
     async def stats(self, pid: int | None = None) -> Sequence[m.ProcessUsage]:
-        """CPU time, memory and tasks of one process or of all."""
+        """CPU time (ms), memory (bytes) and tasks of one process, or of all that run. Raises
+        RequestFailed."""
         return (await self.request(m.Stats(pid=pid), m.ProcessStats, resend=True)).processes
 
     async def push(self, files: Mapping[str, bytes | None]) -> m.PushResults:
@@ -193,11 +198,13 @@ class Runtime:
         return results
 
     async def pull(self) -> dict[str, bytes | None]:
-        """Every file of the workspace by path; None for a directory."""
+        """Every file of the workspace by path; None for a directory. Raises RequestFailed (more than 32
+        MiB)."""
         return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
 
     async def timeline(self, pid: int) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of the kept pieces of output: when the byte at that offset was captured."""
+        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
+        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
         async with asyncio.timeout(self._request_timeout_s):
             return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
 
@@ -206,6 +213,11 @@ class Runtime:
         """The server's greeting on the newest connection."""
         assert self._hello is not None, "inside `async with` only"  # noqa: S101
         return self._hello
+
+    def has_scope(self, scope: str) -> bool:
+        """Whether this client's grant is good for it. A server that names no scopes has none."""
+        scopes = self.hello.scopes
+        return not isinstance(scopes, list) or scope in scopes
 
     @property
     def connected(self) -> bool:
@@ -250,10 +262,10 @@ class Runtime:
         if (to := self._link) is not None:
             await (to.send_frame(message) if isinstance(message, bytes) else to.send(encode(message)))
 
-    def input(self, pid: int) -> NumberedInput:
+    def input(self, pid: int) -> InputWindow:
         """What this client types into a process: one numbering, whoever holds it."""
         if pid not in self._inputs:
-            typed = self._inputs[pid] = NumberedInput(self, pid)
+            typed = self._inputs[pid] = InputWindow(self, pid)
             if self._final is not None:
                 typed.fail(self._final)
             self._keep(asyncio.create_task(typed.run()))
@@ -270,11 +282,11 @@ class Runtime:
             self._keep(asyncio.create_task(self._link.send(self._attach_payload(process))))
 
     def tell(self, message: m.Message) -> None:
-        """Send what needs no answer, some time soon, if there is a connection."""
+        """As send_now, without waiting."""
         self._keep(asyncio.create_task(self.send_now(message)))
 
     def forget(self, process: ClientProcess) -> None:
-        """Nothing of this process is wanted any more."""
+        """Hand no more output to this process."""
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
 
@@ -319,8 +331,8 @@ class Runtime:
             self._pending.connection_lost(code)
             for typed in self._inputs.values():
                 typed.on_lost()
-            if not self._reconnect:
-                self._end(ConnectionLost(f"the connection to {self.url} was lost"))
+            if code == GRANT_ENDED or not self._reconnect:
+                self._end(self._why_ended(code))
                 return
             if self._clock() - started >= PROVEN_AFTER_S:
                 self._backoff.reset()
@@ -333,15 +345,22 @@ class Runtime:
             unsent = self._adopt(link)
             self._tell("resumed")
 
+    def _why_ended(self, code: int) -> ClientError:
+        if code == GRANT_ENDED:
+            return Unauthorized(f"{self.url} takes this token no more: its grant was revoked or has expired")
+        return ConnectionLost(f"the connection to {self.url} was lost")
+
     async def _redial(self) -> Link:
         """A new connection, however long it takes. Raises what no further attempt can mend."""
+        wait_s = 0.0
         while True:
-            await self._sleep(self._backoff.next_delay_s())
+            await self._sleep(wait_s + self._backoff.next_delay_s())
             try:
                 return await self._dial()
             except ConnectFailed as error:
                 if not error.retry:
                     raise
+                wait_s = error.retry_after_s or 0.0
 
     def _adopt(self, link: Link) -> Sequence[bytes]:
         """Make it the connection that requests use; returns what must be sent on it first.
@@ -359,14 +378,14 @@ class Runtime:
     def _resumptions(self) -> Sequence[bytes]:
         """The messages by which every process goes on where it was."""
         processes = self._processes.values()
-        attaches = [self._attach_payload(process) for process in processes]
+        attaches = [self._attach_payload(process, resumed=True) for process in processes]
         return attaches + [encode(message) for each in processes for message in each.resume_messages()]
 
     async def _serve(self, link: Link, unsent: Sequence[bytes]) -> int:
         """Take in what comes until the connection ends; returns the close code."""
         # Sent while receiving: a server that is busy replaying reads nothing before somebody takes the
         # replay.
-        resuming = asyncio.create_task(_send_all(link, unsent))
+        resuming = asyncio.create_task(link.send_all(unsent))
         try:
             await self._receive(link)
         except LinkClosed as closed:
@@ -414,10 +433,12 @@ class Runtime:
             if process.over:
                 self.forget(process)
 
-    def _attach_payload(self, process: ClientProcess) -> bytes:
-        """An attach whose answer is handled where it arrives: nobody need be waiting for it."""
+    def _attach_payload(self, process: ClientProcess, *, resumed: bool = False) -> bytes:
+        """An attach request whose answer is handled by callbacks: no task waits for it."""
         number, waiting = self._pending.add(
-            process.attach_message(), resend=False, on_answer=lambda answer: self._attached(process, answer)
+            process.attach_message(resumed=resumed),
+            resend=False,
+            on_answer=lambda answer: self._attached(process, answer),
         )
         waiting.future.add_done_callback(lambda future: self._attach_done(process, number, future))
         return waiting.payload
@@ -472,11 +493,6 @@ class Runtime:
 
 
 connect = Runtime
-
-
-async def _send_all(link: Link, payloads: Sequence[bytes]) -> None:
-    for payload in payloads:
-        await link.send(payload)
 
 
 def _name(message: m.Message) -> str:

@@ -1,4 +1,4 @@
-"""The message that starts a process, from what a caller wants. Knows shapes only."""
+"""The fields of a spawn from a caller's options. Knows shapes only."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""When which byte was captured: read from the time stamps that only the replay in text frames carries."""
+"""When each byte was captured: from the time stamps that only a replay in text frames has."""
 
 from __future__ import annotations
 
 import aiohttp
 
 from mhnos_runtime.client.errors import ConnectFailed
-from mhnos_runtime.client.link import SslOption, decode
+from mhnos_runtime.client.link import SslOption
 from mhnos_runtime.client.pending import failure
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import parse_message
 
 
 async def read_timeline(
@@ -23,7 +24,7 @@ async def read_timeline(
         ) as socket:
             await socket.send_frame(encode(m.Attach(pid=pid)), aiohttp.WSMsgType.TEXT)
             async for frame in socket:
-                message = decode(frame.data) if frame.type is aiohttp.WSMsgType.TEXT else None
+                message = parse_message(frame.data) if frame.type is aiohttp.WSMsgType.TEXT else None
                 if isinstance(message, m.Output):
                     _note(pieces, message)
                 elif isinstance(message, m.ErrorMessage):

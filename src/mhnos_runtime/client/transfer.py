@@ -1,4 +1,4 @@
-"""Files on the wire of `fsync`: batches for a push, contents of a pull. Pure."""
+"""Files in `fsync` messages: batches for a push, contents of a pull. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from mhnos_runtime.client.errors import RequestFailed
+from mhnos_runtime.client.errors import ProtocolViolation, RequestFailed
+from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.content import content_chunks, numbers
 
 BATCH_BYTES = 8 * 1024 * 1024  # up to 4 times as much as arrays of numbers
 
 
 def batches(files: Mapping[str, bytes | None]) -> Iterator[list[m.FileEntry]]:
-    """The files in messages of a bounded size; None is a directory."""
+    """The files in batches of BATCH_BYTES, a larger file alone; None is a directory."""
     batch: list[m.FileEntry] = []
     size_bytes = 0
     for path, content in files.items():
@@ -36,7 +38,8 @@ def add(total: m.PushResults, answer: m.FsyncResult) -> None:
 
 
 def contents(answer: m.FsyncResult) -> dict[str, bytes | None]:
-    """What a pull brought, by path. Raises RequestFailed if the server refused it."""
+    """What a pull brought, by path; None is a directory. Raises RequestFailed if the server refused it, and
+    ProtocolViolation for content that is none."""
     files = _checked(answer).files
     return {entry.path: _content(entry) for entry in files} if isinstance(files, list) else {}
 
@@ -44,24 +47,24 @@ def contents(answer: m.FsyncResult) -> dict[str, bytes | None]:
 def _entry(path: str, content: bytes | None) -> m.FileEntry:
     if content is None:
         return m.FileEntry(path=path, kind="directory")
-    return m.FileEntry(path=path, content=msgspec.Raw(_encoded(content)))
+    return m.FileEntry(path=path, content=_encoded(content))
 
 
-def _encoded(content: bytes) -> bytes:
+def _encoded(content: bytes) -> msgspec.Raw:
     """JSON text where the bytes are a text: a third of the size of an array of numbers."""
     try:
-        return msgspec.json.encode(content.decode())
+        return msgspec.Raw(msgspec.json.encode(content.decode()))
     except UnicodeDecodeError:
-        return msgspec.json.encode(list(content))
+        return numbers(content)
 
 
 def _content(entry: m.FileEntry) -> bytes | None:
     if entry.kind == "directory":
         return None
-    if not isinstance(entry.content, msgspec.Raw):
-        return b""
-    value = msgspec.json.decode(entry.content, type=str | list[int])
-    return value.encode() if isinstance(value, str) else bytes(value)
+    try:
+        return b"".join(content_chunks(entry.content))
+    except InvalidRequest as error:
+        raise ProtocolViolation(f"{entry.path}: {error.message}") from error
 
 
 def _checked(answer: m.FsyncResult) -> m.FsyncResult:

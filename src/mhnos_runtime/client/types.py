@@ -1,4 +1,4 @@
-"""What a caller of the client holds in hand: chunks of output, sizes, exits. Knows nothing of connections."""
+"""The values that callers get and give: chunks of output, sizes, exits. Must not know connections."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Frozen settings from flags, MHNOS_* variables and a TOML file. Standard library only, since the starter
-of the supervisor uses them. Knows nothing of who reads which setting."""
+"""Frozen settings from flags, MHNOS_* variables and a TOML file. Standard library only, since the command
+that becomes the supervisor imports it. Knows nothing of who reads which setting."""
 
 from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting
 from mhnos_runtime.config.places import check_workspace, ensure_state_dir, prepare_workspace
 from mhnos_runtime.config.sources import config_files, load
-from mhnos_runtime.config.table import SETTINGS, Row, Setting, Settings, describe, docs_table
+from mhnos_runtime.config.table import SETTINGS, Setting, SettingRow, Settings, describe, docs_table
 from mhnos_runtime.config.values import show_size
 from mhnos_runtime.errors import ConfigError
 
@@ -13,8 +13,8 @@ __all__ = [
     "SETTINGS",
     "ConfigError",
     "KindSetting",
-    "Row",
     "Setting",
+    "SettingRow",
     "Settings",
     "check_workspace",
     "config_files",

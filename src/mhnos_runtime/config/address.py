@@ -1,6 +1,6 @@
-"""Grammar of hosts and web origins, as Host and Origin headers and as settings carry them.
+"""The grammar of hosts and web origins in Host and Origin headers and in settings.
 
-Pure text in, values out. Knows nothing of which of them are let in.
+Pure: text in, values out. Does not know which of them are allowed.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-# A registered name as browsers send it: ASCII labels (IDNA is applied before). RFC 3986, 3.2.2; the
-# underscore is not of DNS but common in container networks.
+# A registered name as browsers send it: ASCII labels, after IDNA (RFC 3986, 3.2.2). DNS has no underscore,
+# but container networks commonly do.
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?\Z")
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(?::([0-9]{1,5}))?\Z")
 _ORIGIN = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,31})://([^/?#@\s]+)\Z")
 
 
 class HostPort(NamedTuple):
-    """A host in its one normal spelling (lower case, IPv6 without brackets), and the port if given."""
+    """A host in canonical form (lower case, IPv6 without brackets), and the port if given."""
 
     host: str
     port: int | None
@@ -30,7 +30,7 @@ class HostPort(NamedTuple):
 
 
 def normal_address(text: str) -> str | None:
-    """The one spelling of an IP address (no zone; IPv4 mapped into IPv6 as IPv4), or None if it is none."""
+    """The canonical form of an IP address (no zone; IPv4 mapped into IPv6 as IPv4), or None."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -40,7 +40,7 @@ def normal_address(text: str) -> str | None:
 
 
 def normal_host(text: str) -> str | None:
-    """The one spelling of a host name or address, or None if it is neither."""
+    """The canonical form of a host name or address, or None."""
     address = normal_address(text)
     if address is not None:
         return address
@@ -62,7 +62,8 @@ def parse_host(text: str) -> HostPort | None:
 
 
 def parse_origin(text: str) -> str | None:
-    """The one spelling of a serialised origin (RFC 6454, 6.2): lower case, no default port; "null" stays."""
+    """The canonical form of a serialised origin (RFC 6454, 6.2): lower case, no default port; "null"
+    stays."""
     if text == "null":
         return text
     match = _ORIGIN.match(text)
@@ -75,10 +76,10 @@ def parse_origin(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a normal host can only mean this machine.
+    """Whether a host in canonical form can only mean this machine.
 
-    localhost and the names under it are never looked up in DNS by browsers (RFC 6761, 6.3), so that no
-    attacker's record can point at them.
+    Browsers never look up localhost and names under it in DNS (RFC 6761, 6.3), so that an attacker's record
+    cannot change them.
     """
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -87,5 +88,5 @@ def is_loopback(host: str) -> bool:
 
 
 def is_any_address(host: str) -> bool:
-    """Whether a normal host is the wildcard of IPv4 or IPv6."""
+    """Whether a host in canonical form is the wildcard of IPv4 or IPv6."""
     return host in ("0.0.0.0", "::")

@@ -1,11 +1,10 @@
-"""Kinds of processes that an operator declares in the config file: [kinds.NAME] tables to frozen data.
+"""Kinds that an operator declares in the config file: [kinds.NAME] tables to frozen data.
 
-Knows the shape of a declaration; knows nothing of how a process is started.
+Knows the form of a declaration, not how a process is started.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,11 +14,11 @@ from mhnos_runtime.bounds import PATTERN_CHARACTERS
 from mhnos_runtime.errors import ConfigError
 
 BUILT_IN_KINDS = ("node", "python", "shell", "workerd", "openclaw")
-#: What an operator can write in argv; those with a name behind a colon as well.
+#: Placeholders in argv; some take a name behind a colon.
 PLACEHOLDERS = ("{command}", "{args}", "{memory_mb}", "{home}", "{port}", "{socket}", "{token}")
-#: Those of which `{engine:NAME}` gives the program.
+#: Engines whose program `{engine:NAME}` stands for.
 ENGINES = ("node", "workerd", "openclaw")
-#: What the operator's limits can be narrowed to: for a process with its descendants, then for each of them.
+#: Limits that a kind can narrow: the first three of a process with its descendants, then of each of them.
 LIMITS = ("memory_bytes", "tasks", "cpu_percent", "cpu_seconds", "file_bytes", "open_files")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
@@ -33,9 +32,9 @@ _MOST_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class ReadySetting:
-    """How it is known that a process serves. line: a pattern (`re.search`) for a line of its output; port:
-    the name of a port that opens; url: one that answers 2xx. Of port and url at most one; where a process's
-    network cannot be reached from outside, line is looked for instead."""
+    """How to find out that a process serves. line: a pattern (`re.search`) for a line of its output; port:
+    the name of a port that opens; url: a URL that answers 2xx. At most one of port and url; where the
+    process's network cannot be reached from outside, line is used instead."""
 
     line: str = ""
     port: str = ""
@@ -45,12 +44,12 @@ class ReadySetting:
 
 @dataclass(frozen=True, slots=True)
 class KindSetting:
-    """argv, env: templates, see PLACEHOLDERS; {command} stands for the client's command, anywhere in an item;
-    {args}, an item of its own, for all its arguments. command: "script" is a path in the workspace, "text" is
-    passed on as it is.
-    env: pairs of name and value, added to what every process gets. limits: pairs of a name in LIMITS and a
-    number. grace_seconds: time to end, where it is more than the operator's for all. needed_memory_bytes:
-    not started with less. single: one at a time."""
+    """argv, env: templates, see PLACEHOLDERS. {command} stands for the client's command, anywhere in an item;
+    {args}, as an item of its own, for all its arguments. command: "script" is a path in the workspace, "text"
+    is passed on unchanged.
+    env: pairs of name and value, added to the environment of every process. limits: pairs of a name in LIMITS
+    and a number. grace_seconds: time to end, if it is more than the operator's for all kinds.
+    needed_memory_bytes: not started with less. single: one at a time."""
 
     name: str
     argv: tuple[str, ...]
@@ -65,7 +64,7 @@ class KindSetting:
     single: bool = False
 
     def to_plain(self) -> dict[str, object]:
-        """The table that `parse_kind` reads, without the name."""
+        """The table without its name, as `parse_kinds` reads it."""
         table = asdict(self)
         del table["name"]
         del table["ready"]
@@ -76,12 +75,15 @@ class KindSetting:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the known word that is closest, or ''."""
+    # Imported here: a start without mistakes does not need it.
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parse_kinds(value: object, source: str) -> tuple[KindSetting, ...]:
-    """The [kinds] table. source: where it stands, for messages. Raises ConfigError."""
+    """The [kinds] table. source: its file, for messages. Raises ConfigError."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"kinds in {source}: expected tables such as [kinds.deno]")
     return tuple(parse_kind(str(name), table, source) for name, table in value.items())
@@ -113,7 +115,7 @@ def parse_kind(name: str, table: object, source: str) -> KindSetting:
 
 
 def _check_ports(setting: KindSetting, where: str) -> None:
-    """What `ready` names has to be among the ports that argv and env have."""
+    """Ports that `ready` names must be among those of argv and env."""
     texts = (*setting.argv, *(text for _name, text in setting.env))
     ports = {match[2] for text in texts for match in _NAMED.finditer(text)}
     ready = setting.ready or ReadySetting()
@@ -221,7 +223,7 @@ def _url(value: object, where: str) -> str:
     return value
 
 
-#: Of this machine and of the process's own port: the runtime asks nobody else.
+#: Only this machine, and only the process's own port.
 _URL = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\]):\{(port|socket)(:[A-Za-z0-9_.-]+)?\}(/\S*)?\Z")
 
 
@@ -277,4 +279,3 @@ _FIELDS: dict[str, Callable[[object, str], object]] = {
     "needed_memory_bytes": _memory,
     "single": _pty,
 }
-_KEYS = ", ".join(_FIELDS)

@@ -1,6 +1,6 @@
 """Makes and checks the folders that settings name: the workspace and the state directory.
 
-Knows what each must be; knows nothing of what is put there.
+Knows what each must be, not what is put there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from mhnos_runtime.errors import ConfigError
 
 
 def prepare_workspace(settings: Settings) -> Path:
-    """The workspace, made when it is the default one and missing. Raises ConfigError with a hint."""
+    """The workspace; the default one is made if it is missing. Raises ConfigError with a hint."""
     source = settings.source("workspace")
     return check_workspace(settings.workspace, create=source == "default", source=source)
 
 
 def check_workspace(path: Path, *, create: bool = False, source: str = "") -> Path:
-    """A folder that this user can list and write, or ConfigError that says what is wrong and what to do."""
+    """A folder that this user can list and write. Raises ConfigError that says what is wrong and what to
+    do."""
     what = f"workspace {path}" + (f" (by {source})" if source else "")
     quoted = shlex.quote(str(path))
     _make_folder(path, what, 0o755, create)
@@ -32,10 +33,10 @@ def check_workspace(path: Path, *, create: bool = False, source: str = "") -> Pa
 
 
 def ensure_state_dir(path: Path) -> Path:
-    """The state directory, made with mode 0700 when missing. Raises ConfigError.
+    """The state directory, made with mode 0700 if it is missing. Raises ConfigError.
 
-    An existing one keeps its mode, since it may be shared on purpose; but where others could put files into
-    it, they could put a token there, so that is refused.
+    An existing one keeps its mode, since it may be shared on purpose. One in which others can write is
+    refused: they could put a token there.
     """
     what = f"state_dir {path}"
     quoted = shlex.quote(str(path))

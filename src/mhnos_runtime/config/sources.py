@@ -14,13 +14,14 @@ from typing import Any
 
 from mhnos_runtime.config.address import is_loopback
 from mhnos_runtime.config.kinds import nearest, parse_kinds
-from mhnos_runtime.config.table import BY_NAME, SETTINGS, Place, Setting, Settings, xdg
+from mhnos_runtime.config.table import BY_NAME, SETTINGS, Setting, Settings, UserEnvironment, xdg
 from mhnos_runtime.config.values import Where
 from mhnos_runtime.errors import ConfigError
 
 SYSTEM_CONFIG = Path("/etc/mhnos-runtime/config.toml")
 CONFIG_VARIABLE = "MHNOS_CONFIG"
-# Read by others than the server: the config file's place here, the rest by the command line's client.
+# Variables that are no settings: the config file's is read here, the others by the client of the command
+# line.
 OTHER_VARIABLES = (CONFIG_VARIABLE, "MHNOS_URL", "MHNOS_TOKEN", "MHNOS_TOKEN_FILE")
 
 
@@ -29,19 +30,19 @@ def load(
 ) -> tuple[Settings, tuple[str, ...]]:
     """The settings in force, and warnings, one line each.
 
-    flags: by setting, as typed (a list for those that repeat, a bool for switches); "config" is the config
-    file; None and () were not given. environ: default os.environ; an empty variable counts as not set. Raises
+    flags: by setting, as typed (a list for flags that repeat, a bool for switches); "config" is the config
+    file; None and () mean not given. environ: default os.environ; an empty variable counts as not set. Raises
     ConfigError: one line that names the setting, its source, the value and what is allowed.
     """
     flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
     environ = os.environ if environ is None else environ
-    place = Place(environ, _home(environ))
-    file, table = _read_file(flags, place)
+    user = UserEnvironment(environ, _home(environ))
+    file, table = _read_file(flags, user)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for setting in SETTINGS:
-        raw, sources[setting.name], folder = _find(setting, flags, place, file, table)
-        values[setting.name] = setting.parse(raw, Where(folder, place.home), sources[setting.name])
+        raw, sources[setting.name], folder = _find(setting, flags, user, file, table)
+        values[setting.name] = setting.parse(raw, Where(folder, user.home), sources[setting.name])
     kinds = parse_kinds(table.get("kinds", {}), f"file {file}")
     sources.update({f"kinds.{kind.name}": f"file {file}:kinds.{kind.name}" for kind in kinds})
     settings = Settings(**values, kinds=kinds, sources=sources)
@@ -62,22 +63,24 @@ def _home(environ: Mapping[str, str]) -> Path:
 def _find(
     setting: Setting,
     flags: Mapping[str, object],
-    place: Place,
+    user: UserEnvironment,
     file: Path | None,
     table: Mapping[str, object],
 ) -> tuple[object, str, Path]:
-    """The value as given, its source, and the folder that a relative path in it is relative to."""
+    """The value as given, its source, and the folder of relative paths in it."""
     if setting.name in flags:
         return flags[setting.name], f"flag {setting.flag}", Path.cwd()
-    if place.environ.get(setting.env):
-        return place.environ[setting.env], f"variable {setting.env}", Path.cwd()
+    if user.environ.get(setting.env):
+        return user.environ[setting.env], f"variable {setting.env}", Path.cwd()
     if file is not None and setting.name in table:
         return table[setting.name], f"file {file}:{setting.name}", file.parent
-    return setting.default_value(place), "default", Path("/")
+    return setting.default_value(user), "default", Path("/")
 
 
-def _read_file(flags: Mapping[str, object], place: Place) -> tuple[Path | None, Mapping[str, object]]:
-    file = _find_file(flags, place)
+def _read_file(
+    flags: Mapping[str, object], user: UserEnvironment
+) -> tuple[Path | None, Mapping[str, object]]:
+    file = _find_file(flags, user)
     if file is None:
         return None, {}
     try:
@@ -98,28 +101,28 @@ def _read_file(flags: Mapping[str, object], place: Place) -> tuple[Path | None, 
 def config_files(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[Path, ...]:
-    """Where `load` looks for the settings file, whether it is there or not: the first that exists is read."""
+    """Where `load` looks for the config file. The first that exists is read."""
     environ = os.environ if environ is None else environ
-    return _places_of_file(flags or {}, Place(environ, _home(environ)))
+    return _places_of_file(flags or {}, UserEnvironment(environ, _home(environ)))
 
 
-def _places_of_file(flags: Mapping[str, object], place: Place) -> tuple[Path, ...]:
-    named = str(flags.get("config") or place.environ.get(CONFIG_VARIABLE, ""))
+def _places_of_file(flags: Mapping[str, object], user: UserEnvironment) -> tuple[Path, ...]:
+    named = str(flags.get("config") or user.environ.get(CONFIG_VARIABLE, ""))
     if named:
-        return (Path.cwd() / (place.home / named[2:] if named.startswith("~/") else named),)
-    return xdg(place, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml", SYSTEM_CONFIG
+        return (Path.cwd() / (user.home / named[2:] if named.startswith("~/") else named),)
+    return xdg(user, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml", SYSTEM_CONFIG
 
 
-def _find_file(flags: Mapping[str, object], place: Place) -> Path | None:
-    files = _places_of_file(flags, place)
+def _find_file(flags: Mapping[str, object], user: UserEnvironment) -> Path | None:
+    files = _places_of_file(flags, user)
     if len(files) == 1:
-        # A file that was asked for and is not there is an error, which reading it reports.
+        # If a file that was asked for is missing, reading it raises the error.
         return files[0]
     return next((file for file in files if os.path.lexists(file)), None)
 
 
 def _check_together(settings: Settings) -> None:
-    """What one value allows of another."""
+    """Checks values that depend on each other."""
     if settings.auth == "none" and not is_loopback(settings.host):
         raise ConfigError(
             f'auth is "none" by {settings.source("auth")}; expected token, since others than this machine '

@@ -1,7 +1,7 @@
-"""Every setting as data, and the frozen Settings they make.
+"""Every setting as data, and the frozen Settings made of them.
 
-Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Knows
-nothing of how values are found.
+Flags, variables, TOML keys, `mhnos-runtime config` and the table in the docs all come from SETTINGS. Does not
+know how values are found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mhnos_runtime.config.values import (
     Where,
     Wrong,
     allowed_host,
+    base_path,
     host,
     many,
     one_of,
@@ -38,16 +39,16 @@ from mhnos_runtime.config.values import (
 from mhnos_runtime.errors import ConfigError
 
 CONTAINER_WORKSPACE = Path("/workspace")
-#: Root's home is closed to the user that processes run as.
+#: The user of processes cannot enter root's home.
 ROOTS_WORKSPACE = Path("/var/lib/mhnos-runtime/workspace")
 ROOTS_ENGINES = Path("/var/lib/mhnos-runtime/engines")
 
-# characters of a wrong value in its message, which is one line
+# characters of a wrong value that its one-line message shows
 _SHOWN = 200
 
 
-class Place(NamedTuple):
-    """What computed defaults depend on."""
+class UserEnvironment(NamedTuple):
+    """The input of computed defaults."""
 
     environ: Mapping[str, str]
     home: Path
@@ -56,12 +57,12 @@ class Place(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
-    function of the place with default_text for help. The flag's shape is type.switch (--x and --no-x),
-    type.many (may be repeated) and type.metavar; its text is not to be checked before `load` does."""
+    function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
+    repeated) and type.metavar make the form of the flag; `load` checks its text."""
 
     name: str
     type: ValueType
-    default: object | Callable[[Place], object]
+    default: object | Callable[[UserEnvironment], object]
     help: str
     variable: str = ""
     default_text: str = ""
@@ -74,8 +75,8 @@ class Setting:
     def env(self) -> str:
         return self.variable or f"MHNOS_{self.name.upper()}"
 
-    def default_value(self, place: Place) -> object:
-        return self.default(place) if callable(self.default) else self.default
+    def default_value(self, user: UserEnvironment) -> object:
+        return self.default(user) if callable(self.default) else self.default
 
     def flag_help(self) -> str:
         return f"{self.help} ({self.env}; default: {self.default_shown()})"
@@ -95,33 +96,33 @@ class Setting:
             ) from None
 
 
-def default_workspace(place: Place) -> Path:
+def default_workspace(user: UserEnvironment) -> Path:
     usable = os.access(CONTAINER_WORKSPACE, os.W_OK | os.X_OK, effective_ids=True)
     if usable and CONTAINER_WORKSPACE.is_dir():
         return CONTAINER_WORKSPACE
-    if _is_root(place):
+    if _is_root(user):
         return ROOTS_WORKSPACE
-    return place.home / "mhnos-workspace"
+    return user.home / "mhnos-workspace"
 
 
-def default_state_dir(place: Place) -> Path:
-    return xdg(place, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
+def default_state_dir(user: UserEnvironment) -> Path:
+    return xdg(user, "XDG_STATE_HOME", ".local/state") / "mhnos-runtime"
 
 
-def default_engines_dir(place: Place) -> Path:
-    if _is_root(place):
+def default_engines_dir(user: UserEnvironment) -> Path:
+    if _is_root(user):
         return ROOTS_ENGINES
-    return xdg(place, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
+    return xdg(user, "XDG_DATA_HOME", ".local/share") / "mhnos-runtime" / "engines"
 
 
-def _is_root(place: Place) -> bool:
-    return os.geteuid() == 0 and place.home == Path("/root")
+def _is_root(user: UserEnvironment) -> bool:
+    return os.geteuid() == 0 and user.home == Path("/root")
 
 
-def xdg(place: Place, variable: str, fallback: str) -> Path:
-    """A base directory; relative values are to be ignored (XDG Base Directory Specification)."""
-    value = place.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else place.home / fallback
+def xdg(user: UserEnvironment, variable: str, fallback: str) -> Path:
+    """A base directory. Relative values are ignored (XDG Base Directory Specification)."""
+    value = user.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else user.home / fallback
 
 
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
@@ -135,6 +136,7 @@ SETTINGS: tuple[Setting, ...] = (
         "port to listen on; 0 takes any free one",
         variable="MHNOS_RUNTIME_PORT",
     ),
+    Setting("base_path", base_path(), "/", "path below which everything is served, as behind a hub or proxy"),
     Setting(
         "workspace",
         path(),
@@ -232,11 +234,12 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
+    """The settings in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
     "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
 
     host: str
     port: int
+    base_path: str
     workspace: Path
     state_dir: Path
     engines_dir: Path
@@ -272,43 +275,52 @@ class Settings:
         return self.sources.get(name, "default")
 
     def to_json(self) -> str:
-        """One line of text that another process reads with `from_json`."""
+        """One line of text for another process, which reads it with `from_json`."""
         values = {setting.name: plain(getattr(self, setting.name)) for setting in SETTINGS}
         kinds = {kind.name: kind.to_plain() for kind in self.kinds}
         return json.dumps({"settings": values, "kinds": kinds, "sources": dict(self.sources)})
 
     @staticmethod
     def from_json(text: str) -> Settings:
-        """Raises ConfigError when the text is not what `to_json` made."""
+        """What another process, maybe of another version, made by `to_json`. A setting that is missing has
+        its default; one that is not known is ignored. Raises ConfigError when the text is something else, or
+        a value is not allowed."""
         try:
             data = json.loads(text)
-            values, kinds, sources = data["settings"], data["kinds"], data["sources"]
-            raw = {setting.name: values[setting.name] for setting in SETTINGS}
-        except (ValueError, TypeError, KeyError) as error:
+            values, kinds = dict(data["settings"]), dict(data.get("kinds", {}))
+            sources = {str(name): str(source) for name, source in data.get("sources", {}).items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigError(f"settings handed over are damaged: {error!r}") from None
-        where = Where(Path("/"), Path("/"))
+        where, user = Where(Path("/"), Path("/")), UserEnvironment(os.environ, Path("/"))
         parsed: dict[str, Any] = {
-            name: BY_NAME[name].parse(value, where, "hand-over") for name, value in raw.items()
+            setting.name: setting.parse(
+                values[setting.name] if setting.name in values else setting.default_value(user),
+                where,
+                "hand-over",
+            )
+            for setting in SETTINGS
         }
         return Settings(**parsed, kinds=parse_kinds(kinds, "hand-over"), sources=sources)
 
 
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     name: str
     value: str
     source: str
     help: str
 
 
-def describe(settings: Settings) -> list[Row]:
-    """What is in force and where it comes from, in the order of the table; kinds last."""
+def describe(settings: Settings) -> list[SettingRow]:
+    """All settings with values and sources, in the order of the table; kinds last."""
     rows = [
-        Row(item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help)
+        SettingRow(
+            item.name, item.type.show(getattr(settings, item.name)), settings.source(item.name), item.help
+        )
         for item in SETTINGS
     ]
     for kind in settings.kinds:
         source = settings.source(f"kinds.{kind.name}")
-        rows.append(Row(f"kinds.{kind.name}", " ".join(kind.argv), source, kind.description))
+        rows.append(SettingRow(f"kinds.{kind.name}", " ".join(kind.argv), source, kind.description))
     return rows
 
 

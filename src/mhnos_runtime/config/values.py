@@ -1,6 +1,6 @@
-"""Types of settings: what a value may be, how it is read from text or TOML, and how it is shown.
+"""Types of settings: which values are allowed, how they are read from text or TOML, and how they are shown.
 
-Knows nothing of particular settings or of where a value came from.
+Knows no particular setting and no source of values.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fractions import Fraction
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mhnos_runtime.config.address import HostPort, normal_host, parse_host, parse_origin
 
@@ -19,17 +20,19 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
+# One segment of a URL's path (RFC 3986, 3.3), encoded.
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+\Z")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
 class Wrong(ValueError):
-    """A value that a type does not take; the text, if any, says more than the type's `allowed` does."""
+    """A value that is not allowed; the text, if any, says more than the type's `allowed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a relative path and a leading ~ are relative to."""
+    """Folders that a relative path and a leading ~ start from."""
 
     folder: Path
     home: Path
@@ -37,8 +40,8 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """allowed: for messages and help, reads well after "expected". parse: takes text or a TOML or JSON value
-    and gives the value, and gives the same again for what `plain` made of it; raises Wrong."""
+    """allowed: for messages and help, follows the word "expected". parse: takes text or a TOML or JSON value
+    and returns the value; returns the same for what `plain` made of it. Raises Wrong."""
 
     allowed: str
     parse: Callable[[object, Where], object]
@@ -124,7 +127,7 @@ def one_of(*words: str) -> ValueType:
 
 
 def text(allowed: str, metavar: str) -> ValueType:
-    """One line, for what only its reader can check."""
+    """One line that only its reader can check."""
 
     def parse(value: object, _: Where) -> str:
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).isprintable():
@@ -147,7 +150,7 @@ def switch() -> ValueType:
 
 
 def path(*, optional: bool = False) -> ValueType:
-    """An absolute path, symlinks and .. left for the kernel to follow; None where optional and not set."""
+    """An absolute path; the kernel resolves symlinks and .. later. None if optional and not set."""
 
     def parse(value: object, where: Where) -> Path | None:
         if value is None and optional:
@@ -172,8 +175,24 @@ def host() -> ValueType:
     return ValueType("an IP address or a host name", parse, "ADDRESS")
 
 
+def base_path() -> ValueType:
+    """A URL's path that begins and ends with a slash, without an empty or dot segment or an encoded slash."""
+
+    def parse(value: object, _: Where) -> str:
+        parts = value.strip().strip("/").split("/") if isinstance(value, str) else [""]
+        if parts == [""] and isinstance(value, str):
+            return "/"
+        for part in parts:
+            segment = unquote(part)
+            if not _SEGMENT.match(part) or segment in (".", "..") or {"/", "\0"} & set(segment):
+                raise Wrong
+        return f"/{'/'.join(parts)}/"
+
+    return ValueType("a path of a URL such as /user/ann/", parse, "PATH")
+
+
 def many(item: Callable[[str], str], allowed: str, metavar: str) -> ValueType:
-    """Several texts: a list, or one text separated by commas or spaces. Doubles are dropped."""
+    """Several texts: a list, or one text separated by commas or spaces. Duplicates are dropped."""
 
     def parse(value: object, _: Where) -> tuple[str, ...]:
         parts = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
@@ -197,7 +216,7 @@ def origin(text: str) -> str:
 
 
 def allowed_host(text: str) -> str:
-    """A host, with a port when only that port is meant; an IPv6 address may stand without brackets."""
+    """A host, with a port to allow only that port. An IPv6 address needs no brackets."""
     bare = normal_host(text)
     entry = HostPort(bare, None) if bare is not None else parse_host(text)
     if entry is None:
@@ -206,7 +225,7 @@ def allowed_host(text: str) -> str:
 
 
 def plain(value: object) -> object:
-    """What JSON can carry of a value."""
+    """A value in a form that JSON can carry."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

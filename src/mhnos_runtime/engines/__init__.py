@@ -1,7 +1,7 @@
-"""Programs that the runtime brings itself: which there are, where they are installed, and how they get there.
+"""Programs that the runtime installs: which there are, where they are, and how they are installed.
 
-Knows npm and the file system, on the standard library and without an event loop; knows no process of the
-runtime, and not how Node.js and npm are found.
+Knows npm and the file system, with the standard library and no event loop. Does not know the runtime's
+processes, nor how Node.js and npm are found.
 """
 
 from mhnos_runtime.engines.catalogue import CATALOGUE, Spec

@@ -1,4 +1,4 @@
-"""The engines as data: what each is for, and the exact packages in its lock. Knows no installation."""
+"""The engines as data: the purpose of each, and the exact packages of its lock. Knows no installation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 LOCKS = Path(__file__).with_name("locks")
-#: What npm calls the machines that Linux names so.
+#: npm's names of machines, by Linux's.
 CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One engine. package: the npm package that is it, by machine. program: a path in that package.
-    script: whether the program is one for Node.js. disk_bytes: what an installation takes at most while it is
-    made, downloads included."""
+    """One engine. package: its npm package, by machine. program: a path in that package. script: whether
+    Node.js runs the program. disk_bytes: the most that an installation takes while it is made, downloads
+    included."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class Spec:
 
     @property
     def folder(self) -> Path:
-        """Where package.json and package-lock.json are."""
+        """The folder of package.json and package-lock.json."""
         return self.locks / self.name
 
     @cached_property
@@ -52,22 +52,22 @@ class Spec:
 
     @property
     def version(self) -> str:
-        """Of the program, as pinned."""
+        """The pinned version of the program."""
         return str(self._own["version"])
 
     @property
     def node_range(self) -> str:
-        """The versions of Node.js that a script asks for, as npm writes them; "" for other programs."""
+        """The versions of Node.js that a script accepts, in npm's notation; "" for other programs."""
         return str(self._own["engines"]["node"]) if self.script else ""
 
     @property
     def digest(self) -> str:
-        """What tells one set of packages from another of the same version."""
+        """Tells apart two sets of packages of the same version."""
         return hashlib.sha256(self._text).hexdigest()[:12]
 
     def packages(self, machine: str) -> dict[str, str]:
-        """Version by path of everything that the lock has for this machine. What comes inside another
-        package is not told apart from it."""
+        """Version by path of every package in the lock for this machine. A package inside another one is part
+        of that."""
         libc = "glibc" if platform.libc_ver()[0] == "glibc" else "musl"
         here = {"os": "linux", "cpu": CPUS.get(machine, machine), "libc": libc}
         return {
@@ -77,8 +77,8 @@ class Spec:
         }
 
     def manifests(self, machine: str) -> dict[str, str]:
-        """package.json and package-lock.json for one machine: its builds are asked for outright. They are
-        optional, so that others are passed over, and npm would pass over a failed download in silence too.
+        """package.json and package-lock.json for one machine, with this machine's builds made required. They
+        are optional so that those for other machines are skipped, but npm would also skip a failed download.
         """
         package = json.loads((self.folder / "package.json").read_bytes())
         lock = json.loads(self._text)
@@ -100,7 +100,7 @@ class Spec:
 
 
 def _fits(allowed: list[str] | str | None, value: str) -> bool:
-    """Whether a package's os, cpu or libc takes a value: a list of names, or of names with ! before them."""
+    """Whether a package's os, cpu or libc allows a value: a list of names, or of names with ! before them."""
     names = [allowed] if isinstance(allowed, str) else allowed or []
     named = [name for name in names if not name.startswith("!")]
     return f"!{value}" not in names and (not named or value in named)

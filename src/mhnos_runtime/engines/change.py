@@ -1,5 +1,5 @@
-"""Installs, updates and removes engines, one command at a time. What is not finished is never in its place:
-it is made beside, and renamed when it has proved to work."""
+"""Installs, updates and removes engines, one command at a time. An unfinished installation is never visible:
+it is made in a staging folder and renamed when it has been shown to work."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from typing import IO
 
 from mhnos_runtime.engines import custody, npm
 from mhnos_runtime.engines.catalogue import Spec
-from mhnos_runtime.engines.confined import Confined, Start, plain
+from mhnos_runtime.engines.confined import Confined, Invocation, plain
 from mhnos_runtime.engines.npm import Progress
 from mhnos_runtime.engines.store import MARKER, Engine, EngineStore
 from mhnos_runtime.engines.usage import users
 from mhnos_runtime.errors import InstallFailed
 
-#: seconds for the first start of what was installed, on a slow disk
+#: seconds for the first start after an installation, on a slow disk
 _FIRST_START_SECONDS = 60
-#: The new one, and the one that processes may still be using.
+#: The new version, and the one that processes may still use.
 _KEPT_VERSIONS = 2
-#: bytes of npm's account of what it installed; OpenClaw's takes a tenth
+#: bytes of npm's list of installed packages; OpenClaw's is a tenth of this
 _ACCOUNT_BYTES = 16 << 20
 #: bytes of the last line that a program writes at its first start
 _LINE_BYTES = 4096
@@ -38,8 +38,8 @@ _LINE_BYTES = 4096
 class Change:
     """The right to change a store: a context manager that one command at a time can enter.
 
-    Raises InstallFailed, also from entering: code "engines-busy" where another command has it. confined: as
-    whom npm and what it brings run where root installs; what comes of it is root's all the same.
+    Methods and entering raise InstallFailed, with code "engines-busy" if another command holds the lock.
+    confined: the user of npm and of new engines, when root installs; the result is root's anyway.
     """
 
     def __init__(self, store: EngineStore, confined: Confined | None = None) -> None:
@@ -77,11 +77,11 @@ class Change:
         *,
         stall_seconds: float = npm.STALL_SECONDS,
     ) -> Engine:
-        """Bring the pinned version; returns at once where it is there. Of the older ones the latest stays,
-        since processes may be using it, until the next version comes.
+        """Install the pinned version; returns at once if it is installed. Of the older ones the latest stays
+        until the next version comes, since processes may use it.
 
-        npm_command: what runs npm. node: a Node.js in the range that the engine asks for, if it asks for one;
-        npm has to run on it too.
+        npm_command: what runs npm. node: a Node.js in the range of the engine, if it has one; npm must run on
+        it too.
         """
         spec = self._store.catalogue[name]
         found = self._store.find(name)
@@ -106,7 +106,7 @@ class Change:
         return engine
 
     def remove(self, name: str) -> bool:
-        """Take all versions away; whether there were any. Refuses while a process uses one of them."""
+        """Remove all versions; whether there were any. Refuses while a process uses one of them."""
         folder = self._store.folder / name
         if not folder.exists():
             return False
@@ -115,7 +115,7 @@ class Change:
             raise InstallFailed(
                 f"{self._store.catalogue[name].title} is in use by pid " + ", ".join(map(str, using)),
                 code="engine-in-use",
-                hint="end them first; mhnos-runtime ps shows those of the runtime",
+                hint="end these processes first; mhnos-runtime ps lists those of the runtime",
             )
         with _usable(folder):
             self._throw_away(folder)
@@ -123,7 +123,7 @@ class Change:
 
     def _lock(self) -> int:
         path = self._store.folder / "lock"
-        # npm inherits it, which is to write nothing there.
+        # npm inherits the descriptor, which must not be writable for it.
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ class Change:
                 f"another command is changing the engines in {self._store.folder}"
                 + (f" (pid {holder})" if holder.isdigit() else ""),
                 code="engines-busy",
-                hint="wait until it has ended, then run the same again",
+                hint="wait until it has ended, then run the command again",
                 retry=True,
             ) from None
         with open(path, "w") as file:
@@ -149,7 +149,7 @@ class Change:
                 f"{spec.title} needs {spec.disk_bytes >> 20} MiB in {self._store.folder} "
                 f"while it is installed; {free_bytes >> 20} MiB are free",
                 code="no-space",
-                hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
+                hint="free some space, or choose another disk with MHNOS_ENGINES_DIR",
             )
 
     def _fetch(
@@ -171,7 +171,7 @@ class Change:
             confined.give(home, 0o700)
             writable = (draft, self._cache, home)
 
-            def start(argv: Sequence[str]) -> Start:
+            def start(argv: Sequence[str]) -> Invocation:
                 return confined.start(argv, environment, self._store.folder, writable, network=True)
 
         try:
@@ -211,8 +211,8 @@ class Change:
         return self._put_in_place(spec, draft, program)
 
     def _start_once(self, spec: Spec, draft: Path, program: Path, node: str) -> None:
-        """Whether it runs here at all. OpenClaw also finishes its installation then, which it cannot later,
-        when its folder is read-only and it runs as somebody else."""
+        """Check that it runs here. OpenClaw also completes its installation at its first start; later it
+        cannot, since its folder is read-only and it runs as another user."""
         home = self._staging / "home"
         _make_public(home)
         try:
@@ -244,13 +244,13 @@ class Change:
             detail = last or f"it ended with {done.returncode}"
             raise _no_build(spec, f"cannot be started on this machine: {detail}")
 
-    def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Start:
+    def _first_start(self, draft: Path, home: Path, interpreter: list[str], program: Path) -> Invocation:
         environment = {"HOME": str(home), "TMPDIR": str(home)}
         command = [*interpreter, str(program), "--version"]
         confined = self._confined
         if confined is None:
             path = os.environ.get("PATH", os.defpath)
-            return Start(command, {"env": {"PATH": path, **environment}})
+            return Invocation(command, {"env": {"PATH": path, **environment}})
         confined.give(home)
         command = [*(confined.readable(node, self._staging / "tools") for node in interpreter), *command[-2:]]
         return confined.start(command, environment, self._store.folder, (home, draft), network=False)
@@ -266,7 +266,7 @@ class Change:
             "sizeBytes": size,
             "installedAt": time.time(),
         }
-        # Else the marker could outlive a loss of power that the files before it did not.
+        # Otherwise the marker could survive a loss of power that earlier files do not.
         os.sync()
         (draft / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
         (draft / MARKER).chmod(0o644)
@@ -281,7 +281,7 @@ class Change:
         return engine
 
     def _throw_away(self, folder: Path) -> None:
-        """Gone from its place at once, then from the disk."""
+        """Remove it from its place at once, then from the disk."""
         _make_public(self._trash)
         folder.rename(self._trash / f"{folder.name}.{time.monotonic_ns()}")
         self._discard(self._trash)
@@ -289,14 +289,14 @@ class Change:
     @staticmethod
     def _discard(*folders: Path) -> None:
         for folder in folders:
-            # Unlike shutil.rmtree it takes trees of any depth, which npm or an engine may have made.
+            # Unlike shutil.rmtree this removes trees of any depth, which npm or an engine may have made.
             with contextlib.suppress(OSError):
                 subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 @contextlib.contextmanager
 def _usable(folder: Path) -> Iterator[None]:
-    """Turns the operating system's errors with a folder into InstallFailed."""
+    """Turns OSError about a folder into InstallFailed."""
     try:
         yield
     except OSError as error:
@@ -310,8 +310,8 @@ def _usable(folder: Path) -> Iterator[None]:
 
 
 def _make_public(folder: Path) -> None:
-    """The folder and those above it that are missing, open to everybody whatever the umask says: processes
-    may run as another user than the one who installs."""
+    """Make the folder and its missing parents, readable by everybody whatever the umask: processes may run as
+    another user than the one who installs."""
     if folder.is_dir():
         return
     _make_public(folder.parent)
@@ -329,14 +329,14 @@ def _size(folder: Path) -> int:
 
 
 def _last_line(told: IO[bytes]) -> str:
-    """Of what a program wrote, however much that is."""
+    """The last line that a program wrote, however much it wrote."""
     told.seek(max(0, told.seek(0, os.SEEK_END) - _LINE_BYTES))
     lines = told.read(_LINE_BYTES).decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def _absent(draft: Path, wanted: Mapping[str, str]) -> list[str]:
-    """What the lock has and npm did not install: it skips optional packages that it cannot get."""
+    """Packages of the lock that npm did not install: it skips optional packages that it cannot get."""
     try:
         with (draft / "node_modules" / ".package-lock.json").open("rb") as file:
             installed = json.loads(file.read(_ACCOUNT_BYTES))["packages"]
@@ -346,8 +346,8 @@ def _absent(draft: Path, wanted: Mapping[str, str]) -> list[str]:
 
 
 def _check_format(program: Path) -> None:
-    """Raises OSError for what is no program of this machine: an interpreter of commands, which bubblewrap
-    would give it to (execvp(3)), may take it for an empty script, and succeed."""
+    """Raises OSError for a file that is not a program of this machine: bubblewrap would give it to a shell
+    (execvp(3)), which may take it for an empty script and succeed."""
     with program.open("rb") as file, open("/proc/self/exe", "rb") as own:
         theirs, ours = file.read(20), own.read(20)
     # Class, byte order and machine (elf(5)).
@@ -362,7 +362,7 @@ def _incomplete(spec: Spec, absent: Sequence[str]) -> InstallFailed:
     return InstallFailed(
         f"npm left out packages that {spec.title} needs: {some}{more}",
         code="npm-failed",
-        hint="look at what `npm config list` says of omit, os, cpu and libc, then run the same again",
+        hint="check omit, os, cpu and libc in `npm config list`, then run the command again",
     )
 
 

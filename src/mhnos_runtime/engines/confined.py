@@ -1,4 +1,4 @@
-"""Who runs npm, and what it brought, where root installs: a user of its own, inside bubblewrap.
+"""When root installs, npm and new engines run as a user of their own inside bubblewrap.
 
 Knows bubblewrap's options and which of root's settings npm needs; knows no engine, and probes nothing.
 """
@@ -27,7 +27,7 @@ _NAMESPACES = (
     *("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
 )
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-#: What npm and its Node.js look at besides npm_config_*: proxies, certificates, language.
+#: Variables that npm and its Node.js read besides npm_config_*: proxies, certificates, language.
 _VARIABLES = frozenset(
     (
         *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "proxy", "lang", "lc_all", "tz"),
@@ -35,14 +35,14 @@ _VARIABLES = frozenset(
         *("ssl_cert_file", "ssl_cert_dir"),
     )
 )
-#: Those that name a file, which is copied.
+#: Variables that name a file, which is copied.
 _CERTIFICATES = frozenset(("node_extra_ca_certs", "ssl_cert_file", "npm_config_cafile"))
-#: Those that are given anew, since they name files and folders of root's.
+#: Variables with new values, since root's name files and folders of root.
 _OWN = frozenset(("npm_config_userconfig", "npm_config_globalconfig", "npm_config_cache", "npm_config_tmp"))
 _REFERENCE = re.compile(r"\$\{(\w+)\??\}")
 _CAFILE = re.compile(r"^\s*cafile\s*=\s*\"?([^\"\n]+?)\"?\s*$", re.MULTILINE)
 _GLOBAL = "--globalconfig="
-#: seconds for what was killed to be gone, on a busy machine
+#: seconds that killed processes may take to end on a busy machine
 _GONE_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 # linux/prctl.h
@@ -53,15 +53,15 @@ _libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A command, and what subprocess.Popen is to be told besides. passed: descriptors that it needs, which
-    are closed at the end of the block."""
+class Invocation:
+    """A command with options for subprocess.Popen. passed: descriptors that it needs, closed at the end of
+    the block."""
 
     argv: list[str]
     options: dict[str, Any]
     passed: tuple[int, ...] = ()
 
-    def __enter__(self) -> Start:
+    def __enter__(self) -> Invocation:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -69,17 +69,17 @@ class Start:
             os.close(fd)
 
 
-def plain(argv: Sequence[str]) -> Start:
-    """As whoever installs."""
-    return Start([*argv], {})
+def plain(argv: Sequence[str]) -> Invocation:
+    """The command as the user who installs."""
+    return Invocation([*argv], {})
 
 
 @dataclass(frozen=True)
 class Confined:
-    """user: (uid, gid) that nobody else has. bubblewrap: its path, or "" where the user alone separates.
+    """user: (uid, gid) that nobody else has. bubblewrap: its path, or "" where only the user separates.
 
-    system: (path, link target or "") of folders that are shown. configuration: of /etc, what is shown.
-    options: further ones of bubblewrap. filter: a system call filter in base64, or "".
+    system: (path, link target or "") of visible folders. configuration: visible paths in /etc. options: more
+    options of bubblewrap. filter: a system call filter in base64, or "".
     """
 
     user: tuple[int, int]
@@ -97,9 +97,9 @@ class Confined:
         writable: Sequence[Path],
         *,
         network: bool,
-    ) -> Start:
-        """The command as this user, who sees the store, and can write these folders of it and no others.
-        Raises InstallFailed where the store cannot be entered."""
+    ) -> Invocation:
+        """The command as this user, who sees the store and can write in these folders of it only. Raises
+        InstallFailed if the user cannot enter the store."""
         _check_open(store)
         options = {
             "user": self.user[0],
@@ -108,7 +108,7 @@ class Confined:
             "env": {"PATH": _PATH, **environment},
         }
         if not self.bubblewrap:
-            return Start([*argv], {**options, "preexec_fn": _without_new_privileges})
+            return Invocation([*argv], {**options, "preexec_fn": _without_new_privileges})
         shown = [*self._shown(), "--ro-bind", str(store), str(store)]
         for folder in writable:
             shown += ["--bind", str(folder), str(folder)]
@@ -123,7 +123,7 @@ class Confined:
         passed = (_filter(self.filter),) if self.filter else ()
         for fd in passed:
             command += ["--seccomp", str(fd)]
-        return Start([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
+        return Invocation([*command, "--chdir", str(writable[0]), "--", *argv], options, passed)
 
     def _shown(self) -> Iterator[str]:
         for path, target in self.system:
@@ -132,14 +132,14 @@ class Confined:
             yield from ("--ro-bind-try", path.rstrip("/"), path.rstrip("/"))
 
     def give(self, folder: Path, mode: int = 0o755) -> None:
-        """Make a folder where it is missing, and let it be the user's."""
+        """Make a folder if it is missing, and give it to the user."""
         folder.mkdir(exist_ok=True)
         folder.chmod(mode)
         os.chown(folder, *self.user)
 
     def end(self) -> None:
-        """End whatever of the user's runs still, which no fork escapes: this is one signal to all (kill(2)).
-        Raises InstallFailed where something does not end."""
+        """Kill all processes of the user with one signal, which no fork escapes (kill(2)). Raises
+        InstallFailed if one does not end."""
         subprocess.run(
             ["/bin/sh", "-c", "kill -9 -1"],
             user=self.user[0],
@@ -154,15 +154,14 @@ class Confined:
             time.sleep(_LOOK_SECONDS)
             if time.monotonic() > until:
                 raise InstallFailed(
-                    f"what npm started as uid {self.user[0]} does not end",
+                    f"processes of npm with uid {self.user[0]} do not end",
                     code="npm-failed",
-                    hint=f"look at ps -u {self.user[0]}",
+                    hint=f"list them with ps -u {self.user[0]}, and end them",
                 )
 
     def npm(self, command: Sequence[str], home: Path, tools: Path) -> tuple[list[str], dict[str, str]]:
-        """npm's command and environment with copies of what only root can read: programs into `tools`,
-        settings, which may hold credentials, into `home`. Raises InstallFailed for a program that is not
-        there."""
+        """npm's command and environment, with copies of files that only root can read: programs in `tools`,
+        settings, which may contain credentials, in `home`. Raises InstallFailed for a missing program."""
         given = [self.readable(part, tools) if part.startswith("/") else part for part in command]
         own_global = next((part for part in command if part.startswith(_GLOBAL)), "").removeprefix(_GLOBAL)
         environment, global_file = _settings(os.environ, home, own_global)
@@ -173,8 +172,8 @@ class Confined:
         return given + ([_GLOBAL + global_file] if global_file else []), environment
 
     def readable(self, program: str, tools: Path) -> str:
-        """A path by which the user can read a program: its own in a system folder or an engine, else a
-        copy's; of a script, with the package around it."""
+        """A path by which the user can read a program: its own in a system folder or an engine, else that of
+        a copy; a script is copied with its package."""
         roots = [root for root, _target in self.system] or ["/usr", "/bin"]
         roots.append(str(tools.parents[1]))
         if any(program.startswith(root + "/") for root in roots):
@@ -197,7 +196,7 @@ class Confined:
 
 
 def running(uid: int) -> list[int]:
-    """OS pids of processes of a user, but for those that have ended and wait to be reaped."""
+    """OS pids of a user's processes, without zombies."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -211,7 +210,7 @@ def running(uid: int) -> list[int]:
 
 
 def _without_new_privileges() -> None:
-    """As bubblewrap does: no set-user-ID program gives the user more than it has."""
+    """As bubblewrap does: set-user-ID programs give the user no privileges."""
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -223,7 +222,7 @@ def _filter(program: str) -> int:
 
 
 def _settings(variables: Mapping[str, str], home: Path, own_global: str) -> tuple[dict[str, str], str]:
-    """(environment, path of the machine's settings or ""), of copies in `home`."""
+    """(environment, path of the machine's settings or ""), with copies in `home`."""
     by_name = {name.lower(): value for name, value in variables.items()}
     user_file = by_name.get("npm_config_userconfig") or os.path.join(os.path.expanduser("~"), ".npmrc")
     machine = by_name.get("npm_config_globalconfig") or own_global or "/etc/npmrc"
@@ -258,7 +257,7 @@ def _text(path: str) -> str:
 
 
 def _open_up(folder: Path) -> None:
-    """Let everybody read it, as it would be in a system folder."""
+    """Make it readable for everybody, as in a system folder."""
     for where, _folders, files in os.walk(folder):
         os.chmod(where, 0o755)  # noqa: S103 - readable by everybody
         for name in files:
@@ -271,8 +270,8 @@ def _check_open(folder: Path) -> None:
     for each in (folder, *folder.resolve().parents):
         if not each.stat().st_mode & stat.S_IXOTH:
             raise InstallFailed(
-                f"engines_dir {folder} is behind {each}, which other users than root cannot enter: "
-                "neither npm, which runs as one, nor processes",
+                f"engines_dir {folder} is behind {each}, which only root can enter; "
+                "npm and processes run as other users",
                 code="engines-dir",
                 hint=f"choose another folder with MHNOS_ENGINES_DIR, or chmod o+x {each}",
             )

@@ -1,6 +1,6 @@
-"""From whoever made an installation to whoever installs: refuses what no engine has in it, takes the rest.
+"""Gives an installation to the user who installs: refuses files that no engine contains, takes over the rest.
 
-For folders in which nobody works any more. Knows files; knows no engine and no npm.
+For folders in which nothing runs any more. Knows files; knows no engine and no npm.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from mhnos_runtime.errors import InstallFailed
 
-#: What gives rights beyond the mode; the rest of a file's attributes is harmless.
+#: Attributes that give rights beyond the mode; other attributes are harmless.
 _RIGHTS = ("system.posix_acl_access", "system.posix_acl_default", "security.capability")
 
-#: Folders in each other: several times what packages have. Python 3.11 walks a tree by recursion.
+#: Nested folders: several times what packages have. Python 3.11 walks a tree by recursion.
 _MAX_DEPTH = 100
 
 
 def check(folder: Path) -> None:
-    """Raises InstallFailed (engine-unsafe) for a link out of the folder, a file with another name that may
-    lie outside, a set-user-ID or set-group-ID file, a device, a FIFO, a socket and folders nested too deeply;
-    OSError for what cannot be looked at."""
+    """Raises InstallFailed (engine-unsafe) for a link out of the folder, a file with another hard link, which
+    may be outside, a set-user-ID or set-group-ID file, a device, a FIFO, a socket, and folders nested too
+    deeply; OSError for what cannot be read."""
     root = os.path.realpath(folder)
     for where, folders, files in os.walk(folder, onerror=_fail):
         if os.path.relpath(where, folder).count("/") >= _MAX_DEPTH:
@@ -35,9 +35,9 @@ def check(folder: Path) -> None:
 
 def _unsafe(what: str, path: str, folder: Path) -> InstallFailed:
     return InstallFailed(
-        f"what npm installed has {what} in it: {os.path.relpath(path, folder)}",
+        f"npm installed {what}: {os.path.relpath(path, folder)}",
         code="engine-unsafe",
-        hint="do not use it; look at what npm's registry serves",
+        hint="do not use it; check which registry npm uses (`npm config get registry`)",
     )
 
 
@@ -60,8 +60,8 @@ def _forbidden(path: str, status: os.stat_result, root: str) -> str:
 
 
 def take(folder: Path) -> None:
-    """Make the folder and all in it the caller's, readable by everybody and writable by nobody else. Raises
-    as `check`."""
+    """Make the folder and everything in it the caller's, readable by everybody and writable by nobody else.
+    Raises as `check`."""
     check(folder)
     owner = (os.geteuid(), os.getegid())
     for where, folders, files in os.walk(folder, onerror=_fail):

@@ -1,4 +1,4 @@
-"""Runs `npm ci` and says how far it is and why it failed. Knows npm's output; knows no engine.
+"""Runs `npm ci`, reports progress, and explains failures. Knows npm's output; knows no engine.
 
 npm's own configuration decides on registry, proxy and credentials; nothing here names one.
 """
@@ -16,26 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mhnos_runtime.engines.confined import Start, plain
+from mhnos_runtime.engines.confined import Invocation, plain
 from mhnos_runtime.errors import InstallFailed
 
 _OPTIONS = (
-    # No package runs anything here: what an engine needs of its scripts, its first start does.
+    # Packages run no scripts here. Where an engine needs its scripts, its first start does their work.
     *("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--no-progress"),
     *("--omit=dev", "--include=optional", "--logs-max=0", "--loglevel=http"),
-    # Everything is checked against the lock's hashes, so what was downloaded once is as good as new.
+    # Everything is checked against the lock's hashes, so a cached download is as good as a new one.
     "--prefer-offline",
-    # Three attempts as npm makes them, without its pauses of up to a minute.
+    # Three attempts, npm's default, without its pauses of up to a minute.
     *("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000"),
 )
-#: seconds in which neither a package nor _MOVED_BYTES came: a network that swallows everything
+#: seconds without a package or _MOVED_BYTES: the network drops everything
 STALL_SECONDS = 60.0
 _MOVED_BYTES = 4096
-#: seconds between two looks at how far it is, below what a person sees as standing still
+#: seconds between two reports of progress, so that a person sees it move
 _TICK_SECONDS = 0.2
-#: lines of npm's errors that are kept; its stack traces are of no use to anybody here
+#: lines of npm's errors that are kept; its stack traces help nobody here
 _KEPT_LINES = 40
-#: bytes that are kept of a line that does not end
+#: bytes of an unfinished line that are kept
 _LINE_BYTES = 65536
 
 _FETCHED = re.compile(r"npm http (?:fetch GET 200|cache) \S+\.tgz\b")
@@ -53,7 +53,7 @@ _ABSENT = frozenset(("E404", "ETARGET", "ENOVERSIONS"))
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """packages: of `total`, downloaded or taken from the cache. written_bytes: by npm so far."""
+    """packages: how many of `total` were downloaded or found in the cache. written_bytes: by npm so far."""
 
     packages: int
     total: int
@@ -63,7 +63,7 @@ class Progress:
 
 @dataclass
 class _Seen:
-    """What npm's lines said so far."""
+    """What npm's lines have said so far."""
 
     packages: int = 0
     code: str = ""
@@ -87,12 +87,12 @@ def install(
     progress: Callable[[Progress], None],
     keep_open: Sequence[int] = (),
     stall_seconds: float = STALL_SECONDS,
-    start: Callable[[Sequence[str]], Start] = plain,
+    start: Callable[[Sequence[str]], Invocation] = plain,
 ) -> None:
     """Fill folder/node_modules as folder/package-lock.json says. Raises InstallFailed.
 
-    progress is called five times a second. keep_open: descriptors that live as long as npm does, also when
-    this process is killed. start: as whom, and in what sandbox.
+    progress is called five times a second. keep_open: descriptors that stay open as long as npm lives, also
+    when this process is killed. start: makes the command that runs as the right user in the right sandbox.
     """
     try:
         with start([*npm, "ci", *_OPTIONS, f"--cache={cache}"]) as how:
@@ -103,9 +103,9 @@ def install(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(*keep_open, *how.passed),
-                # Ctrl-C comes here, and is passed on below.
+                # Ctrl-C reaches this process only, which passes it on below.
                 process_group=0,
-                # Whoever processes run as has to be able to read it.
+                # The user of processes must be able to read the result.
                 umask=0o022,
                 **how.options,
             )
@@ -130,7 +130,7 @@ def _follow(
     progress: Callable[[Progress], None],
     stall_seconds: float,
 ) -> None:
-    """Read npm's lines until their end."""
+    """Read npm's lines until it closes its end."""
     began = moved_at = time.monotonic()
     packages = written = 0
     free = _free(folder)
@@ -138,7 +138,7 @@ def _follow(
         if line is not None:
             seen.take(line)
             continue
-        # Root in a container may not ask what another user's process has written.
+        # In a container root may not read how much another user's process has written.
         now, bytes_now = time.monotonic(), _written(process.pid) or max(0, free - _free(folder))
         if seen.packages > packages or bytes_now >= written + _MOVED_BYTES:
             moved_at, packages, written = now, seen.packages, bytes_now
@@ -172,8 +172,7 @@ def _free(folder: Path) -> int:
 
 
 def _written(pid: int) -> int:
-    """Bytes that a process and its descendants have handed to write(2) (proc_pid_io(5)), or 0 where the
-    kernel does not say."""
+    """Bytes that a process and its descendants have passed to write(2) (proc_pid_io(5)); 0 if unknown."""
     total = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path(f"/proc/{pid}/io").read_text()
@@ -185,7 +184,7 @@ def _written(pid: int) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """See that npm has ended. By force at once: its cache stands that, and the rest is thrown away."""
+    """End npm with SIGKILL: its cache survives that, and the rest is removed."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -196,18 +195,18 @@ def _unreachable(detail: str) -> InstallFailed:
     return InstallFailed(
         f"npm cannot reach its registry ({detail})",
         code="npm-unreachable",
-        hint="look at the network, and at what `npm config get registry` and `npm config get proxy` say, "
-        "then run the same again: what was downloaded is kept",
+        hint="check the network, `npm config get registry` and `npm config get proxy`, "
+        "then run the command again: downloads are kept",
         retry=True,
     )
 
 
 def no_space(folder: Path) -> InstallFailed:
-    """The error of a disk that filled up."""
+    """The error of a full disk."""
     return InstallFailed(
         f"no space is left in {folder}",
         code="no-space",
-        hint="free some, or choose another disk with MHNOS_ENGINES_DIR",
+        hint="free some space, or choose another disk with MHNOS_ENGINES_DIR",
     )
 
 
@@ -219,15 +218,15 @@ def _why(seen: _Seen, status: int, folder: Path) -> InstallFailed:
         return _unreachable(code)
     if code == "EINTEGRITY":
         return InstallFailed(
-            "what npm was given is not what the lock says, and was refused",
+            "a package that npm downloaded does not match the lock, and was refused",
             code="engine-altered",
-            hint="run the same again; if it stays so, npm's registry serves something else: do not use it",
+            hint="run the command again; if it fails again, npm's registry serves other files: do not use it",
         )
     if code in _ABSENT:
         return InstallFailed(
             f"npm's registry does not have the pinned version ({code})",
             code="engine-unavailable",
-            hint="look at what `npm config get registry` says; a mirror may be behind",
+            hint="check `npm config get registry`; a mirror may be out of date",
         )
     told = "; ".join(line for line in seen.errors[:4] if line) or f"it ended with {status}"
-    return InstallFailed(f"npm failed: {told}", code="npm-failed", hint="run the same again")
+    return InstallFailed(f"npm failed: {told}", code="npm-failed", hint="run the command again")

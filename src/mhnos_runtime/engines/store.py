@@ -1,4 +1,4 @@
-"""What is installed: found by its marker, which is written last. Reads only, and starts nothing."""
+"""Installed engines, found by their marker, which is written last. Only reads; starts nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from mhnos_runtime.engines.catalogue import CATALOGUE, Spec
 from mhnos_runtime.errors import StartFailed
 
-#: Stands in an installation that is complete, and in no other.
+#: A file that complete installations have, and no others.
 MARKER = "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A complete installation. folder: everything that belongs to it; a sandbox shows it read-only.
-    program: bin/node, the workerd binary, or the script of OpenClaw that Node.js is given."""
+    """A complete installation. folder: contains all of it; a sandbox shows it read-only. program: bin/node,
+    the workerd binary, or the script of OpenClaw for Node.js."""
 
     name: str
     version: str
@@ -29,7 +29,7 @@ class Engine:
 
 
 class EngineStore:
-    """Installations below one folder: NAME/VERSION-MACHINE-DIGEST. machine: as `uname -m` says."""
+    """Installations below one folder: NAME/VERSION-MACHINE-DIGEST. machine: as in `uname -m`."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class EngineStore:
         self.catalogue = CATALOGUE if catalogue is None else catalogue
 
     def find(self, name: str) -> Engine | None:
-        """The pinned version where it is installed, else the newest other one, else None. Never a half
-        installed one, one for another machine, or one that another user could have put there."""
+        """The pinned version if it is installed, else the newest other one, else None. Never an incomplete
+        one, one for another machine, or one that another user could have put there."""
         pinned = self.pinned_folder(name)
         complete = self.versions(name)
         return next((each for each in complete if each.folder == pinned), next(iter(complete), None))
@@ -61,16 +61,16 @@ class EngineStore:
         return sorted(found, key=lambda engine: engine.installed_at, reverse=True)
 
     def is_current(self, engine: Engine) -> bool:
-        """Whether it is what this version of the runtime pins."""
+        """Whether it is the version that this runtime pins."""
         return engine.folder == self.pinned_folder(engine.name)
 
     def pinned_folder(self, name: str) -> Path:
-        """Where the pinned version stands or will stand."""
+        """The folder of the pinned version, installed or not."""
         spec = self.catalogue[name]
         return self.folder / name / f"{spec.version}-{self.machine}-{spec.digest}"
 
     def distrusted(self) -> str:
-        """Why nothing in the folder is to be started, or ""."""
+        """Why nothing in the folder may be started, or ""."""
         try:
             status = self.folder.stat()
         except OSError:
@@ -94,7 +94,7 @@ class EngineStore:
 
 
 def missing(name: str, why: str = "") -> StartFailed:
-    """The error of a start that needs an engine which is not there. why: more than that, where known."""
+    """The error of a start that needs an engine which is not installed. why: a better reason, if known."""
     return StartFailed(
         why or f"{CATALOGUE[name].title} is not installed",
         code="engine-missing",

@@ -1,4 +1,4 @@
-"""Who uses a folder: asks /proc, as far as this user may. Knows no process of the runtime."""
+"""Which processes use a folder, as far as this user may read /proc. Knows no process of the runtime."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def users(folder: Path) -> list[int]:
-    """Pids of processes that were started from files below a folder, have some of them mapped or as an
-    argument, or are shown it in their mount namespace. Other users' processes are seen by root only."""
+    """Pids of processes that were started from files below a folder, have one mapped or as an argument, or
+    have the folder in their mount namespace. Only root sees other users' processes."""
     inside = os.fsencode(folder.resolve()) + b"/"
     return sorted(
         int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _uses(Path("/proc", pid), inside)

@@ -1,4 +1,4 @@
-"""Versions and the ranges that npm packages ask for, as far as the locked ones use them. Pure."""
+"""Versions and npm's version ranges, in the forms that the locks use. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def parse(text: str) -> Version | None:
 
 
 def allows(wanted: str, version: Version) -> bool:
-    """Whether a range such as ">=24.16.0 <25 || >=26.1.0" takes a version. Raises ValueError
-    for other forms."""
+    """Whether a range such as ">=24.16.0 <25 || >=26.1.0" contains a version. Raises ValueError for other
+    forms."""
     return any(_within(part, version) for part in wanted.split("||"))
 
 

@@ -1,6 +1,6 @@
 """The one place that turns a client's path into an open file. Knows the root and the kernel's *at calls.
 
-Must not know who asks or why. A string is never proof: what counts is the descriptor that a walk ended at.
+Must not know who asks or why. A string proves nothing; only the descriptor that a walk ends at counts.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mhnos_runtime.errors import (
 )
 
 ALIAS = b"workspace"
-"""What processes see the workspace as (`/workspace`); a client may put it before any path."""
+"""The workspace's path for processes (`/workspace`); clients may put it before any path."""
 
 MAX_PATH_BYTES = 4096
-"""PATH_MAX of Linux: a longer path cannot be opened by any program in one call either."""
+"""PATH_MAX of Linux: no program can open a longer path in one call."""
 
 MAX_NAME_BYTES = 255
 """NAME_MAX of every common Linux file system."""
@@ -36,35 +36,36 @@ MAX_LINKS = 40
 """Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
 
 MAX_STEPS = 4096
-"""Components opened in one resolution: twice what a path may name. Links full of `..` start a walk over; this
-ends it in some 5 ms."""
+"""Components opened in one resolution: twice what a path may name. Each `..` in a link restarts the walk;
+this bound ends it within some 5 ms."""
 
 MAX_CREATE_RACES = 64
-"""Times that a name may appear or vanish between looking and creating before the caller is told."""
+"""Attempts when a name appears or vanishes between check and creation; then the caller gets an error."""
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: another process's lease would otherwise make an open wait (fs.lease-break-time, 45 s).
+# O_NONBLOCK: otherwise another process's lease makes open wait (fs.lease-break-time, 45 s).
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def normalise(path: str, base: str = "/") -> str:
-    """The one spelling of a client's path: absolute, no `.`, no `..`, no leading `/workspace`; lexical only.
+    """The canonical form of a client's path: absolute, no `.`, no `..`, no leading `/workspace`. Lexical
+    only.
 
-    A relative path starts at `base`. The result names the same file when it is given in again; so a folder
-    that is itself called `workspace`, at the top, is spelled `/workspace/workspace`.
-    Raises InvalidRequest (NUL, not UTF-8, too long), Refused with code outside-workspace (`..` above it).
+    A relative path starts at `base`. The result names the same file when it is normalised again; so a folder
+    at the top that is itself called `workspace` becomes `/workspace/workspace`. Raises InvalidRequest (NUL,
+    not UTF-8, too long), Refused with code outside-workspace (`..` above the top).
     """
     return _spell(_parts(path, base))
 
 
 def shown(path: str) -> str:
-    """`path` as it can stand in a message: one line, encodable, of bounded length."""
+    """`path` for use in a message: one line, encodable, of bounded length."""
     clipped = path if len(path) <= 300 else path[:297] + "..."
     return clipped if clipped.isprintable() else ascii(clipped)[1:-1]
 
 
 def explain(error: OSError, path: str) -> MhnosError:
-    """The kernel's refusal as one of ours, naming the path as the client knows it and never the host's."""
+    """The kernel's error as a MhnosError that names the path as the client knows it, never the host's."""
     kind, code, text = _EXPLAINED.get(error.errno or 0, (Unavailable, None, os.strerror(error.errno or 0)))
     return kind(f"{text}: {shown(path)}", code=code)
 
@@ -92,18 +93,18 @@ _EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
 
 
 @dataclass(slots=True)
-class Steps:
-    """What is left of MAX_STEPS for several resolutions that are asked for at once."""
+class StepBudget:
+    """How many of MAX_STEPS are left to resolutions of one request."""
 
     left: int = MAX_STEPS
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a path led. Descriptors are O_PATH and belong to the `resolve` that yields the place.
+class Resolved:
+    """What a path resolved to. The descriptors are O_PATH and belong to the `resolve` that yields it.
 
-    parent_fd: the directory that holds `name`; -1 for the workspace's top, which has none here.
-    fd, mode: the thing itself and its st_mode; -1 and 0 where there is nothing yet.
+    parent_fd: the directory that holds `name`; -1 for the top of the workspace.
+    fd, mode: the file itself and its st_mode; -1 and 0 if it does not exist.
     """
 
     parent_fd: int
@@ -113,17 +114,17 @@ class Place:
 
 
 class Workspace:
-    """The folder that processes and clients share, held open so that its own path may be moved meanwhile.
+    """The folder that processes and clients share, held open so that the folder itself may be moved.
 
-    Safe for many threads at once; close it only when none of them is in a call. Every method that takes a
-    client's path raises InvalidRequest, NotFound, Refused (code outside-workspace, or permission),
-    LimitReached (disk) or Unavailable, naming the path as the client knows it.
+    Thread-safe; close it only when no thread is in a call. Every method that takes a client's path raises
+    InvalidRequest, NotFound, Refused (code outside-workspace, or permission), LimitReached (disk) or
+    Unavailable, and names the path as the client knows it.
     """
 
     normalise = staticmethod(normalise)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Opens `root`, following links: it is the operator's, not a client's. Raises ConfigError."""
+        """Opens `root` and follows links in it, since it is the operator's path. Raises ConfigError."""
         self.root = os.fspath(root)
         self._fd = -1
         try:
@@ -150,13 +151,14 @@ class Workspace:
         *,
         make_parents: bool = False,
         follow: bool = True,
-        steps: Steps | None = None,
-    ) -> Iterator[Place]:
-        """Where `path` leads, which need not exist but for its parents. `follow`: whether any link in it is.
+        steps: StepBudget | None = None,
+    ) -> Iterator[Resolved]:
+        """Resolve `path`. Its parents must exist, the file itself need not. `follow`: whether links are.
 
-        The place is held only inside the `with`. An OSError out of the block becomes what `explain` says.
+        The descriptors are open only inside the `with`. An OSError in the block is raised as `explain` maps
+        it.
         """
-        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or Steps())
+        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or StepBudget())
         try:
             yield walk.run()
         except OSError as error:
@@ -165,75 +167,75 @@ class Workspace:
             walk.close()
 
     def open_dir(self, path: str, base: str = "/", *, follow: bool = True, listing: bool = False) -> int:
-        """A descriptor of an existing directory; the caller closes it. O_PATH, or fit for scandir."""
-        with self.resolve(path, base, follow=follow) as place:
-            _require(place, stat.S_IFDIR, path)
+        """A descriptor of an existing directory; the caller closes it. O_PATH, or for scandir if
+        `listing`."""
+        with self.resolve(path, base, follow=follow) as resolved:
+            _require(resolved, stat.S_IFDIR, path)
             if not listing:
-                return os.dup(place.fd)
-            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.fd)
+                return os.dup(resolved.fd)
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=resolved.fd)
 
     def open_file(
         self, path: str, flags: int, mode: int = 0o644, base: str = "/", *, create_parents: bool = False
     ) -> int:
-        """A descriptor of a regular file; the caller closes it. FIFOs and devices are never even opened.
+        """A descriptor of a regular file; the caller closes it. FIFOs and devices are never opened.
 
-        flags: as for open(2); O_CREAT, O_EXCL and O_TRUNC included. The descriptor has O_NONBLOCK, which
-        means nothing for regular files once they are open.
+        flags: as for open(2), with O_CREAT, O_EXCL and O_TRUNC. The descriptor has O_NONBLOCK, which has no
+        effect on regular files.
         """
         for _ in range(MAX_CREATE_RACES):
-            with self.resolve(path, base, make_parents=create_parents) as place:
-                if place.fd >= 0:
-                    return _open_existing(place, flags, path)
+            with self.resolve(path, base, make_parents=create_parents) as resolved:
+                if resolved.fd >= 0:
+                    return _open_existing(resolved, flags, path)
                 if not flags & os.O_CREAT:
                     raise OSError(errno.ENOENT, "")
-                fd = _create(place, flags, mode)
+                fd = _create(resolved, flags, mode)
                 if fd >= 0:
                     return fd
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
 
     def make_dirs(self, path: str, base: str = "/") -> None:
-        """Makes the directory and its parents where they are not there yet."""
+        """Makes the directory and its parents if they do not exist."""
         for _ in range(MAX_CREATE_RACES):
-            with self.resolve(path, base, make_parents=True) as place:
-                if place.fd >= 0:
-                    return _require(place, stat.S_IFDIR, path)
-                _make_dir(place.name, place.parent_fd)
+            with self.resolve(path, base, make_parents=True) as resolved:
+                if resolved.fd >= 0:
+                    return _require(resolved, stat.S_IFDIR, path)
+                _make_dir(resolved.name, resolved.parent_fd)
         raise Unavailable(f"Another program keeps changing this path: {shown(path)}")
 
-    def real_path(self, path: str, base: str = "/", steps: Steps | None = None) -> str:
+    def real_path(self, path: str, base: str = "/", steps: StepBudget | None = None) -> str:
         """The host's path of an existing file or directory, for programs that take only paths.
 
-        It was inside the workspace when asked. A program that opens it later resolves it anew, so what must
-        hold then is the sandbox's to enforce; use a descriptor where one will do.
+        It was inside the workspace when resolved. A program that opens it later resolves it again, and then
+        only the sandbox confines it: use a descriptor where possible.
         """
-        with self.resolve(path, base, steps=steps) as place:
-            if place.fd < 0:
+        with self.resolve(path, base, steps=steps) as resolved:
+            if resolved.fd < 0:
                 raise OSError(errno.ENOENT, "")
-            real, top = os.readlink(by_fd(place.fd)), os.readlink(by_fd(self._fd))
+            real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._fd))
             if real != top and not real.startswith(top.rstrip("/") + "/"):
                 raise _outside(path)
-            # A deleted file's link ends in " (deleted)", which could also be a name: only the inode tells.
-            if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(place.fd)):
+            # The link of a deleted file ends in " (deleted)", which could also be a name: compare inodes.
+            if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(resolved.fd)):
                 raise OSError(errno.ENOENT, "")
             return real
 
 
 def by_fd(fd: int) -> str:
-    """A path that means the very inode of an O_PATH descriptor, for calls that refuse such descriptors."""
+    """A path to the inode of an O_PATH descriptor, for calls that do not take such descriptors."""
     return f"/proc/self/fd/{fd}"
 
 
 class _Walk:
-    """One resolution: component by component from the root, links expanded here and never by the kernel.
+    """One resolution: component by component from the root. The walk expands links, never the kernel.
 
     `here` is the directory that `done` (plain names, no links) led to; `todo` is the rest, the next one last.
-    A `..` starts over at the root without the last of `done`: a directory may have been moved out of the
-    workspace since it was opened, and its own `..` would then be outside. That also keeps at most two
-    descriptors open.
+    A `..` drops the last of `done` and restarts at the root: an open directory may have been moved out of the
+    workspace, and its own `..` would then be outside. So at most two descriptors are open.
     """
 
     def __init__(
-        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: Steps
+        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: StepBudget
     ) -> None:
         self._root_fd, self._path, self._make, self._follow = root_fd, path, make, follow
         self._steps = steps
@@ -246,27 +248,28 @@ class _Walk:
         self._hold(-1, -1)
 
     def _hold(self, here: int, leaf: int) -> None:
-        """Lets go of what the new pair has not; forgets it first, so that nothing is ever closed twice."""
+        """Closes descriptors that are not in the new pair; forgets them first, so that none is closed
+        twice."""
         old, (self._here, self._leaf) = (self._here, self._leaf), (here, leaf)
         for fd in old:
             if fd >= 0 and fd not in (here, leaf):
                 os.close(fd)
 
-    def run(self) -> Place:
+    def run(self) -> Resolved:
         self._restart()
         while self._todo:
-            place = self._step(self._todo.pop())
-            if place is not None:
-                return place
+            resolved = self._step(self._todo.pop())
+            if resolved is not None:
+                return resolved
         self._hold(-1, self._here)
-        return Place(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
+        return Resolved(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
 
     def _restart(self) -> None:
         self._todo += self._done[::-1]
         self._done.clear()
         self._hold(os.dup(self._root_fd), -1)
 
-    def _step(self, name: bytes) -> Place | None:
+    def _step(self, name: bytes) -> Resolved | None:
         if name == b"..":
             self._up()
             return None
@@ -280,7 +283,7 @@ class _Walk:
             self._expand()
             return None
         if not self._todo:
-            return Place(self._here, name, self._leaf, mode)
+            return Resolved(self._here, name, self._leaf, mode)
         self._enter(name, mode)
         return None
 
@@ -299,9 +302,9 @@ class _Walk:
         del self._done[-levels:]
         self._restart()
 
-    def _missing(self, name: bytes) -> Place | None:
+    def _missing(self, name: bytes) -> Resolved | None:
         if not self._todo:
-            return Place(self._here, name, -1, 0)
+            return Resolved(self._here, name, -1, 0)
         if not self._make:
             raise OSError(errno.ENOENT, "")
         _make_dir(name, self._here)
@@ -309,7 +312,7 @@ class _Walk:
         return None
 
     def _expand(self) -> None:
-        # The descriptor is of the link itself: what is read is what was looked at (readlinkat(2)).
+        # The descriptor is that of the link, so the link that was checked is the link that is read.
         target = os.readlink(b"", dir_fd=self._leaf)
         self._hold(self._here, -1)
         self._links += 1
@@ -367,7 +370,7 @@ def _join(parts: list[bytes]) -> bytes:
 
 
 def _spell(parts: list[bytes]) -> str:
-    # Names met on the way through a link need not be UTF-8; they are only ever shown.
+    # Names found through a link need not be UTF-8; they are only shown.
     return _join(parts).decode(errors="surrogateescape")
 
 
@@ -379,39 +382,39 @@ def _outside(path: str) -> Refused:
     )
 
 
-def _require(place: Place, kind: int, path: str) -> None:
-    if place.fd < 0:
+def _require(resolved: Resolved, kind: int, path: str) -> None:
+    if resolved.fd < 0:
         raise OSError(errno.ENOENT, "")
-    if stat.S_IFMT(place.mode) == kind:
+    if stat.S_IFMT(resolved.mode) == kind:
         return
     if kind == stat.S_IFDIR:
         raise OSError(errno.ENOTDIR, "")
-    if stat.S_ISDIR(place.mode):
+    if stat.S_ISDIR(resolved.mode):
         raise OSError(errno.EISDIR, "")
     raise InvalidRequest(f"Not a regular file: {shown(path)}")
 
 
-def require_regular(place: Place, path: str) -> None:
-    """Raises unless the place holds a regular file: InvalidRequest, or OSError inside `resolve`."""
-    _require(place, stat.S_IFREG, path)
+def require_regular(resolved: Resolved, path: str) -> None:
+    """Raises unless this is a regular file: InvalidRequest, or OSError inside `resolve`."""
+    _require(resolved, stat.S_IFREG, path)
 
 
-def _open_existing(place: Place, flags: int, path: str) -> int:
-    require_regular(place, path)
+def _open_existing(resolved: Resolved, flags: int, path: str) -> int:
+    require_regular(resolved, path)
     if flags & os.O_CREAT and flags & os.O_EXCL:
         raise OSError(errno.EEXIST, "")
-    return reopen(place, flags & ~(os.O_CREAT | os.O_EXCL))
+    return reopen(resolved, flags & ~(os.O_CREAT | os.O_EXCL))
 
 
-def reopen(place: Place, flags: int) -> int:
-    """Opens the very inode of an existing place, whatever its name means by now."""
-    return os.open(by_fd(place.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
+def reopen(resolved: Resolved, flags: int) -> int:
+    """Opens the inode of an existing file, whatever its name means by now."""
+    return os.open(by_fd(resolved.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
 
 
-def _create(place: Place, flags: int, mode: int) -> int:
-    """A new file, or -1 when the name was taken meanwhile. O_EXCL never follows a link that was put there."""
+def _create(resolved: Resolved, flags: int, mode: int) -> int:
+    """A new file, or -1 if the name was taken meanwhile. O_EXCL never follows a link."""
     try:
-        return create_exclusive(place.name, flags, mode, place.parent_fd)
+        return create_exclusive(resolved.name, flags, mode, resolved.parent_fd)
     except FileExistsError:
         if flags & os.O_EXCL:
             raise
@@ -419,14 +422,14 @@ def _create(place: Place, flags: int, mode: int) -> int:
 
 
 def create_exclusive(name: bytes, flags: int, mode: int, parent_fd: int) -> int:
-    """A file that was not there before, in a directory that is held open. Raises OSError."""
+    """A file that did not exist, in a directory that is held open. Raises OSError."""
     fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
     _give_to_owner(fd, parent_fd)
     return fd
 
 
 def _give_to_owner(fd: int, parent_fd: int) -> None:
-    """What root makes belongs to whom the folder belongs, since processes, who are not root, work with it."""
+    """Root's new files get the owner of their folder, since processes, which are not root, work with them."""
     if os.geteuid() == 0:
         owner = os.fstat(parent_fd)
         os.fchown(fd, owner.st_uid, owner.st_gid)
@@ -438,11 +441,11 @@ def _make_dir(name: bytes, parent_fd: int) -> None:
         if os.geteuid() == 0:
             _give_dir(name, parent_fd)
     except FileExistsError:
-        pass  # Another program was faster; whether it is a directory shows when it is opened.
+        pass  # Another program was faster; the next open shows whether it is a directory.
 
 
 def _give_dir(name: bytes, parent_fd: int) -> None:
-    """A process may have put something else in its place: only what is root's, and new, is given away."""
+    """Only a new folder that is root's: a process may have replaced it by something else."""
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         if os.fstat(fd).st_uid == 0:

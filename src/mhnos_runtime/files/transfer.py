@@ -1,6 +1,6 @@
-"""Whole files into and out of the workspace, as fsync wants them. Knows paths only through Workspace.
+"""Whole files into and out of the workspace, for fsync. Knows paths only through Workspace.
 
-Blocking, and bounded by one chunk in memory. Must not know messages, sockets or an event loop.
+Blocks; holds one chunk in memory. Must not know messages, sockets or an event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal, Self
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError
 from mhnos_runtime.files.confine import (
     MAX_PATH_BYTES,
-    Place,
+    Resolved,
     Workspace,
     by_fd,
     create_exclusive,
@@ -33,28 +33,28 @@ from mhnos_runtime.files.confine import (
 Kind = Literal["file", "directory"]
 
 OnSkip = Callable[[str, str], None]
-"""Told (path, reason) of what a pull leaves out; both fit for a message."""
+"""Called with (path, reason) for what a pull leaves out; both can stand in a message."""
 
 PARTIAL_PREFIX = ".mhnos-push-"
-"""Files that are still being written, or were when a server was killed. Never pulled."""
+"""Files that are being written, or were when a server was killed. Never pulled."""
 
 MAX_MTIME_MS = 8.64e15
-"""The largest instant a JavaScript Date can name; every 64-bit file system holds it."""
+"""The largest time of a JavaScript Date; every 64-bit file system can store it."""
 
 CHUNK_BYTES = 256 * 1024
-"""Read at a time: large enough that the calls do not show, small enough for many transfers at once."""
+"""Bytes of a read: large enough that calls cost little, small enough for many transfers at once."""
 
 MAX_PULL_ENTRIES = 100_000
-"""Files and directories in one pull: some 50 MB of names and objects in the process that collects them."""
+"""Files and directories in one pull: some 50 MB of names and objects in memory."""
 
 MAX_PUSH_ENTRIES = MAX_PULL_ENTRIES
-"""In one push, for the same reason; what is beyond fails."""
+"""Files and directories in one push, for the same reason; further ones fail."""
 
 MAX_LISTED_ERRORS = 1000
-"""Of a push or a pull, named one by one; all are counted. A client shows some to a person."""
+"""Failures of a push or pull that are named; all are counted."""
 
 MAX_PULL_PATH_BYTES = 32 << 20
-"""Of all paths in one pull: those of one directory, and of those above it, are held at a time."""
+"""Bytes of all paths in one pull that are in memory at a time: a directory's and those of its ancestors."""
 
 MAX_PULL_STEPS = 5_000_000
 """Components of all paths in one pull, each a call or two: some 30 s of a thread, for hostile trees only."""
@@ -62,7 +62,7 @@ MAX_PULL_STEPS = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class PushEntry:
-    """One thing to write. mtime_ms: epoch milliseconds, None for now. `chunks`: read once, files only."""
+    """One file or directory to write. mtime_ms: epoch milliseconds, None for now. `chunks`: files only."""
 
     path: str
     kind: Kind
@@ -72,7 +72,7 @@ class PushEntry:
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """How many entries are in place, how many are not, and for each of those (path as given, reason)."""
+    """Counts of entries that were written and that failed, and for each of the latter (path, reason)."""
 
     synced: int
     failed: int
@@ -80,7 +80,7 @@ class PushResult:
 
 
 def push(workspace: Workspace, entries: Iterable[PushEntry]) -> PushResult:
-    """Writes each entry, with its parents, as Push does. Raises only what iterating `entries` raises."""
+    """Write each entry and its parents, as Push does. Raises only what iterating `entries` raises."""
     with Push(workspace) as writing:
         for entry in entries:
             writing.begin(entry.path, entry.kind)
@@ -98,11 +98,11 @@ def push(workspace: Workspace, entries: Iterable[PushEntry]) -> PushResult:
 class Push:
     """A push that comes in pieces: begin, write and end for each entry, then finish.
 
-    An entry that fails leaves what was there before, and the others go on. A file is written beside its
-    target and renamed onto it: no reader ever sees half of it, and a full disk costs nothing that was there.
-    The target keeps its permission bits and, where that is allowed, its owner; its other hard links keep the
-    old content. A link that stays inside stays, its target is replaced. Leaving the context, or `close`,
-    drops a file that has not ended. No method raises for what is wrong with an entry: the result tells.
+    An entry that fails leaves the old file as it was, and the others go on. A file is written beside its
+    target and renamed onto it: no reader sees half of it, and a full disk destroys nothing. The target keeps
+    its permission bits and, if allowed, its owner; its other hard links keep the old content. A link that
+    leads inside the workspace stays, and its target is replaced. `close` drops a file that has not ended.
+    No method raises for a bad entry: the result tells.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -127,7 +127,7 @@ class Push:
 
     @property
     def takes(self) -> bool:
-        """Whether content is of use."""
+        """Whether the current entry wants content."""
         return self._draft is not None
 
     def begin(self, path: str, kind: str) -> None:
@@ -143,13 +143,13 @@ class Push:
                 raise InvalidRequest(f'Kind is neither "file" nor "directory": {shown(path)}')
 
     def write(self, chunk: bytes) -> None:
-        """Content that is of no use is dropped."""
+        """Content of an entry that failed is dropped."""
         if self._draft is not None:
             with self._failing():
                 self._draft.write(chunk)
 
     def fail(self, reason: str) -> None:
-        """What began last is not to be written. The first reason counts."""
+        """The current entry fails. The first reason counts."""
         self._error = self._error or reason
         self.close()
 
@@ -174,13 +174,13 @@ class Push:
         return PushResult(self._synced, self._failed, self._errors)
 
     def finish(self) -> Iterator[None]:
-        """Dates the directories, one a step, after all content, which would change their dates again."""
+        """Set the times of directories, one a step, after all content, which changes them."""
         for path, mtime_ms in self._directories:
             mtime_ns = _mtime_ns(path, mtime_ms)
-            # A directory that is gone or another user's by now was still synced.
-            with suppress(MhnosError), self._workspace.resolve(path) as place:
-                if mtime_ns is not None and stat.S_ISDIR(place.mode):
-                    os.utime(by_fd(place.fd), ns=(mtime_ns, mtime_ns))
+            # A directory that is gone, or another user's by now, was still synced.
+            with suppress(MhnosError), self._workspace.resolve(path) as resolved:
+                if mtime_ns is not None and stat.S_ISDIR(resolved.mode):
+                    os.utime(by_fd(resolved.fd), ns=(mtime_ns, mtime_ns))
             yield
 
     @contextmanager
@@ -198,14 +198,14 @@ def _mtime_ns(path: str, mtime_ms: float | None) -> int | None:
         return None
     if not -MAX_MTIME_MS <= mtime_ms <= MAX_MTIME_MS:  # False for NaN, too.
         raise InvalidRequest(f"mtime is not an instant in epoch milliseconds: {shown(path)}")
-    # Apart, since a float has no room for an instant in nanoseconds.
+    # Two parts, since a float cannot hold an instant in nanoseconds.
     fraction_ms, whole_ms = math.modf(mtime_ms)
     return int(whole_ms) * 1_000_000 + round(fraction_ms * 1_000_000)
 
 
 class _Draft:
-    """A file beside its target, until it takes its place or is dropped. Holds three descriptors at most; each
-    method may raise OSError and MhnosError, after which `drop` is due."""
+    """A new file beside its target, until it is renamed or dropped. Holds at most three descriptors. Methods
+    may raise OSError and MhnosError; call `drop` then."""
 
     def __init__(self, workspace: Workspace, path: str) -> None:
         self._fd = -1
@@ -223,7 +223,7 @@ class _Draft:
             rest = rest[os.write(self._fd, rest) :]
 
     def commit(self, mtime_ns: int | None) -> None:
-        # By descriptor throughout: by now the name may mean something that a process has put there.
+        # By descriptor throughout: a process may have put something else under the name.
         if self._old:
             _keep_owner(self._fd, self._old)
             os.fchmod(self._fd, self._mode)
@@ -244,24 +244,24 @@ class _Draft:
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)  # Network file systems tell of a full disk only here.
+            os.close(fd)  # Network file systems report a full disk only here.
 
 
-def _writable(place: Place, path: str) -> os.stat_result:
-    """What is there, if it may be written: a rename alone would replace a read-only file without asking."""
-    require_regular(place, path)
+def _writable(resolved: Resolved, path: str) -> os.stat_result:
+    """The existing file, if it may be written: a rename alone would replace a read-only file."""
+    require_regular(resolved, path)
     try:
-        os.close(reopen(place, os.O_WRONLY))
+        os.close(reopen(resolved, os.O_WRONLY))
     except OSError as error:
-        if error.errno != errno.ETXTBSY:  # A running program's file cannot be rewritten, but replaced.
+        if error.errno != errno.ETXTBSY:  # A running program's file can be replaced, but not rewritten.
             raise
-    return os.fstat(place.fd)
+    return os.fstat(resolved.fd)
 
 
 def _keep_owner(fd: int, old: os.stat_result) -> None:
     now = os.fstat(fd)
     if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
-        with suppress(PermissionError):  # Only root may; the content matters more.
+        with suppress(PermissionError):  # Only root may; the content matters more than the owner.
             os.fchown(fd, old.st_uid, old.st_gid)
 
 
@@ -279,7 +279,7 @@ class PulledFile:
         self.mtime_ms = status.st_mtime_ns / 1_000_000
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """The content from its start: never more than `size` bytes if the file grows, fewer if it shrinks.
+        """The content from the start: at most `size` bytes if the file grows, fewer if it shrinks.
 
         Raises ValueError when the pull has gone on, MhnosError when the disk fails.
         """
@@ -293,7 +293,7 @@ class PulledFile:
 
     def _read(self, file: io.FileIO, length: int, position: int) -> bytes:
         try:
-            # FileIO, unlike a bare number, refuses once closed, when the number may mean another file.
+            # A closed FileIO raises; a bare number may be another file's by now.
             return os.pread(file.fileno(), length, position)
         except OSError as error:
             raise explain(error, self.path) from error
@@ -315,16 +315,16 @@ def pull(
     on_skip: OnSkip = _ignore,
     leave_out: Container[str] = (),
 ) -> Iterator[PulledFile]:
-    """Everything in the workspace, sorted by name within each directory, a directory before its content.
-    leave_out: paths, such as "/a/b", that are passed over with all that is in them.
+    """All files and directories, sorted by name within each directory, a directory before its content.
+    leave_out: paths, such as "/a/b", that are skipped with their content.
 
-    A link to a file inside comes as that file; no link to a directory is entered. What is neither file nor
-    directory, leads outside, is unreadable, cannot be named in UTF-8 or vanishes meanwhile goes to
-    `on_skip(path, reason)` instead. One descriptor is open at a time, however deep the tree.
-    So does a file that alone is over `max_bytes`, holes counted.
-    Raises LimitReached: with code too-large when the content of all others is over `max_bytes`, or there are
-    more than `max_entries` or too deep ones, before what is too much; with code unavailable when the runtime
-    is out of descriptors or memory, since a file that is left out for that looks deleted to who syncs.
+    A link to a file inside the workspace is pulled as that file; links to directories are not entered.
+    Skipped entries go to `on_skip(path, reason)`: neither file nor directory, outside the workspace,
+    unreadable, name not in UTF-8, gone meanwhile, or a file that alone exceeds `max_bytes`, holes counted.
+    One descriptor is open at a time, however deep the tree. Raises LimitReached: with code too-large when the
+    other files together exceed `max_bytes`, or the tree is too deep or has more than `max_entries`; with code
+    unavailable when descriptors or memory run out, since a client that syncs would take a skipped file for a
+    deleted one.
     """
     budget = _Budget(max_bytes, max_entries)
     todo = _children(workspace, "/", budget, on_skip)
@@ -347,7 +347,7 @@ def pull(
 
 
 class _Budget:
-    """What a pull may still hand out, so that who collects it knows a bound beforehand."""
+    """What a pull may still hand out, so that its receiver knows a bound beforehand."""
 
     def __init__(self, max_bytes: int, max_entries: int) -> None:
         self._max_bytes, self._max_entries = max_bytes, max_entries
@@ -377,7 +377,7 @@ def _too_large(message: str) -> LimitReached:
 
 
 class _Skipping:
-    """Reports what fails inside and goes on; but a bound that was met concerns all of the pull."""
+    """Reports a failure inside and goes on. Only a limit that was reached ends the whole pull."""
 
     def __init__(self, path: str, on_skip: OnSkip) -> None:
         self._path, self._on_skip = path, on_skip
@@ -393,7 +393,7 @@ class _Skipping:
 
 
 def _children(workspace: Workspace, path: str, budget: _Budget, on_skip: OnSkip) -> list[str]:
-    """The paths in a directory, last one first, as a stack wants them."""
+    """The paths in a directory, last one first, for use as a stack."""
     names, children = list[str](), list[str]()
     with _Skipping(path, on_skip):
         _list_names(workspace.open_dir(path, follow=False, listing=True), path, budget, names)
@@ -404,7 +404,7 @@ def _children(workspace: Workspace, path: str, budget: _Budget, on_skip: OnSkip)
 
 
 def _list_names(listing: int, path: str, budget: _Budget, names: list[str]) -> None:
-    """Owns and closes `listing`. Adds to `names`, so that what a failing disk still gave is not lost."""
+    """Owns and closes `listing`. Adds to `names`, so that names read before a disk failure are kept."""
     try:
         with os.scandir(listing) as entries:
             for entry in entries:
@@ -418,12 +418,12 @@ def _list_names(listing: int, path: str, budget: _Budget, names: list[str]) -> N
 
 
 def _open_item(workspace: Workspace, path: str, max_bytes: int) -> PulledFile:
-    with workspace.resolve(path, follow=False) as place:
-        if stat.S_ISDIR(place.mode):
-            return PulledFile(path, "directory", os.fstat(place.fd))
-        if stat.S_ISREG(place.mode):
-            return _pulled(path, reopen(place, os.O_RDONLY), max_bytes)
-    # A link is followed here, to a regular file only; everything else is refused with its reason.
+    with workspace.resolve(path, follow=False) as resolved:
+        if stat.S_ISDIR(resolved.mode):
+            return PulledFile(path, "directory", os.fstat(resolved.fd))
+        if stat.S_ISREG(resolved.mode):
+            return _pulled(path, reopen(resolved, os.O_RDONLY), max_bytes)
+    # Follows a link here, to a regular file only; everything else is refused with its reason.
     return _pulled(path, workspace.open_file(path, os.O_RDONLY), max_bytes)
 
 

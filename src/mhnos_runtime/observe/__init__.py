@@ -1,1 +1,1 @@
-"""Logs, and later metrics and audit. Knows nothing of who observes or is observed."""
+"""Logs, and later metrics and audit. Does not know who observes or is observed."""

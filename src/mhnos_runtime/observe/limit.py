@@ -1,4 +1,4 @@
-"""How much may be logged of what anybody can cause. Knows time and lines, not what they say."""
+"""Bounds log lines that strangers can cause. Knows time and lines, not their text."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 
 from mhnos_runtime.observe.logs import ROOT, Log, add_fields
 
-#: Of all that strangers cause, however many they are.
+#: For all strangers together.
 LINES_A_MINUTE = 60
 _MINUTE = 60.0
 
 
 class Limiter:
-    """At most LINES_A_MINUTE in any minute, over all who ask. clock: monotonic seconds."""
+    """At most LINES_A_MINUTE in any minute, for all callers together. clock: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._times: deque[float] = deque(maxlen=LINES_A_MINUTE)
 
     def allow(self) -> bool:
-        """Whether a line may be written now; who gets no leave counts it."""
+        """Whether a line may be written now. A caller that may not counts it."""
         now = self._clock()
         if len(self._times) == LINES_A_MINUTE and now - self._times[0] < _MINUTE:
             return False
@@ -30,7 +30,7 @@ class Limiter:
 
 
 class LimitedLog:
-    """Lines of the runtime's own about what strangers cause. `unreported`: those left out before this one."""
+    """The runtime's own lines about strangers. `unreported`: how many were dropped before this line."""
 
     def __init__(self, log: Log, limiter: Limiter) -> None:
         self._log = log
@@ -53,7 +53,7 @@ class LimitedLog:
 
 
 class LimitForeign(logging.Filter):
-    """For a handler: what libraries log (asyncio, aiohttp) is limited, since strangers can cause it."""
+    """For a handler: limits lines of libraries (asyncio, aiohttp), which strangers can cause."""
 
     def __init__(self, limiter: Limiter) -> None:
         super().__init__()

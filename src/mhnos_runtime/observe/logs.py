@@ -1,6 +1,6 @@
-"""Log lines: for people on a terminal, JSON elsewhere. Knows levels, fields and forms; no payloads.
+"""Log lines: text on a terminal, JSON elsewhere. Knows levels, fields and forms; no payloads.
 
-Standard library logging underneath, so that what libraries log takes the same form.
+Built on the logging of the standard library, so that lines of libraries take the same form.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Form = Literal["auto", "text", "json"]
 
 ROOT = "mhnos"
 
-# characters of one text in a line; a log is for what happened, not for data
+# characters of one text in a line: a log is for events, not for data
 MAX_TEXT = 2000
-# of a traceback: its end, which says what happened, and the calls before it
+# characters of a traceback: its end, with the error and the last calls
 MAX_TRACEBACK = 8000
 
 _COLOURS = {"debug": "2", "info": "", "warning": "33", "error": "31"}
@@ -34,10 +34,10 @@ _PLAIN = re.compile(r"[^\s\"=]+\Z")
 
 
 class Log:
-    """Writes log lines that carry fields. `connection` and `process` are the runtime's, not the OS's.
+    """Writes log lines with fields. `connection` and `process` are the runtime's numbers, not the OS's.
 
-    Messages are fixed texts; what varies goes into fields, which are numbers and short texts: of bytes only
-    their number is written.
+    Messages are fixed texts. Variable parts go into fields, which are numbers and short texts; of bytes only
+    the number is written.
     """
 
     __slots__ = ("_fields", "_logger")
@@ -47,7 +47,7 @@ class Log:
         self._fields = fields
 
     def bind(self, **fields: object) -> Log:
-        """The same log with these fields in every line, e.g. connection=3, process=1000."""
+        """A log that adds these fields to every line, e.g. connection=3, process=1000."""
         return Log(self._logger, {**self._fields, **fields})
 
     def debug(self, message: str, /, **fields: object) -> None:
@@ -73,15 +73,15 @@ class Log:
 
 
 def get(name: str = "") -> Log:
-    """The log of a part of the runtime; name shows as `logger` in JSON lines."""
+    """The log of a part of the runtime; JSON lines show name as `logger`."""
     return Log(logging.getLogger(f"{ROOT}.{name}" if name else ROOT), {})
 
 
 def setup(level: Level = "info", form: Form = "auto", stream: TextIO | None = None) -> logging.Handler:
-    """Send all logging to stream (default stderr), and nothing of it elsewhere.
+    """Send all logging to stream (default stderr) only.
 
-    form: auto is text when the stream is a terminal, else json. Calling it again replaces what it did before.
-    Returns the handler, for who wants to take it off again.
+    form: auto is text when the stream is a terminal, else json. A second call replaces the first.
+    Returns the handler, so that a caller can remove it.
     """
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
@@ -97,7 +97,7 @@ def setup(level: Level = "info", form: Form = "auto", stream: TextIO | None = No
 
 
 def add_fields(record: logging.LogRecord, **fields: object) -> None:
-    """Fields for the line of somebody else's record."""
+    """Add fields to the line of another logger's record."""
     setattr(record, _FIELDS, {**getattr(record, _FIELDS, {}), **fields})
 
 
@@ -106,7 +106,7 @@ def _is_text(form: Form, terminal: bool) -> bool:
 
 
 def _wants_colour() -> bool:
-    """NO_COLOR (no-color.org): set and not empty means none."""
+    """NO_COLOR (no-color.org): set and not empty means no colour."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -134,7 +134,7 @@ class JsonLines(logging.Formatter):
 class TextLines(logging.Formatter):
     """time level message key=value ..., and an exception indented below.
 
-    Nothing that a line carries can act on a terminal.
+    Lines contain no control characters for terminals.
     """
 
     def __init__(self, colour: bool = False) -> None:
@@ -160,7 +160,7 @@ class TextLines(logging.Formatter):
 
 
 def _level(record: logging.LogRecord) -> str:
-    """The record's level as one of the four that the setting knows."""
+    """The record's level as one of the four of the setting."""
     for level, word in ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info")):
         if record.levelno >= level:
             return word
@@ -175,7 +175,7 @@ def _fields_in_order(record: logging.LogRecord) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """What a line can carry of a value; of bytes only how many there are, since they are somebody's data."""
+    """A field's value as a line carries it. Of bytes only the number, since they are somebody's data."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float) and math.isfinite(value):

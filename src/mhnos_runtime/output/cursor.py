@@ -6,8 +6,8 @@ from mhnos_runtime.output.layout import BURST_BYTES
 from mhnos_runtime.output.reader import Chunk, LogReader
 
 
-class Gap:
-    """Bytes from..to (exclusive) that are no longer kept."""
+class Overrun:
+    """Bytes from..to (exclusive) that the writer has overwritten before the cursor came to them."""
 
     __slots__ = ("from_", "to")
 
@@ -17,7 +17,7 @@ class Gap:
 
 
 class Cursor:
-    """A position that only moves over what was handed out or told as a gap."""
+    """A position that only moves over what was handed out or told as overrun."""
 
     __slots__ = ("log", "offset")
 
@@ -30,15 +30,15 @@ class Cursor:
         """Bytes between this position and the head."""
         return self.log.head - self.offset
 
-    def take(self, limit: int = BURST_BYTES) -> Chunk | Gap | None:
-        """The next bytes of one stream, the gap in front of them, or None at the head. Never an empty
+    def take(self, limit: int = BURST_BYTES) -> Chunk | Overrun | None:
+        """The next bytes of one stream, the overrun in front of them, or None at the head. Never an empty
         chunk."""
         while (chunk := self.log.read(self.offset, limit)) is None:
             tail = self.log.tail
             if tail > self.offset:
-                gap = Gap(self.offset, tail)
+                overrun = Overrun(self.offset, tail)
                 self.offset = tail
-                return gap
+                return overrun
             if self.log.head <= self.offset:
                 return None
             # The writer went by while the segments were searched, but not beyond this offset.

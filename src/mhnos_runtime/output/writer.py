@@ -36,7 +36,6 @@ class LogWriter:
         self._kept: int = self._words[at.W_KEPT]
         self._stream = -1
         self._segment_from_ms = self._segment_until_ms = 0
-        self._overridden = at.NO_HOLD
 
     @classmethod
     def create(cls, path: Path, retention_bytes: int) -> LogWriter:
@@ -82,7 +81,7 @@ class LogWriter:
     def room(self) -> int:
         """Bytes that can be written now without overwriting what a reader holds; at most a burst."""
         hold = self._words[at.W_HOLD]
-        if hold == at.NO_HOLD or hold == self._overridden or hold < self._tail:
+        if hold == at.NO_HOLD or hold < self._tail:
             return at.BURST_BYTES
         if self._opened - self._kept == self._slots and hold < self._start(self._kept + 1):
             return 0
@@ -102,15 +101,12 @@ class LogWriter:
         self._words[at.W_BLOCKED] = 0
 
     def pass_by(self) -> None:
-        """Give up the byte that the slowest reader holds, and nothing else: it will find a gap, and those who
-        look at the tail see that the hold has to be set to what the others need."""
+        """Give up the byte that the slowest reader holds, and nothing else: that reader is overrun, and the
+        server sees by the tail that it has to hold what the others need. Until it does there is room, also
+        for what overwrites those."""
         hold = self._words[at.W_HOLD]
         if hold < self.head:
             self._forget_before(hold + 1)
-
-    def override(self) -> None:
-        """Wait no longer for whoever holds the present offset, though nobody has set another one."""
-        self._overridden = self._words[at.W_HOLD]
 
     def reserve(self, limit: int) -> tuple[memoryview, memoryview]:
         """Make room for `limit` bytes behind the head; return where they go (the second part may be

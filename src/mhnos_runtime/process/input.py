@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached
-from mhnos_runtime.process.numbered import ClientInput
+from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.process.state import NotNow
 
 #: Bytes kept for a process that does not read. A large paste fits; what a script would pour in does not.

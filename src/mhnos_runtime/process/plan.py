@@ -1,4 +1,4 @@
-"""From a request to a launch plan: data in, data out. Knows kinds and host facts; touches nothing itself."""
+"""From a request to a launch plan: data in, data out. Knows kinds and the machine; touches nothing itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mhnos_runtime.bounds import MAX_MS
 from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
 from mhnos_runtime.process import template
-from mhnos_runtime.process.kinds import Kind
+from mhnos_runtime.process.kind import Kind
 
 TERM = "xterm-256color"
 #: Taken over from the server's own environment (protocol 1.0); nothing else is.
@@ -29,7 +30,7 @@ MAX_TIMEOUT_MS = MAX_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class Machine:
     """What is known of the machine. path: where programs are looked for. node: the Node.js that is new
     enough, or "", and then no_node says why. environment: the server's own, of which little is passed on."""
 
@@ -41,8 +42,8 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What the operator has set. home: the workspace as processes see it."""
+class LaunchSettings:
+    """What of the operator's settings is in every plan. home: the workspace as processes see it."""
 
     home: str
     max_memory_bytes: int
@@ -56,10 +57,10 @@ NOTHING_CHOSEN = Choice()
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a client asks for, its paths already resolved. watched: see LaunchPlan. notice: told to the user
-    at the start of a shell. handed: how many descriptors come with the plan. given: ports, sockets, engines
-    and the token that were found for it."""
+class ResolvedRequest:
+    """What a client asks for, with all that had to be looked up for it. watched: see LaunchPlan. banner: told
+    to the user at the start of a shell. handed: how many descriptors come with the plan. given: ports,
+    sockets, engines and the token that were found for it."""
 
     command: str
     args: tuple[str, ...]
@@ -67,57 +68,57 @@ class Request:
     pty: tuple[int, int] | None
     timeout_ms: int
     watched: bool = False
-    notice: str = ""
+    banner: str = ""
     handed: int = 0
     given: template.Values = NOTHING_GIVEN
 
 
 def plan(
     kind: Kind,
-    request: Request,
-    policy: Policy,
-    host: Host,
-    meta: dict[str, object],
+    request: ResolvedRequest,
+    settings: LaunchSettings,
+    machine: Machine,
+    facts: dict[str, Any],
     choice: Choice = NOTHING_CHOSEN,
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
-    values = _values(kind, request, policy)
+    values = _values(kind, request, settings)
     result = LaunchPlan(
-        argv=_argv(kind, request, values, host),
-        env=_environment(kind, request, policy, host, values),
+        argv=_argv(kind, request, values, machine),
+        env=_environment(kind, request, settings, machine, values),
         pty=request.pty,
-        retention_bytes=policy.retention_bytes,
-        stall_ms=policy.stall_ms,
+        retention_bytes=settings.retention_bytes,
+        stall_ms=settings.stall_ms,
         watched=request.watched,
         timeout_ms=request.timeout_ms,
-        escalation=_escalation(kind, request.pty is not None, max(policy.kill_grace_ms, kind.grace_ms)),
+        escalation=_escalation(kind, request.pty is not None, max(settings.kill_grace_ms, kind.grace_ms)),
         choice=choice,
         handed=request.handed,
         control=kind.events,
-        meta=meta,
+        facts=facts,
     )
     _check(result)
     return result
 
 
-def _values(kind: Kind, request: Request, policy: Policy) -> template.Values:
+def _values(kind: Kind, request: ResolvedRequest, settings: LaunchSettings) -> template.Values:
     return replace(
         request.given,
         command=request.command,
         args=request.args,
-        memory_mb=policy.max_memory_bytes >> 20,
-        home=policy.home,
+        memory_mb=settings.max_memory_bytes >> 20,
+        home=settings.home,
         control=FIRST_HANDED + request.handed if kind.events else 0,
     )
 
 
 def _environment(
-    kind: Kind, request: Request, policy: Policy, host: Host, values: template.Values
+    kind: Kind, request: ResolvedRequest, settings: LaunchSettings, machine: Machine, values: template.Values
 ) -> dict[str, str]:
-    own = {name: host.environment[name] for name in PASSED_THROUGH if name in host.environment}
+    own = {name: machine.environment[name] for name in PASSED_THROUGH if name in machine.environment}
     return {
-        "PATH": host.path,
-        "HOME": policy.home,
+        "PATH": machine.path,
+        "HOME": settings.home,
         "USER": "mhnos",
         "NODE_ENV": "production",
         "TERM": TERM,
@@ -128,41 +129,41 @@ def _environment(
     }
 
 
-def _argv(kind: Kind, request: Request, values: template.Values, host: Host) -> tuple[str, ...]:
+def _argv(kind: Kind, request: ResolvedRequest, values: template.Values, machine: Machine) -> tuple[str, ...]:
     if kind.command == "shell":
-        return _shell_argv(request, host)
+        return _shell_argv(request, machine)
     program, *arguments = template.fill_all(kind.argv, values)
-    return (_program(program, host), *arguments)
+    return (_program(program, machine), *arguments)
 
 
-def _shell_argv(request: Request, host: Host) -> tuple[str, ...]:
+def _shell_argv(request: ResolvedRequest, machine: Machine) -> tuple[str, ...]:
     """A shell by name (or path: only its name counts), else a command line that a POSIX shell runs."""
     # "ls -l /bin/bash" ends like the path of a shell, and is none.
     name = os.path.basename(request.command) if _PATH.fullmatch(request.command) else ""
     if request.command and name not in SHELLS:
-        argv = (_shell("sh", host), "-c", request.command, "sh", *request.args)
+        argv = (_shell("sh", machine), "-c", request.command, "sh", *request.args)
     else:
         arguments = request.args if request.args or request.pty is None else ("-i",)
-        argv = (_shell(name or "bash", host), *arguments)
-    if not request.notice:
+        argv = (_shell(name or "bash", machine), *arguments)
+    if not request.banner:
         return argv
     announce = 'printf \'%s\\n\' "$0"; exec "$@"'
-    return (_shell("sh", host), "-c", announce, request.notice, *argv)
+    return (_shell("sh", machine), "-c", announce, request.banner, *argv)
 
 
-def _shell(name: str, host: Host) -> str:
-    found = host.find(name, host.path) or host.find("sh", host.path)
+def _shell(name: str, machine: Machine) -> str:
+    found = machine.find(name, machine.path) or machine.find("sh", machine.path)
     if found is None:
         raise StartFailed("no shell on this machine", code="not-found", hint="install bash")
     return found
 
 
-def _program(name: str, host: Host) -> str:
+def _program(name: str, machine: Machine) -> str:
     if name == "node":
-        if not host.node:
-            raise missing("node", host.no_node)
-        return host.node
-    found = name if "/" in name else host.find(name, host.path)
+        if not machine.node:
+            raise missing("node", machine.no_node)
+        return machine.node
+    found = name if "/" in name else machine.find(name, machine.path)
     if found is None:
         raise StartFailed(
             f"{name}: no such program on this machine", code="not-found", hint=f"install {name}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
 
 from mhnos_runtime import bounds
 
-State = Literal["starting", "ready", "failed"]
+ReadyState = Literal["starting", "ready", "failed"]
 
 #: Of a line that is searched for a pattern; what is longer is searched in pieces.
 LINE_BYTES = 4096
@@ -25,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 class Readiness:
     """reason: why it failed, or ""."""
 
-    state: State
+    state: ReadyState
     reason: str = ""
 
 
@@ -35,7 +37,7 @@ class Port:
     url: where it is known to speak HTTP."""
 
     name: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     address: str
     url: str = ""
 
@@ -48,14 +50,11 @@ class Watch:
     """
 
     line: str = ""
-    port: int = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     url: str = ""
     events: bool = False
     outside: bool = True
-    timeout_ms: int = 60_000
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=bounds.MAX_MS)] = 60_000
 
 
 def port(name: str, number: int, address: str = LOOPBACK) -> Port:
@@ -93,8 +92,8 @@ class LineSearch:
         self._decoders.clear()
 
 
-class Events:
-    """The lines that workerd writes to its control descriptor: where it listens."""
+class ControlEvents:
+    """The lines that a program writes to its control descriptor: where it listens. The form is workerd's."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -122,7 +121,7 @@ def _listening(line: bytes) -> Port | None:
 
 
 def _is_name(name: object) -> bool:
-    """Printable, since it is shown, and short, since it is kept: see bounds.FACTS_BYTES."""
+    """Printable, since it is shown, and short, since it is kept: see bounds.FOUND_BYTES."""
     return isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= bounds.TOLD_NAME_BYTES
 
 
@@ -137,11 +136,6 @@ def merged(known: tuple[Port, ...], told: list[Port]) -> tuple[Port, ...]:
         if each.name not in ports or ports[each.name].port != each.port:
             ports[each.name] = each
     return tuple(ports.values())[:MAX_PORTS]
-
-
-def to_plain(port: Port) -> dict[str, Any]:
-    """As it stands in a record."""
-    return asdict(port)
 
 
 def reachable(address: str) -> str:

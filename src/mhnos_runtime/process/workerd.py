@@ -1,4 +1,5 @@
-"""A workerd config made from a script and options: values in, Cap'n Proto text out. Touches no file.
+"""workerd's kind, and its config made from a script and options: values in, Cap'n Proto text out. Touches no
+file but through the context.
 
 The fields are those of workerd.capnp, the schema inside workerd's npm package.
 """
@@ -12,7 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
+from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest
+from mhnos_runtime.process.kind import Hooks, Kind, Script, StartContext
+from mhnos_runtime.wire.messages import WorkerOptions
 
 #: What the config is generated for; anything else is a config already.
 SCRIPTS = (".js", ".mjs")
@@ -40,6 +46,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 0x20 <= byte < 0x7F or byte in b'"\\'}
 #: V8 counts in MiB; below this it cannot load a worker.
 LEAST_HEAP_MB = 16
+#: Of a worker's options as JSON: as much as command, arguments and environment may have. Each byte becomes up
+#: to four in the config, and each module a path to be looked up.
+MAX_OPTIONS_BYTES = 160 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,102 @@ class Options:
     compatibility_flags: tuple[str, ...] = ()
     heap_mb: int = 0
     outbound: Literal["public", "none"] = "public"
+
+
+class _Workerd(Hooks):
+    def program(self, script: Script, context: StartContext) -> tuple[str, tuple[str, ...]]:
+        """The path of a config: the client's own, or one that is generated for a script. Of a generated one a
+        file in the workspace where the client wants to keep it, else a file in memory."""
+        if is_script(script.command):
+            return _placed(script, context), (SOCKET,)
+        if script.worker is not None:
+            raise InvalidRequest(
+                f"worker: {script.command} is a config; expected a .js or .mjs file",
+                hint="put what it says into the config",
+            )
+        return config_path(context, context.normalise(script.command)), ()
+
+
+WORKERD = Kind(
+    "workerd",
+    (
+        *(
+            "{engine:workerd}",
+            "serve",
+            "--import-path=/",
+            "--control-fd={control}",
+            "--socket-fd={name:*}={socket:*}",
+        ),
+        *("{command}", "{args}"),
+    ),
+    named_sockets=True,
+    events=True,
+    ready=ReadySetting(),
+    early_exit="config",
+    hooks=_Workerd(),
+)
+
+
+def config_path(context: StartContext, path: str) -> str:
+    """How workerd is to be told of a config: relative to its folder where that is possible, since it shows
+    paths in its errors as they were given. path: in the workspace."""
+    if context.cwd == "/" or path.startswith(context.cwd + "/"):
+        return posixpath.relpath(path, context.cwd)
+    return context.home + path
+
+
+def _placed(script: Script, context: StartContext) -> str:
+    asked = script.worker
+    if asked is not None and asked.keep is not None:
+        path = context.normalise(asked.keep)
+        if not context.write_new(path, generate(script, context, posixpath.dirname(path))):
+            raise InvalidRequest(f"{path} is there already", hint="run it as it is, or remove it")
+        return config_path(context, path)
+    return f"/proc/self/fd/{context.hand(generate(script, context))}"
+
+
+def generate(script: Script, context: StartContext, kept_in: str | None = None) -> str:
+    """The config for a script. kept_in: the folder of the workspace that it will lie in; None: nowhere.
+
+    Raises InvalidRequest, NotFound and Refused for a script or module that cannot be taken.
+    """
+    options = _options(script.worker or WorkerOptions(), context.network)
+    folder = posixpath.dirname(script.real)
+    for name in options.modules:
+        context.real(name, folder)
+    if kept_in is None:
+        seen = posixpath.join(context.home + folder, "")
+    else:
+        below = posixpath.relpath(folder, kept_in)
+        seen = "" if below == "." else below + "/"
+    return config(posixpath.basename(script.real), seen, options)
+
+
+def _options(asked: WorkerOptions, network: str) -> Options:
+    """What the client wants, as far as the policy lets it out. Raises InvalidRequest."""
+    size = len(msgspec.json.encode(asked))
+    if size > MAX_OPTIONS_BYTES:
+        raise InvalidRequest(
+            f"worker: {size} bytes; at most {MAX_OPTIONS_BYTES}",
+            code="too-large",
+            hint="write a config, and name it as the command",
+        )
+    inside = network != "host"
+    try:
+        bindings: dict[str, Any] = {
+            name: msgspec.json.decode(value) for name, value in asked.bindings.items()
+        }
+    except (ValueError, RecursionError):
+        raise InvalidRequest("worker.bindings: nested too deeply, or not JSON") from None
+    return Options(
+        bindings=bindings,
+        environment=tuple(asked.environment),
+        modules=tuple(asked.modules),
+        compatibility_date=asked.compatibility_date or COMPATIBILITY_DATE,
+        compatibility_flags=tuple(asked.compatibility_flags),
+        heap_mb=asked.heap_mb,
+        outbound="none" if inside else asked.outbound,
+    )
 
 
 def is_script(command: str) -> bool:

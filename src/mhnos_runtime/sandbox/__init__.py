@@ -1,9 +1,17 @@
-"""What the host can enforce, what policy asks for, and what follows. Pure but for probe and cgroups."""
+"""Host facts, the operator's policy, and the confinement made of them. Pure, except probe and cgroups."""
 
 from mhnos_runtime.launch import Wish
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.sandbox.facts import Fact, Facts
-from mhnos_runtime.sandbox.plan import Sandbox, View, confine, describe, reaches_abstract_sockets, view
+from mhnos_runtime.sandbox.facts import Fact, HostFacts
+from mhnos_runtime.sandbox.plan import (
+    Isolation,
+    Sandbox,
+    View,
+    confine,
+    describe,
+    reaches_abstract_sockets,
+    view,
+)
 from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, narrow
 
 __all__ = [
@@ -11,7 +19,8 @@ __all__ = [
     "NETWORKS",
     "Allowed",
     "Fact",
-    "Facts",
+    "HostFacts",
+    "Isolation",
     "Policy",
     "Sandbox",
     "View",

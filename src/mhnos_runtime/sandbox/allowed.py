@@ -1,7 +1,7 @@
-"""What the operator lets a server start, as data, and the plan that follows from what a server has chosen.
+"""What the operator allows a server to start, as data, and the confined plan made of a server's choice.
 
-Pure, and on the standard library alone: the supervisor decides by it, so that nothing that a server sends can
-make a program less confined than the operator's policy does. Knows no channel and no descriptor.
+Pure, with the standard library alone: the supervisor uses it, so that no message of a server can make a
+program less confined than the operator's policy. Knows no channel and no descriptor.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mhnos_runtime.sandbox.policy import narrow
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """sandbox: the operator's policy, which a choice can narrow, and what it is enforced with. engines_dir:
-    installed engines lie in its folders' folders. The others are the most that one plan may have;
-    processes: how many may run at a time."""
+    """sandbox: the operator's policy, which a choice can narrow, and the means to enforce it. engines_dir:
+    contains installed engines as NAME/VERSION. processes: how many may run at a time. The others are limits
+    of one plan."""
 
     sandbox: Sandbox
     engines_dir: str
@@ -38,10 +38,10 @@ class Allowed:
         return cls(**{**data, "sandbox": Sandbox.from_dict(data["sandbox"])})
 
     def confined(self, plan: LaunchPlan, handed_sockets: bool) -> LaunchPlan:
-        """The plan with all that its program is kept from: user, namespaces, filter, limits.
+        """The plan with its confinement: user, namespaces, filter, limits.
 
-        handed_sockets: whether it is handed sockets of the machine's network. What was wished to be wider
-        than the policy is as the policy has it. Raises Refused (forbidden-plan).
+        handed_sockets: whether the program gets sockets of the machine's network. A wish for more than the
+        policy gets what the policy has. Raises Refused (forbidden-plan).
         """
         self.check(plan)
         try:
@@ -53,33 +53,31 @@ class Allowed:
         return replace(plan, confine=confinement, rlimits=rlimits)
 
     def check(self, plan: LaunchPlan) -> None:
-        """Raises Refused (forbidden-plan) for a plan that no confinement would make allowed."""
+        """Raises Refused (forbidden-plan) for a plan that is forbidden, however confined."""
         reason = self.refuses(plan)
         if reason:
             raise forbidden(reason)
 
     def refuses(self, plan: LaunchPlan) -> str:
-        """Why no confinement would make this plan allowed, or ""."""
+        """Why this plan is forbidden, however confined, or ""."""
         checks = {
-            "the working directory is no path in the workspace": _is_path(plan.choice.cwd),
-            "a folder to read is no installed engine's": all(map(self.is_engine, plan.choice.engines)),
-            f"{plan.retention_bytes} bytes of output are to be kept, {self.retention_bytes} are allowed": (
+            "the working directory is not a path in the workspace": _is_path(plan.choice.cwd),
+            "a folder to read is not that of an engine": all(map(self.is_engine, plan.choice.engines)),
+            f"it keeps {plan.retention_bytes} bytes of output, {self.retention_bytes} are allowed": (
                 0 <= plan.retention_bytes <= self.retention_bytes
             ),
-            f"it may be held up for {plan.stall_ms} ms, {self.stall_ms} are allowed": (
+            f"viewers may block it for {plan.stall_ms} ms, {self.stall_ms} are allowed": (
                 0 <= plan.stall_ms <= self.stall_ms
             ),
-            f"it is not to be killed within {self.grace_ms} ms after it was asked to end": (
+            f"SIGKILL does not follow within {self.grace_ms} ms after a signal to end": (
                 self._ends(plan.escalation)
             ),
-            f"{plan.handed} descriptors are to be handed to it, {MAX_HANDED} are allowed": (
-                0 <= plan.handed <= MAX_HANDED
-            ),
+            f"it gets {plan.handed} descriptors, {MAX_HANDED} are allowed": (0 <= plan.handed <= MAX_HANDED),
         }
         return next((reason for reason, holds in checks.items() if not holds), "")
 
     def is_engine(self, folder: str) -> bool:
-        """Whether an engine would be installed in it: ENGINES_DIR/NAME/VERSION."""
+        """Whether the folder is that of an engine: ENGINES_DIR/NAME/VERSION."""
         start = self.engines_dir.rstrip("/") + "/"
         names = folder.removeprefix(start).split("/")
         return folder.startswith(start) and len(names) == 2 and all(map(_is_name, names))
@@ -93,7 +91,7 @@ def forbidden(reason: str) -> Refused:
     return Refused(
         f"the operator's policy forbids this plan: {reason}",
         code=FORBIDDEN_PLAN,
-        hint="a server that asks for it has a defect or was taken over: look at its log, and restart it",
+        hint="the server has a defect or was taken over: read its log, then restart it",
     )
 
 

@@ -1,4 +1,4 @@
-"""Where control groups for processes can be made on this host: cgroup v1, or a delegated part of v2.
+"""Where this host lets the runtime make control groups: cgroup v1, or a delegated part of v2.
 
 Reads /proc and makes the runtime's own group; knows no process.
 """
@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU
 
-#: cgroup v1 hierarchies that are used, each for itself.
+#: The cgroup v1 hierarchies in use; each is independent.
 CONTROLLERS = ("memory", "pids", "cpu")
 PREFIX = "mhnos-"
 _NEEDED = frozenset({"memory", "pids"})
-#: Kinds of systemd units, by the ends of their groups' names, and how systemd marks a group that it
-#: delegates: for everybody since version 251, before that for root only.
+#: The suffixes of systemd units' groups, and the marks of a group that systemd delegates: the first for every
+#: user since version 251, the second for root only before.
 _UNITS = (".service", ".scope", ".slice")
 _DELEGATED = ("user.delegate", "trusted.delegate")
 
 
-class Place(NamedTuple):
-    """A directory in which groups may be made. hierarchy: as in `Limits.cgroups`. own: the runtime sits in it
-    and has to move below first."""
+class GroupParent(NamedTuple):
+    """A directory in which groups may be made. hierarchy: as in `Limits.cgroups`. own: the runtime is a
+    member of it and must move into a child first."""
 
     hierarchy: str
     directory: Path
@@ -33,15 +33,16 @@ class Place(NamedTuple):
 
 def find(
     membership: str | None = None, mounts: str | None = None, *, pid: int | None = None
-) -> tuple[list[Place], str]:
-    """Places, and what to say where there are none. membership, mounts: /proc/self/cgroup and mountinfo."""
+) -> tuple[list[GroupParent], str]:
+    """The directories, and what to say if there are none. membership, mounts: /proc/self/cgroup,
+    mountinfo."""
     membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
     mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
     unified = _unified(membership, mounts, pid or os.getpid())
     if unified is not None:
         return [unified], ""
-    places = [place for name in CONTROLLERS if (place := _v1(name, membership, mounts)) is not None]
-    return places, "" if places else "no control group of this user can hold processes"
+    parents = [parent for name in CONTROLLERS if (parent := _v1(name, membership, mounts)) is not None]
+    return parents, "" if parents else "this user may not make control groups for processes"
 
 
 def _mount(mounts: str, kind: str, option: str) -> tuple[str, str] | None:
@@ -67,19 +68,20 @@ def _directory(membership: str, controller: str, mount: tuple[str, str]) -> Path
     return None
 
 
-def _v1(controller: str, membership: str, mounts: str) -> Place | None:
+def _v1(controller: str, membership: str, mounts: str) -> GroupParent | None:
     mount = _mount(mounts, "cgroup", controller)
     directory = _directory(membership, controller, mount) if mount else None
     if directory is not None and directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
-        return Place(controller, directory)
+        return GroupParent(controller, directory)
     return None
 
 
-def _unified(membership: str, mounts: str, pid: int) -> Place | None:
-    """The runtime's own group where it is alone in it, else the nearest whose children have controllers.
+def _unified(membership: str, mounts: str, pid: int) -> GroupParent | None:
+    """The runtime's own group if it is alone in it, else the nearest ancestor whose children have
+    controllers.
 
-    That may be its own, if that is the root, to which the rule does not apply that a group has either
-    processes or children with controllers (cgroups(7)).
+    That may be the runtime's own group if it is the root: the rule that a group has either processes or
+    children with controllers does not apply there (cgroups(7)).
     """
     mount = _mount(mounts, "cgroup2", "")
     own = _directory(membership, "", mount) if mount else None
@@ -87,18 +89,18 @@ def _unified(membership: str, mounts: str, pid: int) -> Place | None:
         return None
     alone = _words(own / "cgroup.procs") <= {str(pid)}
     if alone and _lent(own) and _writable(own) and (hierarchy := _hierarchy(own / "cgroup.controllers")):
-        return Place(hierarchy, own, own=True)
+        return GroupParent(hierarchy, own, own=True)
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mount[1]) or not _writable(directory):
             return None
         if hierarchy := _hierarchy(directory / "cgroup.subtree_control"):
-            return Place(hierarchy, directory)
+            return GroupParent(hierarchy, directory)
     return None
 
 
 def _lent(group: Path) -> bool:
-    """Whether whoever manages this group leaves what is below it to its processes. A service that systemd
-    does not delegate is stopped as a whole when one process in it runs out of memory (OOMPolicy=)."""
+    """Whether the manager of this group delegates it to its processes. systemd stops a service that it does
+    not delegate as a whole when one process in it runs out of memory (OOMPolicy=)."""
     if group.suffix not in _UNITS:
         return True
     for name in _DELEGATED:
@@ -108,7 +110,7 @@ def _lent(group: Path) -> bool:
 
 
 def _hierarchy(controllers: Path) -> str:
-    """What groups with the controllers that this file lists can hold, or ""."""
+    """The hierarchy whose limits the controllers listed in this file enforce, or ""."""
     words = _words(controllers)
     if not words >= _NEEDED:
         return ""
@@ -125,17 +127,17 @@ def _words(path: Path) -> set[str]:
     return set()
 
 
-def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
-    """Make the runtime's group in each place, and remove what earlier ones left there.
+def prepare(parents: list[GroupParent]) -> tuple[tuple[str, str], ...]:
+    """Make the runtime's group in each parent, and remove groups of earlier runtimes.
 
-    Returns (hierarchy, path) of what came of it, as `Limits.cgroups` has them: what was found can be refused.
+    Returns (hierarchy, path) of each group that could be made, as in `Limits.cgroups`.
     """
     rows: list[tuple[str, str]] = []
-    for place in places:
-        _sweep(place.directory)
+    for parent in parents:
+        _sweep(parent.directory)
         with contextlib.suppress(OSError):
-            group = _make(place)
-            hierarchy = place.hierarchy
+            group = _make(parent)
+            hierarchy = parent.hierarchy
             if hierarchy in (UNIFIED, UNIFIED_CPU):
                 hierarchy = _hierarchy(group / "cgroup.subtree_control")
             if hierarchy:
@@ -145,29 +147,29 @@ def prepare(places: list[Place]) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _make(place: Place) -> Path:
-    if place.own:
-        own = place.directory / "runtime"
+def _make(parent: GroupParent) -> Path:
+    if parent.own:
+        own = parent.directory / "runtime"
         own.mkdir(exist_ok=True)
         (own / "cgroup.procs").write_text(str(os.getpid()))
-        _enable(place.directory)
-    # By the OS pid, which the supervisor keeps: that says later whether it is still in use.
-    group = place.directory / f"{PREFIX}{os.getpid()}"
+        _enable(parent.directory)
+    # Named by the OS pid, which the supervisor keeps: it shows later whether the group is in use.
+    group = parent.directory / f"{PREFIX}{os.getpid()}"
     group.mkdir(exist_ok=True)
-    if place.hierarchy in (UNIFIED, UNIFIED_CPU):
+    if parent.hierarchy in (UNIFIED, UNIFIED_CPU):
         _enable(group)
     return group
 
 
 def _enable(directory: Path) -> None:
-    """Give children the controllers; each for itself, since cpu is often not delegated."""
+    """Give children the controllers, one at a time, since cpu is often not delegated."""
     for controller in CONTROLLERS:
         with contextlib.suppress(OSError):
             (directory / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _sweep(directory: Path) -> None:
-    """A runtime that was killed could not remove its groups."""
+    """Remove groups of runtimes that were killed."""
     for group in directory.glob(f"{PREFIX}*"):
         if os.path.exists(f"/proc/{group.name.removeprefix(PREFIX)}"):
             continue

@@ -1,4 +1,4 @@
-"""What a host can do, as data: each fact with what it is needed for and how to get it. Measures nothing."""
+"""What a host can do, as data: each fact with its purpose and how to get it. Measures nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing about the host. detail: version, path, or why it is missing. how: one command or setting."""
+    """One fact about the host. detail: version, path, or why it is missing. how: one command or setting."""
 
     name: str
     found: bool
@@ -19,16 +19,16 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything that launch plans depend on.
+class HostFacts:
+    """Everything about the host that launch plans depend on.
 
-    landlock: the ABI, 0 for none. bubblewrap: path or "". namespaces: whether a complete sandbox of a user
-    without privileges has been made. filters: seccomp programs in base64 by name: "strict", "relaxed",
-    "relaxed-no-network", and each with "-no-connect" behind. cgroups: (hierarchy, directory) where groups can
-    be made, as in `Limits`. system: (path, link target or "") of system directories. configuration: files and
-    folders below /etc that programs need; linked: those that are links to elsewhere. node: its files,
-    read-only. sized_tmpfs, disable_userns: whether bubblewrap has these options.
-    rows: the same for people.
+    landlock: the ABI, 0 for none. bubblewrap: path or "". namespaces: whether a user without privileges could
+    make a complete sandbox. filters: seccomp programs in base64 by name: "strict", "relaxed",
+    "relaxed-no-network", and each of them with the suffix "-no-connect". cgroups: (hierarchy, directory)
+    where groups can be made, as in `Limits`. system: (path, link target or "") of system directories.
+    configuration: files and folders below /etc that programs need. linked: those that are links to elsewhere.
+    node: files of Node.js, read-only. sized_tmpfs, disable_userns: whether bubblewrap has these options.
+    rows: the same facts for people.
     """
 
     bubblewrap: str = ""
@@ -48,14 +48,14 @@ class Facts:
         return next(fact for fact in self.rows if fact.name == name)
 
     def missing(self, level: str) -> list[Fact]:
-        """What this level needs and the host does not have."""
+        """Facts that this level needs and the host lacks."""
         return [fact for fact in self.rows if not fact.found and fact.name in NEEDS[level]]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+    def from_dict(cls, data: Mapping[str, Any]) -> HostFacts:
         pairs = {name: tuple(map(tuple, data[name])) for name in ("cgroups", "system")}
         texts = {name: tuple(data[name]) for name in ("configuration", "linked")}
         known = {field.name: data[field.name] for field in fields(cls)}
@@ -69,7 +69,7 @@ class Facts:
         )
 
 
-#: Names of facts without which a level cannot be given.
+#: Names of the facts that a level needs.
 NEEDS = {
     "strict": ("bubblewrap", "user namespaces", "libseccomp", "seccomp"),
     "relaxed": ("landlock", "libseccomp", "seccomp"),

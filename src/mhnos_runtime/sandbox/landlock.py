@@ -1,4 +1,4 @@
-"""Landlock rulesets as data: what may be done where, for an ABI (landlock(7)). Pure; makes no system call."""
+"""Landlock rulesets as data: accesses by path, for an ABI (landlock(7)). Pure; makes no system call."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 
 READ = _EXECUTE | _READ_FILE | _READ_DIR
-#: Everything but device nodes, which nobody without privileges can make anyway.
+#: Everything but device nodes, which only privileged users can make anyway.
 WRITE = READ | (_FIRST_ABI & ~(_MAKE_CHAR | _MAKE_BLOCK)) | _REFER | _TRUNCATE
 DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL_DEV | _TRUNCATE
-#: As much as shm_open(3) and sem_open(3) need of /dev/shm: files by their name.
+#: What shm_open(3) and sem_open(3) need of /dev/shm: files by name.
 SHARED = _READ_FILE | _WRITE_FILE | _MAKE_REG | _REMOVE_FILE | _TRUNCATE
-#: What a rule for something that is no folder may hold.
+#: Accesses that a rule for a file may contain.
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 
 def scopes(abi: int) -> bool:
-    """Whether an ABI keeps a process from signals and abstract sockets outside of its domain (Linux 6.12)."""
+    """Whether an ABI scopes signals and abstract sockets to a process's domain (Linux 6.12)."""
     return abi >= 6
 
 
 def handled(abi: int) -> int:
-    """All file accesses that an ABI knows."""
+    """All file accesses of an ABI."""
     bits = _FIRST_ABI
     for since, bit in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEV)):
         bits |= bit if abi >= since else 0
@@ -40,8 +40,8 @@ def handled(abi: int) -> int:
 def ruleset(
     abi: int, rules: Iterable[tuple[str, int, bool]], *, network: bool, own_folders: Iterable[str] = ()
 ) -> Landlock:
-    """rules: (path, access, whether it is a folder). network: whether TCP stays allowed. The process's own
-    terminal and temporary files are added at its start. own_folders: writable, see `Landlock`."""
+    """rules: (path, access, whether it is a folder). network: whether TCP is allowed. Access to the process's
+    terminal and temporary files is added at its start. own_folders: writable, see `Landlock`."""
     mask = handled(abi)
     return Landlock(
         handled_fs=mask,
@@ -55,10 +55,10 @@ def ruleset(
 
 
 def barrier(abi: int) -> Landlock | None:
-    """What Landlock adds to namespaces; None where there is none.
+    """Landlock in addition to namespaces; None if the kernel has none.
 
     A domain of its own, from which no process outside can be debugged: the holder of the namespaces is inside
-    them without a system call filter. And abstract sockets, which belong to the network namespace.
+    them without a system call filter. It also scopes abstract sockets, which the network namespace shares.
     """
     if not abi:
         return None
@@ -66,7 +66,7 @@ def barrier(abi: int) -> Landlock | None:
 
 
 def describe(abi: int) -> str:
-    """What of Landlock's gifts is not there yet."""
+    """Which parts of Landlock this ABI lacks."""
     lacking = [
         what
         for since, what in (

@@ -10,12 +10,12 @@ from typing import Any
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Confinement, Holder, Limits, holds
 from mhnos_runtime.sandbox import landlock
-from mhnos_runtime.sandbox.facts import Facts
+from mhnos_runtime.sandbox.facts import HostFacts
 from mhnos_runtime.sandbox.policy import Level, Policy
 
-#: Where the workspace is inside strict.
+#: The workspace's path inside strict.
 INSIDE = "/workspace"
-#: What programs expect as the soft limit; those that use select(2) break above it.
+#: The soft limit that programs expect; programs that use select(2) fail above it.
 OPEN_FILES = 1024
 HOST_NAME = "mhnos"
 
@@ -23,40 +23,41 @@ _NAMESPACES = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--hostname", HOST_NAME),
 )
-#: A network namespace with nothing but a loopback interface that is up.
+#: A network namespace with a loopback interface only, which is up.
 _OWN_NETWORK = ("--unshare-net",)
 _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro-bind", "/", "/")
-#: Programs cannot do without these in relaxed, where they share the host's. tty is each process's own; ptmx
-#: would make terminals that nobody can open, since their names are not known to Landlock before.
+#: Devices that programs need in relaxed, where they share the host's. tty is each process's own. ptmx is left
+#: out: its terminals have names that Landlock cannot know before.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-#: Where an engine keeps locks over what several of its processes use, by the engine's name. OpenClaw takes no
-#: other place than this one, whatever TMPDIR says.
-_LOCKS = {"openclaw": "/tmp/openclaw-state-locks-{uid}"}  # noqa: S108 - it must belong to the user
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What all processes of a runtime share. workspace: as the host has it. engines: installed programs'
-    folders, which processes may read."""
+    """Shared by all processes of a runtime. workspace: its path on the host. engines: folders of installed
+    programs, which processes may read. own_folders: (engine, path) of a folder in a shared place such as /tmp
+    in which an engine's processes write; {uid} in the path is their user."""
 
     policy: Policy
-    facts: Facts
+    facts: HostFacts
     workspace: str
     engines: tuple[str, ...] = ()
+    own_folders: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sandbox:
-        """What asdict made of it, and JSON of that."""
+        """The Sandbox that asdict made, also after a way through JSON."""
         user = data["policy"]["user"]
         policy = Policy(**{**data["policy"], "user": None if user is None else (user[0], user[1])})
-        return cls(policy, Facts.from_dict(data["facts"]), data["workspace"], tuple(data["engines"]))
+        own_folders = tuple((engine, path) for engine, path in data["own_folders"])
+        facts = HostFacts.from_dict(data["facts"])
+        return cls(policy, facts, data["workspace"], tuple(data["engines"]), own_folders)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How processes see the machine. path: where programs are looked for; only folders that they can read."""
+    """The machine as processes see it. path: their PATH, with only folders that they can read."""
 
     workspace: str
     path: str
@@ -71,7 +72,7 @@ def view(sandbox: Sandbox, path: str) -> View:
 
 
 def visible(sandbox: Sandbox, path: str) -> bool:
-    """Whether a file of the host can be read, by the same path, from inside."""
+    """Whether a file of the host is readable inside by the same path."""
     if sandbox.policy.level == "none":
         return True
     facts = sandbox.facts
@@ -86,7 +87,7 @@ def confine(
     sandbox: Sandbox, policy: Policy, cwd: str, handed_sockets: bool = False
 ) -> tuple[Confinement, tuple[tuple[int, int, int], ...]]:
     """Confinement and resource limits. policy: narrowed for this process. cwd: as a workspace path.
-    handed_sockets: whether it is handed sockets of the machine's network."""
+    handed_sockets: whether the program gets sockets of the machine's network."""
     facts = sandbox.facts
     limits = Limits(policy.memory_bytes, policy.tasks, policy.cpu_percent, _groups(facts, policy))
     if policy.level == "none":
@@ -104,16 +105,16 @@ def confine(
     return confinement, rlimits(policy)
 
 
-def _groups(facts: Facts, policy: Policy) -> tuple[tuple[str, str], ...]:
-    """Those with something to hold: to join one takes up to milliseconds."""
+def _groups(facts: HostFacts, policy: Policy) -> tuple[tuple[str, str], ...]:
+    """Hierarchies with a limit to enforce: joining a group takes up to milliseconds."""
     needed = {"memory": policy.memory_bytes, "pids": policy.tasks, "cpu": policy.cpu_percent}
     return tuple(
         row for row in facts.cgroups if any(limit and holds(row[0], name) for name, limit in needed.items())
     )
 
 
-def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
-    """In strict a network namespace does what the narrower filter does in relaxed."""
+def _filter(facts: HostFacts, policy: Policy, handed_sockets: bool) -> str:
+    """In strict a network namespace replaces the narrower filter of relaxed."""
     narrow = policy.level == "relaxed" and policy.network != "host"
     sealed = handed_sockets and policy.network != "host"
     name = policy.level + ("-no-network" if narrow else "") + ("-no-connect" if sealed else "")
@@ -121,7 +122,7 @@ def _filter(facts: Facts, policy: Policy, handed_sockets: bool) -> str:
 
 
 def rlimits(policy: Policy) -> tuple[tuple[int, int, int], ...]:
-    """(resource, soft, hard). Tasks only in strict, where the kernel counts those of one user namespace."""
+    """(resource, soft, hard). Tasks only in strict, where the kernel counts them for a user namespace."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = policy.open_files or hard
     if hard != resource.RLIM_INFINITY:
@@ -153,8 +154,8 @@ def _holder(sandbox: Sandbox, policy: Policy) -> Holder:
     )
 
 
-def _nesting(facts: Facts) -> tuple[str, ...]:
-    """No user namespaces inside, for the holder too, which the system call filter does not cover."""
+def _nesting(facts: HostFacts) -> tuple[str, ...]:
+    """Forbids user namespaces inside, also for the holder, which has no system call filter."""
     return ("--disable-userns",) if facts.disable_userns else ()
 
 
@@ -166,7 +167,7 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
     facts = sandbox.facts
     size = ["--size", str(policy.memory_bytes)] if facts.sized_tmpfs and policy.memory_bytes else []
     private = ["--perms", "1777", *size, "--tmpfs"]
-    # What is in memory has a size, and nothing else of /dev can be written.
+    # Files in memory have a size limit, and the rest of /dev is read-only.
     options = ["--proc", "/proc", "--dev", "/dev", *private, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     options += [*private, "/tmp"]  # noqa: S108
     options += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108
@@ -183,8 +184,8 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
 
 
 def writable(level: Level, workspace: str) -> tuple[str, ...]:
-    """Folders of the machine in which processes can write, beside what owners and modes keep them from; the
-    workspace comes first."""
+    """Folders of the machine that this level lets processes write in, as far as owners and modes allow; the
+    workspace first."""
     return {"strict": (workspace,), "relaxed": (workspace, _SHARED_MEMORY), "none": (workspace, "/")}[level]
 
 
@@ -200,28 +201,45 @@ def _ruleset(sandbox: Sandbox, policy: Policy) -> Any:
         (sandbox.workspace, landlock.WRITE, True),
     )
     return landlock.ruleset(
-        facts.landlock, rules, network=policy.network == "host", own_folders=_locks(sandbox, policy)
+        facts.landlock, rules, network=policy.network == "host", own_folders=_own_folders(sandbox, policy)
     )
 
 
-def _locks(sandbox: Sandbox, policy: Policy) -> list[str]:
-    """Those of the engines that are there; an engine lies in a folder NAME/VERSION."""
+def _own_folders(sandbox: Sandbox, policy: Policy) -> list[str]:
+    """Own folders of the installed engines; an engine lies in a folder NAME/VERSION."""
     uid = policy.user[0] if policy.user else os.getuid()
-    names = [os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines]
-    return [_LOCKS[name].format(uid=uid) for name in dict.fromkeys(names) if name in _LOCKS]
+    engines = {os.path.basename(os.path.dirname(folder.rstrip("/"))) for folder in sandbox.engines}
+    return [path.format(uid=uid) for engine, path in sandbox.own_folders if engine in engines]
 
 
-def reaches_abstract_sockets(facts: Facts, policy: Policy) -> bool:
+def reaches_abstract_sockets(facts: HostFacts, policy: Policy) -> bool:
     """Whether a process reaches the machine's abstract Unix sockets (unix(7)), X11's among them. They have no
-    path, so no mount hides them: they belong to the network namespace, and only Landlock can scope them."""
+    path, so mounts do not hide them: they belong to the network namespace, and only Landlock can scope
+    them."""
     if policy.level == "none":
         return True
     own_network = policy.level == "strict" and policy.network != "host"
     return not own_network and not landlock.scopes(facts.landlock)
 
 
-def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
-    """What a process with this policy really gets, for its record."""
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The confinement that a process got. uid: on the host. landlock: its ABI, 0 for none. limits: who
+    enforces those of memory, tasks and cpu: "cgroup v1", "cgroup v2", "rlimit", "watchdog" or "none".
+    host_abstract_sockets: whether it reaches the machine's abstract Unix sockets."""
+
+    level: str
+    network: str
+    uid: int
+    namespaces: tuple[str, ...]
+    landlock: int
+    seccomp: bool
+    limits: Mapping[str, str]
+    host_abstract_sockets: bool
+
+
+def describe(facts: HostFacts, policy: Policy) -> Isolation:
+    """The confinement that a process with this policy gets, for its record."""
 
     def by(controller: str, otherwise: str) -> str:
         for hierarchy, _directory in facts.cgroups:
@@ -234,14 +252,14 @@ def describe(facts: Facts, policy: Policy) -> dict[str, Any]:
         "tasks": by("pids", "rlimit" if policy.level == "strict" else "watchdog") if policy.tasks else "none",
         "cpu": by("cpu", "none") if policy.cpu_percent else "none",
     }
-    namespaces = ["user", "mount", "pid", "ipc", "uts", "cgroup"] if policy.level == "strict" else []
-    return {
-        "level": policy.level,
-        "network": policy.network,
-        "uid": policy.user[0] if policy.user else os.getuid(),
-        "namespaces": namespaces + (["net"] if namespaces and policy.network != "host" else []),
-        "landlock": facts.landlock if policy.level != "none" else 0,
-        "seccomp": policy.level != "none",
-        "host_abstract_sockets": reaches_abstract_sockets(facts, policy),
-        "limits": limits,
-    }
+    namespaces = ("user", "mount", "pid", "ipc", "uts", "cgroup") if policy.level == "strict" else ()
+    return Isolation(
+        level=policy.level,
+        network=policy.network,
+        uid=policy.user[0] if policy.user else os.getuid(),
+        namespaces=namespaces + (("net",) if namespaces and policy.network != "host" else ()),
+        landlock=facts.landlock if policy.level != "none" else 0,
+        seccomp=policy.level != "none",
+        limits=limits,
+        host_abstract_sockets=reaches_abstract_sockets(facts, policy),
+    )

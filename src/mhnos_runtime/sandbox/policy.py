@@ -1,4 +1,4 @@
-"""What the operator allows and what a request may narrow. Pure."""
+"""The operator's policy, and what of it a request may narrow. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Network = Literal["host", "loopback", "none"]
 LEVELS: tuple[Level, ...] = ("strict", "relaxed", "none")
 #: From the widest to the narrowest.
 NETWORKS: tuple[Network, ...] = ("host", "loopback", "none")
-#: Networks that a level can give. relaxed has no namespace to put a network in; none has no means at all.
+#: Networks that a level can give. relaxed has no network namespace; none has no means at all.
 OFFERED: dict[Level, tuple[Network, ...]] = {
     "strict": NETWORKS,
     "relaxed": ("host", "none"),
@@ -24,9 +24,9 @@ OFFERED: dict[Level, tuple[Network, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """0 is no limit. memory_bytes, tasks, cpu_percent (100: one CPU): of a process with all its descendants.
-    cpu_seconds, file_bytes, open_files: of each of them (getrlimit(2)). user: (uid, gid), or None for the
-    runtime's own."""
+    """The operator's limits, 0 for none. memory_bytes, tasks, cpu_percent (100: one CPU): of a process with
+    all its descendants. cpu_seconds, file_bytes, open_files: of each of them (getrlimit(2)). user: (uid,
+    gid), or None for the runtime's own."""
 
     level: Level
     network: Network = "host"
@@ -40,10 +40,10 @@ class Policy:
 
 
 def narrow(policy: Policy, wish: Wish) -> Policy:
-    """The policy for one process. What asks for more gets what the policy gives, never more.
+    """The policy for one process. A wish for more than the policy gets what the policy has.
 
-    Raises InvalidRequest for a network that there is not, or that the level cannot give, since the process
-    would get more than was asked for.
+    Raises InvalidRequest for an unknown network, or one that the level cannot give: the process would get a
+    wider one than was asked for.
     """
     return replace(
         policy,
@@ -61,11 +61,11 @@ def _network(policy: Policy, asked: str | None) -> Network:
     if asked is None:
         return policy.network
     if asked not in NETWORKS:
-        raise InvalidRequest(f"network {asked!r} is not known", hint=f"use one of {', '.join(NETWORKS)}")
+        raise InvalidRequest(f"network {asked!r} is unknown", hint=f"use one of {', '.join(NETWORKS)}")
     narrower: Network = max(policy.network, NETWORKS[NETWORKS.index(asked)], key=NETWORKS.index)
     if narrower not in OFFERED[policy.level]:
         raise InvalidRequest(
-            f"network {narrower!r} cannot be given at sandbox level {policy.level}",
+            f"sandbox level {policy.level} cannot give network {narrower!r}",
             hint=f"this level offers {', '.join(OFFERED[policy.level])}",
         )
     return narrower

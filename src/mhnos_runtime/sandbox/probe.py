@@ -1,4 +1,4 @@
-"""Finds out what this host can do, mostly by trying. Run once, before the runtime starts, and by `doctor`."""
+"""Finds out what this host can do, mostly by trying. Runs once before the runtime starts, and in `doctor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, holds
 from mhnos_runtime.sandbox import cgroups, seccomp
-from mhnos_runtime.sandbox.facts import Fact, Facts
+from mhnos_runtime.sandbox.facts import Fact, HostFacts
 from mhnos_runtime.sandbox.landlock import describe as describe_landlock
 from mhnos_runtime.sandbox.landlock import scopes
 
@@ -21,13 +21,13 @@ _TIMEOUT_SECONDS = 10
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _PR_GET_SECCOMP = 21
-#: Let user namespaces through the container's filter (its profile: packaging/docker), a new /proc past the
-#: parts of it that are masked, and mounts past the container's AppArmor profile.
+#: Docker options: the container's filter allows user namespaces (profile in packaging/docker), and neither
+#: its masked parts of /proc nor its AppArmor profile prevent mounts.
 _CONTAINER_FLAGS = " ".join(
     f"--security-opt {option}"
     for option in ("seccomp=seccomp.json", "systempaths=unconfined", "apparmor=unconfined")
 )
-#: Whoever nobody is: for trying what a user without privileges can do.
+#: The user nobody, to try what a user without privileges can do.
 NOBODY = (65534, 65534)
 
 #: System directories by the File System Hierarchy, by Nix and by Guix.
@@ -35,7 +35,7 @@ _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
     *("/nix/store", "/nix/var/nix/profiles", "/run/current-system", "/gnu/store"),
 )
-#: What programs need of /etc. Nothing here holds a secret: of /etc/ssl and /etc/pki, not the private keys.
+#: What programs need of /etc. Nothing here is secret: /etc/ssl and /etc/pki without private keys.
 _CONFIGURATION = (
     *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies"),
     *("debian_version", "fonts", "gai.conf", "host.conf", "hosts", "inputrc", "ld.so.cache", "ld.so.conf"),
@@ -57,9 +57,9 @@ _CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _MAXIMUM = "/proc/sys/user/max_user_namespaces"
 
 
-def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...] = ()) -> Facts:
+def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...] = ()) -> HostFacts:
     """The facts for processes of this user (None: the caller's own). node: path of the Node.js in use.
-    engines: what is known of those, to stand with the rest."""
+    engines: facts about engines, to show with the rest."""
     bubblewrap = shutil.which("bwrap") or ""
     options = _output([bubblewrap, "--help"]) if bubblewrap else ""
     nesting = ("--disable-userns",) if "--disable-userns " in options else ()
@@ -68,7 +68,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
     abi = landlock_abi()
     places, no_places = cgroups.find()
     system, configuration = tuple(_system()), tuple(_configuration())
-    return Facts(
+    return HostFacts(
         bubblewrap=bubblewrap,
         namespaces=not trial,
         landlock=abi,
@@ -95,7 +95,7 @@ def probe(user: tuple[int, int] | None, node: str = "", engines: tuple[Fact, ...
 
 
 def landlock_abi() -> int:
-    """0 where the kernel has none or a filter refuses the call."""
+    """0 if the kernel has no Landlock, or a filter refuses the call."""
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(
         ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
@@ -107,7 +107,7 @@ def landlock_abi() -> int:
 
 
 def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
-    """The first folder on the way to `path` that this user, who is in one group, cannot enter, or ""."""
+    """The first folder on the way to `path` that this user, in its one group, cannot enter, or ""."""
     for folder in reversed(Path(os.path.realpath(path)).parents):
         status = folder.stat()
         shift = 6 if status.st_uid == user[0] else 3 if status.st_gid == user[1] else 0
@@ -117,7 +117,7 @@ def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
 
 
 def _try_namespaces(bubblewrap: str, nesting: tuple[str, ...], user: tuple[int, int] | None) -> str:
-    """Why a complete sandbox cannot be made, in bubblewrap's words, or "". nesting: as processes get it."""
+    """Why a complete sandbox cannot be made, in bubblewrap's words, or "". nesting: options of processes."""
     if not bubblewrap:
         return "bubblewrap is missing"
     program = shutil.which("true", path="/usr/bin:/bin:/run/current-system/sw/bin") or "/bin/true"
@@ -183,7 +183,7 @@ def _why_no_namespaces() -> tuple[str, str]:
 
 
 def in_container() -> bool:
-    """Whether signs of a container are there: its marker files, or a filter over this very process."""
+    """Whether this looks like a container: marker files, or a filter over this process."""
     if any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv", "/run/systemd/container"))):
         return True
     return _seccomp_mode() == 2
@@ -225,7 +225,7 @@ def _seccomp() -> Fact:
 
 
 def _filters() -> tuple[str, dict[str, str]]:
-    """("", the compiled filters), or why there are none."""
+    """("", the compiled filters), or the reason why there are none."""
     old = 0 < landlock_abi() < 3
     try:
         return "", {
@@ -248,18 +248,18 @@ def _libseccomp(missing: str) -> Fact:
     return Fact("libseccomp", not missing, missing or "compiles the filters", "strict, relaxed", how)
 
 
-def _groups(places: list[cgroups.Place], reason: str) -> Fact:
-    if places:
-        version = "v2" if places[0].hierarchy in (UNIFIED, UNIFIED_CPU) else "v1"
-        shown = ", ".join(dict.fromkeys(str(place.directory) for place in places))
-        if not any(holds(place.hierarchy, "cpu") for place in places):
+def _groups(parents: list[cgroups.GroupParent], reason: str) -> Fact:
+    if parents:
+        version = "v2" if parents[0].hierarchy in (UNIFIED, UNIFIED_CPU) else "v1"
+        shown = ", ".join(dict.fromkeys(str(parent.directory) for parent in parents))
+        if not any(holds(parent.hierarchy, "cpu") for parent in parents):
             shown += ", without CPU"
         return Fact("cgroups", True, f"{version}: {shown}", "exact limits of memory, tasks and CPU")
     user = "--user " if os.geteuid() else ""
     how = (
         f"run as a systemd service with Delegate=yes, or systemd-run {user}--scope -p Delegate=yes "
-        "mhnos-runtime serve; without, a watchdog looks at memory and tasks, from which a process that wants "
-        "to can hide memory"
+        "mhnos-runtime serve; without, a watchdog measures memory and tasks, and a hostile process can hide "
+        "memory from it"
     )
     return Fact("cgroups", False, reason, "exact limits of memory, tasks and CPU", how)
 
@@ -272,7 +272,7 @@ def _terminals() -> Fact:
 
 
 def _system() -> Iterator[tuple[str, str]]:
-    """(path, link target or "") of the system directories that there are."""
+    """(path, link target or "") of existing system directories."""
     for path in _SYSTEM:
         if os.path.islink(path):
             yield path, os.readlink(path)
@@ -289,8 +289,8 @@ def _configuration() -> Iterator[str]:
 
 
 def _beside_system(program: str, system: tuple[tuple[str, str], ...]) -> str:
-    """What has to be shown of a program that lies outside the system directories: its installation's folder
-    (ending in a slash) where it looks like one, else the file alone."""
+    """The part of the host to show for a program outside of the system directories: the folder of its
+    installation (ending in a slash) if it looks like one, else the file alone."""
     if not program or any(program.startswith(root + "/") for root, _target in system):
         return ""
     prefix = Path(program).parent.parent

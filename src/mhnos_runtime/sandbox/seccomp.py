@@ -1,6 +1,6 @@
-"""The system call filter: which calls no sandboxed program may make, as data, and libseccomp to compile it.
+"""The system call filter: calls that no sandboxed program may make, as data, and libseccomp to compile it.
 
-Knows calls and their arguments; not who is filtered. Compiled once, at the start of the runtime.
+Knows calls and their arguments, not who is filtered. Compiled once, at the start of the runtime.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _errno_action(number: int) -> int:
     return 0x00050000 | number
 
 
-#: Calls that fail with EPERM, by what they would reach.
+#: Calls that fail with EPERM, by what they reach.
 REFUSED = {
     "mounts": "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig "
     "fsmount fspick mount_setattr",
@@ -41,7 +41,7 @@ REFUSED = {
     "the machine": "reboot swapon swapoff acct syslog quotactl quotactl_fd sethostname setdomainname vhangup "
     "nfsservctl iopl ioperm modify_ldt fanotify_init uselib vm86 vm86old",
 }
-#: Younger than libraries that are still in use; since Linux 5.1 a call has one number on all architectures.
+#: Calls that are newer than libraries in use. Since Linux 5.1 a call has one number on all architectures.
 _NUMBERS = {
     "io_uring_setup": 425,
     "io_uring_enter": 426,
@@ -61,42 +61,41 @@ _NUMBERS = {
     "process_mrelease": 448,
     "open_tree_attr": 467,
 }
-#: What libseccomp answers for a name that it does not know; other negative ones are not of this machine.
+#: libseccomp's answer for a name that it does not know; other negative numbers mean another architecture.
 _UNKNOWN = -1
 #: linux/sched.h: namespaces of clone(2).
 _CLONE_NEW = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
-#: ioctl_tty(2): typing into a terminal for its reader, and the console's selection, which can do the same.
+#: ioctl_tty(2): typing into a terminal, and the console's selection, which can do the same.
 _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
-#: ioctl(2) of network interfaces and routes (linux/sockios.h), by which a socket tells of its network.
+#: ioctl(2) of network interfaces and routes (linux/sockios.h), which describe the socket's network.
 _SIOC = (0xFFFFFF00, 0x8900)
-#: The calls that take flags for sending, with the argument that has them. tcp(7): this flag connects.
+#: Calls with flags for sending, and the argument with the flags. tcp(7): this flag connects.
 _SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
 _MSG_FASTOPEN = 0x20000000
-#: ptrace(2): attaching to what is running; being traced by one's parent stays possible.
+#: ptrace(2): attaching to a running process. Tracing by a parent is still allowed.
 _PTRACE_ATTACH = 16
 _PTRACE_SEIZE = 0x4206
-#: Families of sockets that may be made; each other one is code of the kernel that only exploits are after, or
-#: passes by network namespaces (to the hypervisor). Netlink tells of network interfaces.
+#: Socket families that are allowed. Others are kernel code that mostly exploits use, or bypass network
+#: namespaces (to the hypervisor). Netlink describes network interfaces.
 _LOCAL = (socket.AF_UNIX,)
 _INTERNET = (*_LOCAL, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-#: Calls that change the limits, the priority, the CPUs or the memory of the process in their first argument;
-#: 0 is the caller.
+#: Calls that change limits, priority, CPUs or memory of the process in their first argument; 0 is the caller.
 _OF_A_PROCESS = (
     *("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"),
     *("migrate_pages", "move_pages"),
 )
-#: The same for a process, a group or a user: which of these the first argument says, by a number of which the
-#: one here is a process (getpriority(2), ioprio_set(2)); who it is, the second one.
+#: The same for a process, a group or a user. The first argument says which, and this number means a process
+#: (getpriority(2), ioprio_set(2)); the second argument is its id.
 _OF_MANY = {"setpriority": 0, "ioprio_set": 1}
-#: prctl(2): sharing a CPU's core with chosen processes only.
+#: prctl(2): sharing a CPU core with chosen processes only.
 _PR_SCHED_CORE = 62
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One call that fails. tests: (argument, mask, value), all of which must hold. above: (argument, number),
-    which must hold too: all 64 bits of the argument, without sign, are more than that."""
+    """One call that fails. tests: (argument, mask, value), all of which must match. above: (argument,
+    number), must match too: the argument, as an unsigned number of 64 bits, is larger."""
 
     call: str
     error: int
@@ -107,20 +106,19 @@ class Rule:
 def rules(
     *, network: bool, others: bool = True, connect: bool = True, old_landlock: bool = False
 ) -> Iterator[Rule]:
-    """All rules. network: whether sockets of the internet may be made. others: whether limits and priorities
-    of other processes may be set, see `_only_oneself`. connect: whether sockets may be connected, see
-    `_no_connect`. old_landlock: also refuse truncation of what cannot be written, which Landlock before ABI 3
-    does not know."""
+    """All rules. network: allow sockets of the internet. others: allow setting limits and priorities of other
+    processes, see `_only_oneself`. connect: allow connecting sockets, see `_no_connect`. old_landlock: also
+    refuse truncation of files that cannot be written, which Landlock before ABI 3 does not handle."""
     for names in REFUSED.values():
         for call in names.split():
             yield Rule(call, errno.EPERM)
-    # Its flags lie in memory, where no filter sees them; C libraries fall back to clone.
+    # Its flags are in memory, which filters cannot read; C libraries fall back to clone.
     yield Rule("clone3", errno.ENOSYS)
     flags = 1 if os.uname().machine == "s390x" else 0
     for flag in _CLONE_NEW:
         yield Rule("clone", errno.EPERM, ((flags, flag, flag),))
     for request in (_TIOCSTI, _TIOCLINUX):
-        # The kernel looks at 32 bits only.
+        # The kernel uses 32 bits only.
         yield Rule("ioctl", errno.EPERM, ((1, _U32, request),))
     for request in (_PTRACE_ATTACH, _PTRACE_SEIZE):
         yield Rule("ptrace", errno.EPERM, ((0, _U32, request),))
@@ -139,8 +137,8 @@ def rules(
 
 
 def _families(allowed: tuple[int, ...]) -> Iterator[Rule]:
-    """Sockets of these families only."""
-    # Some architectures have one call more for all that concerns sockets, with arguments that lie in memory.
+    """Allow sockets of these families only."""
+    # On some architectures one call does everything about sockets, with arguments in memory.
     yield Rule("socketcall", errno.ENOSYS)
     for call in ("socket", "socketpair"):
         yield Rule(call, errno.EAFNOSUPPORT, above=(0, max(allowed)))
@@ -149,8 +147,8 @@ def _families(allowed: tuple[int, ...]) -> Iterator[Rule]:
 
 
 def _only_oneself() -> Iterator[Rule]:
-    """Where other processes can be named: no change of theirs. The filter cannot know the caller's own
-    numbers, so only 0 is the caller."""
+    """For programs that can name other processes: no changes to those. The filter cannot know the caller's
+    id, so only 0 means the caller."""
     for call in _OF_A_PROCESS:
         yield Rule(call, errno.EPERM, above=(0, 0))
     for call, process in _OF_MANY.items():
@@ -159,9 +157,8 @@ def _only_oneself() -> Iterator[Rule]:
 
 
 def _no_connect() -> Iterator[Rule]:
-    """For a program that holds a socket of a wider network than its own: a listening one, and what it
-    accepts from it, could be disconnected (connect(2), AF_UNSPEC) and connected to anywhere in that
-    network."""
+    """For a program that holds a socket of a wider network than its own: it could disconnect a listening or
+    accepted one (connect(2), AF_UNSPEC) and connect it to anywhere in that network."""
     yield Rule("connect", errno.EACCES)
     for call, argument in _SENDING.items():
         yield Rule(call, errno.EACCES, ((argument, _MSG_FASTOPEN, _MSG_FASTOPEN),))
@@ -205,7 +202,7 @@ def compile_filter(
     library = load_library()
     context = library.seccomp_init(_ALLOW)
     try:
-        # Calls of another architecture, such as 32-bit ones, would have other numbers.
+        # Calls of another architecture, such as 32-bit ones, have other numbers.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCHITECTURE, _errno_action(errno.ENOSYS)))
         for rule in rules(network=network, others=others, connect=connect, old_landlock=old_landlock):
             _add(library, context, rule)

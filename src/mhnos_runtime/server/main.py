@@ -1,4 +1,7 @@
-"""The composition root: from the supervisor's first words to a listening server, and its orderly end."""
+"""The composition root: from the supervisor's hello to a listening server, and its orderly end.
+
+Everything is built here, whole, and handed what it needs; nothing is set from outside afterwards.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,54 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 import uvloop
 from aiohttp import web
 
-from mhnos_runtime.channel import Channel
+from mhnos_runtime.channel import Channel, Disconnected
 from mhnos_runtime.config import Settings
-from mhnos_runtime.launch import ExitRecord, ProcessRecord
+from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.launch import Hello, OtherVersion
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
-from mhnos_runtime.server.app import App, BadRequests
-from mhnos_runtime.server.auth import Gate
-from mhnos_runtime.server.door import Door
-from mhnos_runtime.server.link import SupervisorLink
-from mhnos_runtime.server.runtime import Runtime
-from mhnos_runtime.server.token import token_path
-from mhnos_runtime.server.token_store import Known, TokenStore
-from mhnos_runtime.server.token_watch import TokenWatch
-from mhnos_runtime.server.turns import Turns
+from mhnos_runtime.process.table import ProcessTable
+from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.tokens import TokenRoutes
+from mhnos_runtime.server.auth.gate import Gate
+from mhnos_runtime.server.auth.grantfile import GrantFile
+from mhnos_runtime.server.auth.live import Live
+from mhnos_runtime.server.auth.stored import StoredGrants
+from mhnos_runtime.server.auth.token import token_path
+from mhnos_runtime.server.auth.token_store import Known, TokenStore
+from mhnos_runtime.server.auth.token_watch import TokenWatch
+from mhnos_runtime.server.auth.tokens import Tokens
+from mhnos_runtime.server.connections.connection import Services
+from mhnos_runtime.server.connections.requests.files import FileRequests
+from mhnos_runtime.server.connections.requests.input import InputRequests
+from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.state import StateRequests
+from mhnos_runtime.server.connections.requests.table import Requests
+from mhnos_runtime.server.connections.requests.watching import WatchRequests
+from mhnos_runtime.server.connections.sockets import Sockets
+from mhnos_runtime.server.connections.turns import Turns
+from mhnos_runtime.server.files.work import FileWork
+from mhnos_runtime.server.http.app import App, BadRequests
+from mhnos_runtime.server.http.door import Door
+from mhnos_runtime.server.http.routes import Routes
+from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.link import SupervisorLink
+from mhnos_runtime.server.processes.planning import Planner
+from mhnos_runtime.server.processes.reports import Reports
+from mhnos_runtime.server.processes.starting import Starting
+from mhnos_runtime.server.processes.terminals import Terminals
 
 #: Threads take the interpreter for at most so long when the event loop wants it: echoes wait for it.
 _SWITCH_SECONDS = 0.0005
 
-#: How often the supervisor is told that the event loop turns; it gives up a server that is silent for 10 s.
+#: How often the supervisor is told that the event loop turns.
 _ALIVE_SECONDS = 1.0
 
 #: How long the body of a request that has been answered is still read, and thrown away.
@@ -41,81 +68,131 @@ _LINGERING_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 1.0
 
 
-class Server:
-    """One life of the server. Is the listener of the supervisor link, and passes on to the runtime."""
+@dataclass(frozen=True, slots=True)
+class Domains:
+    """The processes and files of one runtime, without a listening socket.
 
-    def __init__(self, channel: Channel) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._runtime: Runtime
-        self._tokens: TokenStore
-        self._watch: TokenWatch
-        self._listeners: list[int] = []
-        self._ready = self._loop.create_future()
-        self._stop = asyncio.Event()
-        self._limiter = Limiter(time.monotonic)
-        self._log = LimitedLog(logs.get("server"), self._limiter)
-        self._turns = Turns(self._loop)
-        self._link = SupervisorLink(channel, self._loop, self._turns, self)
+    reports: to be told what the supervisor says. connections: what every WebSocket is given.
+    """
 
-    # What the supervisor says
+    settings: Settings
+    table: ProcessTable
+    reports: Reports
+    connections: Services
+    close: Callable[[], None]
 
-    def on_hello(self, hello: dict[str, Any]) -> None:
-        settings = Settings.from_json(hello["settings"])
-        handler = logs.setup(settings.log_level, settings.log_format)
-        handler.addFilter(LimitForeign(self._limiter))
-        logging.getLogger("aiohttp.server").addFilter(BadRequests(self._log))
-        self._listeners = hello["listeners"]
-        self._tokens = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.get("token")))
-        self._watch = TokenWatch(self._tokens, lambda new: self._link.token(new.to_dict() if new else None))
-        self._runtime = Runtime(self._loop, self._turns, settings, hello)
-        self._runtime.link = self._link
 
-    def on_process(self, record: ProcessRecord, descriptors: list[int], new: bool) -> None:
-        self._runtime.on_process(record, descriptors, new)
+def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable[[], None]) -> Domains:
+    """gone: called when there is no supervisor any more."""
+    loop = asyncio.get_running_loop()
+    workspace, work = Workspace(settings.workspace), FileWork()
+    table = ProcessTable(
+        settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000), hello.spawned
+    )
+    lifetimes, terminals = Lifetimes(loop, table, link), Terminals(loop, link)
+    starting = Starting(table, Planner(settings, hello, workspace), link)
+    reports = Reports(loop, settings.stall_seconds, table, lifetimes, terminals, link, gone)
+    files = FileRequests(workspace, work)
+    requests = request_table(
+        ProcessRequests(table, starting, lifetimes, work),
+        WatchRequests(terminals),
+        InputRequests(terminals),
+        files,
+        StateRequests(settings, table),
+    )
 
-    def on_ready(self) -> None:
-        self._runtime.on_restored()
-        self._ready.set_result(None)
+    def close() -> None:
+        for each in (link, reports, lifetimes, terminals, *table, work, workspace):
+            each.close()
 
-    def on_output(self, pid: int) -> None:
-        self._runtime.on_output(pid)
+    services = Services(table, lifetimes, terminals, Turns(loop), requests)
+    return Domains(settings, table, reports, services, close)
 
-    def on_exit(self, pid: int, exit_record: ExitRecord) -> None:
-        self._runtime.on_exit(pid, exit_record)
 
-    def on_supervisor_gone(self) -> None:
-        self._stop.set()
+def request_table(
+    processes: ProcessRequests,
+    watching: WatchRequests,
+    inputs: InputRequests,
+    files: FileRequests,
+    state: StateRequests,
+) -> Requests:
+    """The whole table of requests."""
+    domains = (processes, watching, inputs, files, state)
+    return Requests([domain.rows() for domain in domains], files.receive)
 
-    # Its life
 
-    async def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
-        await self._ready
-        sockets = [socket.socket(fileno=fd) for fd in self._listeners]
-        app = App(self._runtime, self._gate(sockets), self._log)
-        http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
-        door = Door(http, _tls(self._runtime.settings), self._log)
-        for sock in sockets:
-            door.open(sock)
-        self._show_life()
-        logs.get("server").info("serving", processes=self._runtime.table.active)
-        await self._stop.wait()
-        door.close()
-        await app.close()
-        http.pre_shutdown()
-        await http.shutdown(_SHUTDOWN_SECONDS)
-        self._runtime.close()
+def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: str) -> Routes:
+    """The whole table of routes."""
+    return Routes([row for domain in (health, tokens, websockets) for row in domain.rows()], base_path)
 
-    def _show_life(self) -> None:
-        self._link.alive()
-        self._watch.look()
-        self._loop.call_later(_ALIVE_SECONDS, self._show_life)
 
-    def _gate(self, sockets: list[socket.socket]) -> Gate:
-        settings = self._runtime.settings
-        port = sockets[0].getsockname()[1]
-        return Gate(settings, port, self._tokens, time.monotonic, self._limiter)
+async def serve(channel: Channel) -> None:
+    """One life of the server. Returns when it is told to end, or when there is no supervisor any more.
+
+    Raises Disconnected where the supervisor has gone before its hello, and OtherVersion.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    link = SupervisorLink(channel, loop)
+    hello = await link.hello()
+    settings = Settings.from_json(hello.settings)
+    limiter = Limiter(time.monotonic)
+    log = LimitedLog(logs.get("server"), limiter)
+    logs.setup(settings.log_level, settings.log_format).addFilter(LimitForeign(limiter))
+    logging.getLogger("aiohttp.server").addFilter(BadRequests(log))
+    domains = build(hello, settings, link, stop.set)
+
+    def end() -> None:
+        """Also before the table is complete: nobody waits for that any more."""
+        stop.set()
+        domains.reports.ready.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    link.listen(domains.reports, crowded=domains.connections.turns.__bool__)
+    await domains.reports.ready.wait()
+    if not stop.is_set():
+        await _serve_clients(hello, domains, link, limiter, log, stop)
+    domains.close()
+
+
+async def _serve_clients(
+    hello: Hello,
+    domains: Domains,
+    link: SupervisorLink,
+    limiter: Limiter,
+    log: LimitedLog,
+    stop: asyncio.Event,
+) -> None:
+    """From the first connection to the last one's end."""
+    loop, settings = asyncio.get_running_loop(), domains.settings
+    live = Live(loop)
+    stored = StoredGrants(GrantFile(settings.state_dir), live, loop, hello.server_id)
+    token = TokenStore(token_path(settings.state_dir), Known.from_dict(hello.token))
+    watch = TokenWatch(token, lambda new: link.token(new.to_dict() if new else None))
+    sockets = [socket.socket(fileno=fd) for fd in hello.listeners]
+    port = sockets[0].getsockname()[1]
+    gate = Gate(settings, port, Tokens(token, stored), time.monotonic, limiter)
+    websockets = Sockets(settings, hello.server_id, domains.connections, live)
+    table = routes(Health(domains.table), TokenRoutes(stored), websockets, settings.base_path)
+    app = App(table, gate, live, log)
+    http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
+    door = Door(http, _tls(settings), log)
+    for sock in sockets:
+        door.open(sock)
+    _show_life(loop, link, watch)
+    logs.get("server").info("serving", processes=domains.table.active)
+    await stop.wait()
+    door.close()
+    await websockets.close()
+    http.pre_shutdown()
+    await http.shutdown(_SHUTDOWN_SECONDS)
+    await stored.close()
+
+
+def _show_life(loop: asyncio.AbstractEventLoop, link: SupervisorLink, watch: TokenWatch) -> None:
+    link.alive()
+    watch.look()
+    loop.call_later(_ALIVE_SECONDS, _show_life, loop, link, watch)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -129,10 +206,12 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 def main() -> None:
     """Serve with the control channel whose descriptor is the only argument."""
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
+    with socket.socket(fileno=int(sys.argv[1])) as sock, suppress(Disconnected):
         sock.set_inheritable(False)
-        uvloop.run(_run(Channel(sock)))
-
-
-async def _run(channel: Channel) -> None:
-    await Server(channel).run()
+        try:
+            uvloop.run(serve(Channel(sock)))
+        except OtherVersion as error:
+            # Before the channel is closed: the supervisor then kills this process.
+            sys.stderr.write(f"mhnos-runtime: {error}: {error.hint}\n")
+            sys.stderr.flush()
+            sys.exit(1)

@@ -1,16 +1,16 @@
-"""`python -m mhnos_runtime.supervisor`: what `serve` turns into, and what a reload turns it into again.
+"""`python -m mhnos_runtime.supervisor`: the program that `serve` becomes, and becomes again after a reload.
 
-FD [FD ...]      start with the configuration in the first descriptor; the others are only kept
---resume FD      go on with the state of another supervisor in this process
---understands N [OWN]  exit with 0 if a state of version N could be resumed; with 3 if processes could change
-                       the files that OWN (`ownfiles.Trust`) speaks of, or the code that would run
+FD [FD ...]      start with the configuration in the first descriptor; the others are only kept open
+--resume FD      go on with the state of the supervisor that this process was before
+--understands N [OWN]  exit with 0 if a state of version N can be resumed; with 3 if processes could change
+                       the code that would run, or the files in OWN (`ownfiles.Trust`)
 """
 
 from __future__ import annotations
 
 import sys
 
-from mhnos_runtime.supervisor import handover
+from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.supervisor import Supervisor
@@ -19,16 +19,16 @@ from mhnos_runtime.supervisor.supervisor import Supervisor
 def main(arguments: list[str]) -> int:
     if arguments[0] == "--understands":
         return 1 if arguments[1] != str(handover.STATE_VERSION) else _exposed(arguments[2:])
-    state = handover.read(int(arguments[-1]))
-    resumes = arguments[0] == "--resume"
-    config = Config.from_dict(state["config"] if resumes else state)
+    data = handover.read(int(arguments[-1]))
+    state = handover.HandOver.decode(data) if arguments[0] == "--resume" else None
+    config = plain.decode(Config, data) if state is None else state.config
     handover.keep_to_oneself([config.lock_fd, *config.listeners])
-    Supervisor(config).run(state if resumes else None)
+    Supervisor(config).run(state)
     return 0
 
 
 def _exposed(own: list[str]) -> int:
-    # Imported here: it needs much of the library, and a supervisor is to be small.
+    # Imported here: it needs much of the standard library, and a supervisor must be small.
     from mhnos_runtime.ownfiles import Trust
 
     exposed = Trust.from_json(own[0]).check() if own and own[0] else None

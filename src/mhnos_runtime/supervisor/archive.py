@@ -1,8 +1,8 @@
-"""What outlives even the supervisor: a record beside each log, read again at the next start.
+"""Records beside the logs, which outlive the supervisor and are read at the next start.
 
-Knows files only. Records are written when a process starts and when it ends. What a machine that lost its
-power had not yet written is gone. What cannot be used, since it is damaged, too large or of another version,
-is moved aside with its log: nothing here deletes what it does not understand.
+Knows files only. A record is written when a process starts and when it ends; a loss of power loses what was
+not yet on disk. A record that is damaged, too large or of another version is moved aside with its log:
+nothing is deleted that was not understood.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from typing import Any
 from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.launch import REASONS, ExitRecord, ProcessRecord
+from mhnos_runtime.launch import REASONS, ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.proc import free_descriptors
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
-#: Of the records that this supervisor writes, and the only one that it reads.
-RECORD_VERSION = 1
-#: Where what cannot be used is kept for the operator.
+#: The version of records that this supervisor writes, and the only one that it reads.
+RECORD_VERSION = 2
+#: The folder for unusable records, for the operator to look at.
 SET_ASIDE = "set-aside"
-#: Negative exit codes are no exit codes; an address space has no more bytes than this.
+#: Exit codes are not negative; no address space has more bytes than this.
 _RANGES = {
     "ProcessRecord.pid": (0, bounds.MAX_PID),
     "ProcessRecord.os_pid": (0, bounds.MAX_PID),
     "ProcessRecord.pty": (0, bounds.MAX_CELLS),
     "ExitRecord.code": (0, 255),
 }
-#: No runtime has come to a pid beyond this: a name with one is nobody's. The next pid is above all that are
-#: somebody's, and has to be one that a server can name.
+#: No runtime reaches a pid beyond this, so a file name with one is not ours. The next pid is above all pids
+#: in use, and must be in a server's range.
 _LAST_PID = bounds.MAX_PID // 2
 _DIGITS = len(str(_LAST_PID))
 _check_record = checker(ProcessRecord, _RANGES)
 
 
 class Ended:
-    """A process of an earlier supervisor: its record and its log, nothing that runs."""
+    """A process of an earlier supervisor: record and log, nothing that runs."""
 
     input_fd = -1
     started = True
@@ -58,8 +58,8 @@ class Ended:
         self._archive = archive
 
     @property
-    def descriptors(self) -> list[int]:
-        return [self.log.fd] if self.log.fd >= 0 else []
+    def descriptors(self) -> ProcessDescriptors:
+        return ProcessDescriptors(self.log.fd)
 
     def record(self) -> ProcessRecord:
         return self._record
@@ -72,8 +72,8 @@ class Ended:
 class Archive:
     """The directory of logs and records.
 
-    on_set_aside is told of what was moved aside: the pid, why, and where it is now. highest_pid: of those of
-    which there is or was anything, also what is set aside.
+    on_set_aside: called with the pid, the reason and the new place of what was moved aside. highest_pid: of
+    all files, also those set aside.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -84,8 +84,8 @@ class Archive:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def new_log(self, pid: int, retention_bytes: int, watched: bool = False) -> LogWriter:
-        """An empty log, the prepared one where it has the size. watched: it waits for a reader that is still
-        to come. Raises OSError (ENOSPC, EDQUOT)."""
+        """An empty log, the prepared one if it has the size. watched: it is held for a reader that will come.
+        Raises OSError (ENOSPC, EDQUOT)."""
         if self._next is not None and self._next[0] == retention_bytes:
             log = self._next[1]
             self._next = None
@@ -97,7 +97,7 @@ class Archive:
         return log
 
     def prepare(self, retention_bytes: int) -> None:
-        """Allocate the next log in advance: it takes as long as everything else that a start does here."""
+        """Allocate the next log in advance: that takes as long as the rest of a start here."""
         if self._next is not None:
             return
         with contextlib.suppress(OSError):
@@ -105,7 +105,7 @@ class Archive:
             self._next = (retention_bytes, LogWriter.create(self._next_path(), retention_bytes))
 
     def close(self) -> None:
-        """Give back what was prepared; logs and records stay."""
+        """Release the prepared log; logs and records stay."""
         if self._next is not None:
             self._next[1].close()
             self._next = None
@@ -118,7 +118,7 @@ class Archive:
         return self._directory / f"{pid}.log"
 
     def save(self, record: ProcessRecord) -> bool:
-        """Write a record, all or nothing. False when the disk does not take it: the process is not harmed."""
+        """Write a record, all or nothing. False if the disk is full: the process goes on."""
         path = self._record_path(record.pid)
         draft = path.with_suffix(".new")
         try:
@@ -136,9 +136,9 @@ class Archive:
         self._record_path(pid).unlink(missing_ok=True)
 
     def load(self, pids: Iterable[int] | None = None) -> list[Ended]:
-        """These processes, or all that earlier supervisors left, oldest first. What they did not see end is
-        `lost`. Raises nothing: what cannot be read is set aside. Half of the descriptors are for what is to
-        run: where the others do not do, the oldest are left for a later start."""
+        """These processes, or all that earlier supervisors left, oldest first. Those without an end are
+        `lost`. Raises nothing: unreadable records are set aside. Half of the descriptors are kept for new
+        processes; if the other half is too few, the oldest records stay on disk for a later start."""
         found: list[Ended] = []
         least = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         for pid in sorted(self._all() if pids is None else pids, reverse=True):
@@ -152,7 +152,7 @@ class Archive:
         return found[::-1]
 
     def set_aside(self, pid: int, reason: str) -> None:
-        """Move what there is of a process out of the way."""
+        """Move the files of a process out of the way."""
         folder = self._directory / SET_ASIDE
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -160,12 +160,12 @@ class Archive:
                 if path.is_symlink() or path.exists():
                     path.rename(_unused(folder, path))
         except OSError as error:
-            # It stays where it is. Nobody takes its number, and so nobody its files.
+            # It stays in place, and its pid is not used again.
             reason, folder = f"{reason}; it cannot be moved: {error.strerror}", self._directory
         self.on_set_aside(pid, reason, str(folder))
 
     def _all(self) -> set[int]:
-        """Every pid of which there is anything. A draft was never whole."""
+        """Every pid that has a file. Drafts are incomplete and do not count."""
         for path in self._directory.glob("*.new"):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ class Archive:
         if record.pid != pid:
             raise BadShape(f"the record is that of {record.pid}")
         log = LogWriter(os.open(self._log_path(pid), os.O_RDWR | _SAFELY))
-        # Of what was open when it was written, only the log is left.
+        # Of the descriptors at that time only the log's remains.
         found = replace(record, stdin_open=False, control=False, exit=record.exit or _lost(log.head))
         if found != record:
             self.save(found)
@@ -192,15 +192,15 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-#: What stands in the directory is a file of ours, or it is not opened: no link, and nothing that makes wait.
+#: Files are opened without following links and without blocking: others may have put anything there.
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def _contents(path: Path) -> bytes:
-    """Raises OSError, and BadShape for what is no file or larger than a record."""
+    """Raises OSError, and BadShape for anything but a regular file of at most a record's size."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _SAFELY)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BadShape("the record is no file")
+            raise BadShape("the record is not a regular file")
         data = file.read(bounds.RECORD_FILE_BYTES + 1)
     if len(data) > bounds.RECORD_FILE_BYTES:
         raise BadShape(f"the record has more than {bounds.RECORD_FILE_BYTES} bytes")
@@ -208,24 +208,24 @@ def _contents(path: Path) -> bytes:
 
 
 def _parsed(data: bytes) -> ProcessRecord:
-    """Raises ValueError (BadShape), RecursionError for what is no record that can be handed to a server."""
+    """Raises ValueError (BadShape) or RecursionError unless a server can be told of this record."""
     values: Any = json.loads(data)
     if not isinstance(values, dict):
-        raise BadShape("the record is no object")
-    # Those that were written before there was a version are of the first one.
-    version = values.pop("version", RECORD_VERSION)
+        raise BadShape("the record is not a JSON object")
+    # Records without a version are of version 1.
+    version = values.pop("version", 1)
     if version != RECORD_VERSION:
         raise BadShape(f"the record is of version {str(version)[:20]!r}, this is {RECORD_VERSION}")
     _check_record(values, "record")
     if values["exit"] is not None and values["exit"]["reason"] not in REASONS:
-        raise BadShape("record.exit.reason is none of those there are")
+        raise BadShape("record.exit.reason is unknown")
     if len(encode(values)) > bounds.MESSAGE_BYTES - bounds.ENVELOPE_BYTES:
-        raise BadShape("the record is larger than what a server can be told")
+        raise BadShape("the record does not fit into a message to a server")
     return ProcessRecord.from_dict(values)
 
 
 def _pids(directory: Path) -> set[int]:
-    """Those of which there are files. Other names are nobody's."""
+    """Pids that have files. Other names are ignored."""
     names = (path.name.split(".") for path in directory.glob("*.*"))
     stems = {name[0] for name in names if name[1] in ("json", "log")}
     numbers = {int(stem) for stem in stems if stem.isascii() and stem.isdecimal() and len(stem) <= _DIGITS}
@@ -233,7 +233,7 @@ def _pids(directory: Path) -> set[int]:
 
 
 def _unused(folder: Path, path: Path) -> Path:
-    """A name that nothing has there yet."""
+    """A name that does not exist yet."""
     target, number = folder / path.name, 0
     while target.is_symlink() or target.exists():
         number += 1
@@ -254,7 +254,7 @@ def _reason(error: Exception) -> str:
 
 
 def lost(written: int, evidence: str) -> ExitRecord:
-    """For a process of which nobody saw how it ended."""
+    """The exit record of a process whose end nobody saw."""
     return ExitRecord(
         code=None,
         signal=None,

@@ -1,4 +1,4 @@
-"""One process's output on its way into its log: read in turns, held up by slow viewers, to its end.
+"""One process's output on its way into its log: read in turns, until backpressure stops it, to its end.
 
 Knows descriptors and the log; not what is at the other end of them.
 """
@@ -10,35 +10,30 @@ import time
 from collections.abc import Callable
 
 from mhnos_runtime.output import LogWriter
-from mhnos_runtime.supervisor.attention import Attention
+from mhnos_runtime.supervisor.floods import FLOOD_BYTES
 from mhnos_runtime.supervisor.loop import Timer, Watching
-from mhnos_runtime.supervisor.sources import TURN_SECONDS, fill, readable_bytes
+from mhnos_runtime.supervisor.sources import fill, readable_bytes
 
-#: What a viewer must take within the stall time to keep its place; less is a stalled viewer that trickles.
+#: How far a hold must move within the stall time; a viewer that moves less is stalled, even if it trickles.
 PROGRESS_BYTES = 64 * 1024
 
-#: How long the server may take to say whom to wait for after the slowest viewer was passed by.
-SERVER_ANSWER_SECONDS = 0.25
+#: How long the server may take to set the next hold after the slowest viewer was passed by. Until then no
+#: other viewer can lose output, also on a busy machine; a server that hangs is replaced after 5 s.
+SERVER_ANSWER_SECONDS = 1.0
 
-#: How long output that somebody outside the tree still holds open is waited for after the tree is gone.
+#: How long to wait, after the tree is gone, for output that a process outside the tree holds open.
 DRAIN_SECONDS = 1.0
 
-#: How often a terminal that nobody has open is looked at again. A script that redirects its output somewhere
-#: else may come back to /dev/tty, and may fill the kernel's 4 KiB in that time without being hurt.
+#: How often to check whether a closed terminal is open again. A script that redirects its output may come
+#: back to /dev/tty; until then the kernel's 4 KiB are room enough.
 REOPENED_SECONDS = 0.2
-
-#: Who gives so much at once takes turns with others like it, behind all that does not: a full read of a PTY.
-BULK_BYTES = 4096
-
-#: What is no bulk after a key, since somebody waits for it: some screens full.
-ANSWER_BYTES = 64 * 1024
 
 
 class Capture:
     """Reads until every source has ended.
 
-    on_output is told that a waiting reader has to be woken, on_closed of each source that has ended, and is
-    closed by then.
+    on_output: called when a parked reader has to be woken. on_closed: called for each source that has ended,
+    after it is closed.
     """
 
     on_output: Callable[[], None]
@@ -46,7 +41,6 @@ class Capture:
     def __init__(
         self,
         loop: Watching,
-        attention: Attention,
         log: LogWriter,
         pid: int,
         sources: dict[int, int],
@@ -54,11 +48,10 @@ class Capture:
         stall_seconds: float,
         on_closed: Callable[[int], None],
     ) -> None:
-        """sources: descriptor to stream, to be closed here. terminal: what has ended may be opened again,
+        """sources: descriptor to stream, closed here. terminal: whether an ended source may be opened again,
         until `drain`."""
         self.sources = sources
         self._loop = loop
-        self._attention = attention
         self._log = log
         self._pid = pid
         self._terminal = terminal
@@ -67,7 +60,6 @@ class Capture:
         self._stall_timer: Timer | None = None
         self._reopen_timer: Timer | None = None
         self._progress: tuple[int, float] | None = None
-        self._answer_to = 0
         self._draining = False
         self._drain_to = 0
         log.unblock()
@@ -81,33 +73,29 @@ class Capture:
         self._loop.watch(fd, lambda: self._read(fd, stream))
 
     def _read(self, fd: int, stream: int) -> None:
-        """Read into the log until there is nothing more, or for one burst, so that all processes get their
+        """Read into the log until the source is empty, or for one burst, so that all processes get their
         turn."""
         log = self._log
         room = log.room()
         if not room:
             self._block()
             return
-        total, more = fill(fd, *log.reserve(room), 0 if self._loop.held_back(fd) else TURN_SECONDS)
+        total, more = fill(fd, *log.reserve(room))
         if total:
             log.advance(total, stream, time.time_ns() // 1_000_000)
             if log.publish():
                 self.on_output()
+            self._loop.floods.answered(self._pid)
         if more is None:
             self._ended(fd)
         else:
-            self._set_bulk(fd, more or total >= BULK_BYTES)
-
-    def _set_bulk(self, fd: int, bulk: bool) -> None:
-        awaited = self._log.head < self._answer_to or self._attention.only(self._pid)
-        self._loop.set_bulk(fd, bulk and not awaited and not self._draining)
+            self._loop.floods.set(fd, not self._draining and (more or total >= FLOOD_BYTES))
 
     def typed(self) -> None:
-        """Somebody types into the process, and waits for what it writes now."""
-        self._answer_to = self._log.head + ANSWER_BYTES
-        self._attention.typed(self._pid)
+        """Somebody types into the process: floods pause until it answers, unless it is a flood itself."""
         for fd in self.sources:
-            self._loop.set_bulk(fd, False)
+            self._loop.floods.set(fd, False)
+        self._loop.floods.pause(self._pid)
 
     # The end
 
@@ -115,7 +103,7 @@ class Capture:
         if not self._terminal or self._draining:
             self._close(fd)
             return
-        # Nobody has the terminal open at the moment. To close this end would hang up whoever lives there.
+        # Nobody has the terminal open now. Closing this end would hang up the processes on it.
         self._loop.unwatch(fd)
         if self._reopen_timer is None:
             self._reopen_timer = self._loop.after(REOPENED_SECONDS, self._look_for_reopened)
@@ -132,17 +120,15 @@ class Capture:
         self._on_closed(fd)
 
     def drain(self) -> None:
-        """Nothing will be written any more: read what there is, also past a slow viewer, to the end."""
+        """Nothing more will be written: read everything to the end, also past a slow viewer."""
         self._draining = True
         self._drain_to = self._log.head + sum(map(readable_bytes, self.sources))
         self._loop.after(DRAIN_SECONDS, self._stop_draining)
         if self._stall_timer is None:
             self._watch()
-            for fd in self.sources:
-                self._loop.set_bulk(fd, False)
 
     def _stop_draining(self) -> None:
-        """Wait no longer for an end that a stranger holds up, once all is read that the tree has written."""
+        """Stop waiting for an end that an outside process holds open, once the tree's output is read."""
         if self.sources and (self._stall_timer is not None or self._log.head < self._drain_to):
             self._loop.after(DRAIN_SECONDS, self._stop_draining)
             return
@@ -150,7 +136,7 @@ class Capture:
             self._close(fd)
 
     def close(self) -> None:
-        """Close all sources, whatever they still have, and tell nobody."""
+        """Close all sources, read or not, without callbacks."""
         for fd in self.sources:
             self._loop.unwatch(fd)
             os.close(fd)
@@ -159,10 +145,10 @@ class Capture:
             if timer is not None:
                 timer.cancel()  # the log may be closed by then
 
-    # Flow control
+    # Backpressure: output/holds.py decides for whom
 
     def _block(self) -> None:
-        """Stop reading until the viewer that holds the log has moved on, or has held it for too long."""
+        """Stop reading until the viewer that holds the log has moved on, or the stall time is over."""
         if not self._log.block():
             return
         now = time.monotonic()
@@ -175,25 +161,24 @@ class Capture:
         self._stall_timer = self._loop.after(max(0.0, wait), self._pass_by)
 
     def _pass_by(self) -> None:
-        """The slowest viewer has had its time: the server is to say what the other ones need."""
+        """The slowest viewer's stall time is over: overwrite, and let the server set the next hold."""
         if self._log.room():
             self.resume()
             return
         self._progress = None
         self._log.pass_by()
         self.on_output()
-        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._override)
+        self._stall_timer = self._loop.after(SERVER_ANSWER_SECONDS, self._waited_for_an_answer)
 
-    def _override(self) -> None:
-        """The server does not answer, and must not hold the process up."""
-        self._log.override()
+    def _waited_for_an_answer(self) -> None:
+        """Go on without an answer, since a hung server must not block the process."""
         self.resume()
         if self._stall_timer is not None:
-            # The answer came between the two: another place, which has its time from now.
+            # The server has set another hold that leaves no room; its stall time starts now.
             self._stall_timer = self._loop.after(self._stall_seconds, self._pass_by)
 
     def resume(self) -> None:
-        """Read on if there is room again; called when a viewer has moved on."""
+        """Read on if there is room; called when a viewer has moved on."""
         if self._stall_timer is None or not self._log.room():
             return
         self._stall_timer.cancel()
@@ -201,4 +186,4 @@ class Capture:
         self._log.unblock()
         self._watch()
         for fd in self.sources:
-            self._set_bulk(fd, True)
+            self._loop.floods.set(fd, not self._draining)

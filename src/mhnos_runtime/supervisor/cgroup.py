@@ -1,6 +1,6 @@
-"""A control group for one process tree: made, asked what happened, removed. Knows cgroup v1 and v2 files.
+"""A control group for one process tree: made, queried, removed. Knows cgroup v1 and v2 files.
 
-Knows no process; who is in the group is its own business (cgroups(7)).
+Knows no process; processes join by themselves (cgroups(7)).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mhnos_runtime.launch import UNIFIED, UNIFIED_CPU, Limits
 #: As in `Limits.cgroups`.
 Hierarchies: TypeAlias = tuple[tuple[str, str], ...]
 
-#: Time over which a share of CPU is measured, µs: the kernel's own default.
+#: The period of a CPU limit, µs: the kernel's default.
 _PERIOD_US = 100_000
 
 
@@ -23,7 +23,7 @@ class Group:
     """The control groups of one process, one a hierarchy. oom_fd: readable when memory ran out, or -1."""
 
     def __init__(self, hierarchies: Hierarchies, pid: int) -> None:
-        """Those that were made for the process with the runtime's pid."""
+        """The groups that were made for this pid of the runtime."""
         self.hierarchies, self.pid = hierarchies, pid
         self._paths = {hierarchy: Path(directory, f"p{pid}") for hierarchy, directory in hierarchies}
         self._v2 = self._paths.get(UNIFIED_CPU) or self._paths.get(UNIFIED)
@@ -65,8 +65,8 @@ class Group:
         return 0
 
     def peak_bytes(self) -> int | None:
-        """Most memory that was charged to the group at one time, of one that ran out of it; None where the
-        kernel does not tell. Before Linux 5.19 cgroup v2 does not, but then the limit is what was reached."""
+        """The most memory that was charged to a group that ran out of it; None if the kernel does not say.
+        cgroup v2 does not before Linux 5.19, but then the limit was reached."""
         files: list[Path] = []
         if self._v2 is not None:
             files = [self._v2 / "memory.peak", self._v2 / "memory.max"]
@@ -78,7 +78,7 @@ class Group:
         return None
 
     def close(self) -> None:
-        """Remove the groups. A second call goes on where processes were in the way of the first."""
+        """Remove the groups. A second call removes those that still had processes at the first."""
         if self.oom_fd >= 0:
             os.close(self.oom_fd)
             self.oom_fd = -1
@@ -86,15 +86,15 @@ class Group:
             _remove(path)
 
     def watch_memory(self) -> bool:
-        """Whether there is oom_fd now. cgroup v1 kills one process of the group and tells us; v2 kills the
-        group (memory.oom.group)."""
+        """Whether oom_fd is open now. cgroup v1 kills one process of the group and reports it there; v2 kills
+        the whole group (memory.oom.group)."""
         path = self._paths.get("memory")
         if path is None:
             return False
         try:
             events = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError:
-            return False  # no descriptor is left: the exit record still tells, by the count of kills
+            return False  # no descriptor is left: the count of kills still tells the exit record
         try:
             with (path / "memory.oom_control").open() as control:
                 (path / "cgroup.event_control").write_text(f"{events} {control.fileno()}")
@@ -106,12 +106,12 @@ class Group:
 
 
 def remove(directory: str) -> None:
-    """Remove a group and those in it; what still has processes stays."""
+    """Remove a group and its children; a group with processes stays."""
     _remove(Path(directory))
 
 
 def _remove(group: Path) -> None:
-    """At level none a process of the runtime's own user can have made groups in its own."""
+    """At level none a process of the runtime's user can have made groups inside its own."""
     try:
         group.rmdir()
     except OSError:
@@ -138,8 +138,8 @@ def _settings(hierarchy: str, limits: Limits) -> list[tuple[str, str]]:
 
 
 def _no_swap(group: Path, limits: Limits) -> None:
-    """What is swapped out does not count as memory, so that a hungry process would fill the machine's swap
-    before it reaches its limit. The files are there where the kernel accounts for swap."""
+    """Swapped memory does not count, so a process would fill the machine's swap before it reached its limit.
+    The files exist where the kernel accounts for swap."""
     values = {"memory.swap.max": "0", "memory.memsw.limit_in_bytes": str(limits.memory_bytes)}
     for file, value in values.items():
         if limits.memory_bytes and (group / file).exists():

@@ -15,13 +15,13 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
-from mhnos_runtime.launch import FIRST_HANDED, STDERR, STDOUT, LaunchPlan
+from mhnos_runtime.launch import FIRST_HANDED, STDERR, STDOUT, LaunchPlan, StartDescriptors
 from mhnos_runtime.supervisor import confine
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.holder import Namespaces
@@ -36,19 +36,19 @@ _EXIT_SETUP_FAILED = 127
 # asm-generic/ioctls.h
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
-#: A writer that fills it is woken a quarter as often as with the kernel's own 64 KiB.
+#: For standard output: a writer that fills it is woken a quarter as often as with the kernel's 64 KiB.
 _PIPE_BYTES = 256 * 1024
-#: asm-generic/termbits.h; erasing a character in cooked mode then erases all of its bytes.
+#: asm-generic/termbits.h; with it, erasing a character in cooked mode erases all of its bytes.
 _IUTF8 = 0o40000
 
 
 @dataclass(slots=True)
 class Child:
-    """A forked child and the supervisor's ends of what connects it.
+    """A forked child and the supervisor's ends of its connections.
 
-    sources: descriptor to stream, to be read until their end. input_fd: the PTY master or stdin's write end.
-    control_fd: the other end of what the program tells the server by, or -1.
-    verdict_fd: at its end the program runs; what can be read before is why it does not, see `why_not`.
+    sources: descriptor to stream, to be read to the end. input_fd: the PTY master or stdin's write end.
+    control_fd: the other end of the socket on which the program reports where it listens, or -1. verdict_fd:
+    its end means that the program runs; bytes before the end say why it does not, see `why_not`.
     """
 
     os_pid: int
@@ -64,7 +64,7 @@ def become_subreaper() -> None:
 
 
 def why_not(report: bytes, program: str) -> MhnosError:
-    """The error for what a child wrote to its verdict descriptor."""
+    """The error for the bytes that a child wrote to its verdict descriptor."""
     step, _, number = report.decode(errors="replace").partition(":")
     code = int(number) if number.isdigit() else 0
     if step == "exec" and code == errno.ENOENT and os.path.exists(program):
@@ -83,9 +83,36 @@ def why_not(report: bytes, program: str) -> MhnosError:
     return StartFailed(f"{program}: could not be started ({step}: {reason})")
 
 
+class ChildDescriptors(NamedTuple):
+    """What the child that executes a plan gets. folder: the working directory. verdict: for saying what
+    failed. stdio: input, output and error; on a terminal all the same one. sibling: for the OS pid of the
+    sibling that is forked inside `namespaces`; -1 without those. handed: for the program, its end of the
+    control socket last."""
+
+    folder: int
+    verdict: int
+    stdio: tuple[int, int, int]
+    sibling: int = -1
+    namespaces: tuple[int, ...] = ()
+    handed: tuple[int, ...] = ()
+
+    def sent(self) -> list[int]:
+        """In the order in which they travel."""
+        inside = () if self.sibling < 0 else (self.sibling, *self.namespaces)
+        return [self.folder, self.verdict, *self.stdio, *inside, *self.handed]
+
+    @classmethod
+    def received(cls, descriptors: Sequence[int], handed: int) -> ChildDescriptors:
+        """What `sent` sent, all of it. handed: how many there are of those, as the plan says."""
+        folder, verdict, *rest = descriptors
+        inside, last = rest[3 : len(rest) - handed], rest[len(rest) - handed :]
+        sibling, *namespaces = inside or [-1]
+        return cls(folder, verdict, (rest[0], rest[1], rest[2]), sibling, tuple(namespaces), tuple(last))
+
+
 @dataclass
 class Wiring:
-    """All descriptors of one start; what is still open at the end of the block is closed."""
+    """All descriptors of one start. Those that are still open at the end of the block are closed."""
 
     pty: tuple[int, int] | None
     user: tuple[int, int] | None = None
@@ -94,7 +121,7 @@ class Wiring:
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1
     sibling_writer: int = -1
-    stdio: list[int] = field(default_factory=list)
+    stdio: tuple[int, int, int] = (-1, -1, -1)
     sources: dict[int, int] = field(default_factory=dict)
     input_fd: int = -1
     verdict_reader: int = -1
@@ -140,8 +167,8 @@ class Wiring:
         return ends
 
     def _socket_pair(self) -> tuple[int, int]:
-        """The program tells, the server listens: what was sent to a program could be a descriptor of anything
-        that the server can open (unix(7), SCM_RIGHTS)."""
+        """One way, from program to server: the other way could pass the program a descriptor of anything that
+        the server can open (unix(7), SCM_RIGHTS)."""
         pair = socket.socketpair()
         pair[0].shutdown(socket.SHUT_WR)
         ours, theirs = (sock.detach() for sock in pair)
@@ -157,7 +184,7 @@ class Wiring:
         settings = termios.tcgetattr(slave)
         settings[0] |= _IUTF8
         termios.tcsetattr(slave, termios.TCSANOW, settings)
-        self.stdio = [slave, slave, slave]
+        self.stdio = slave, slave, slave
         self.sources = {master: STDOUT}
         self.input_fd = master
 
@@ -179,20 +206,22 @@ class Wiring:
     def namespaces(self) -> Namespaces | None:
         return self.surroundings.namespaces if self.surroundings is not None else None
 
-    @property
-    def handed_over(self) -> list[int]:
-        """What the child gets, as `become` takes it, in front of what the plan hands to the program."""
-        inside = [] if self.sibling_writer < 0 else [self.sibling_writer, *self.join]
-        return [self.verdict_writer, *self.stdio, *inside]
-
-    @property
-    def for_program(self) -> list[int]:
-        return [] if self.their_control < 0 else [self.their_control]
+    def for_child(self, start: StartDescriptors) -> ChildDescriptors:
+        """What the child gets, with what came with the plan."""
+        control = () if self.their_control < 0 else (self.their_control,)
+        return ChildDescriptors(
+            start.folder,
+            self.verdict_writer,
+            self.stdio,
+            self.sibling_writer,
+            tuple(self.join),
+            (*start.handed, *control),
+        )
 
     def sibling(self, os_pid: int) -> int:
-        """Wait for the one who goes ahead into the namespaces, and return the child that it forked inside.
+        """Wait for the child that joins the namespaces, and return the sibling that it forked inside.
 
-        Nobody else reaps meanwhile, so that even one that has ended by then is not missed.
+        Nothing else reaps meanwhile, so a sibling that has already ended is not missed.
         """
         os.waitpid(os_pid, 0)
         for fd in (self.sibling_reader, self.verdict_reader):
@@ -211,7 +240,7 @@ class Wiring:
         with contextlib.suppress(OSError):
             # Refused when the user's share of pipe memory is used up (pipe(7)).
             fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.stdio = [child_in, child_out, child_err]
+        self.stdio = child_in, child_out, child_err
         self.sources = {out: STDOUT, err: STDERR}
 
     def _close_all(self) -> None:
@@ -239,7 +268,7 @@ def none_left(message: str) -> LimitReached:
 
 
 def detach() -> None:
-    """In a fresh child: be nobody's but the supervisor's, and end with it."""
+    """In a fresh child: leave the supervisor's session and signals, and die when the supervisor does."""
     reset_signals()
     os.setsid()
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -248,8 +277,8 @@ def detach() -> None:
 
 
 def _be_killable() -> None:
-    """A runtime that the kernel is to spare when memory runs out (OOMScoreAdjust=) does not pass that on: at
-    -1000 nothing is killed, not for its own memory limit either (proc(5), oom_score_adj)."""
+    """Do not inherit the runtime's protection from the OOM killer (OOMScoreAdjust=): at -1000 a process is
+    not killed even for its own memory limit (proc(5), oom_score_adj)."""
     with contextlib.suppress(OSError, ValueError):
         score = Path("/proc/self/oom_score_adj")
         if int(score.read_text()) < 0:
@@ -261,17 +290,16 @@ def become(
 ) -> NoReturn:
     """Set this child up and execute the plan; what fails is written to the verdict descriptor.
 
-    doors: files through which control groups are joined. descriptors: the working directory, the verdict,
-    standard input, output and error (on a terminal all the same one), for a plan with a holder where to
-    write the sibling's OS pid, and the namespaces to join; last what the program is handed. sent: how many of
-    them there were: with fewer, a program could start outside of a namespace. temporary: the folder for its
-    temporary files, if one was made.
+    doors: files through which control groups are joined. descriptors: of ChildDescriptors, what came. sent:
+    how many of them there were: with fewer, a program could start outside of a namespace. temporary: the
+    folder for its temporary files, if one was made.
     """
     step = ["setup"]
     try:
         if len(descriptors) != sent:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        for name in _setup(plan, doors, descriptors, temporary):
+        came = ChildDescriptors.received(descriptors, plan.handed + plan.control)
+        for name in _setup(plan, doors, came, temporary):
             step[0] = name
     except BaseException as error:
         number = error.errno if isinstance(error, OSError) and error.errno else repr(error)
@@ -281,20 +309,20 @@ def become(
         os._exit(_EXIT_SETUP_FAILED)
 
 
-def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary: str) -> Iterator[str]:
-    """Everything between fork and exec, naming each step before it is taken."""
-    cwd_fd, _verdict_fd, *rest = descriptors
-    first_handed = len(rest) - plan.handed - plan.control
-    stdio, inside, handed = rest[:3], rest[3:first_handed], rest[first_handed:]
+def _setup(
+    plan: LaunchPlan, doors: list[str], descriptors: ChildDescriptors, temporary: str
+) -> Iterator[str]:
+    """Everything between fork and exec; yields the name of each step before it."""
+    stdio, handed = descriptors.stdio, descriptors.handed
     yield "limits"
     for path in doors:
         join(path)
     yield "user"
     confine.become(plan.confine.user)
-    if inside:
+    if descriptors.namespaces:
         yield "namespaces"
-        _go_inside(*inside)
-    # A new user, like a new process, has lost this.
+        _go_inside(descriptors.sibling, descriptors.namespaces)
+    # A change of user, like a fork, resets this.
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     yield "terminal"
     if plan.pty is not None:
@@ -305,10 +333,10 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary
     for target, fd in enumerate(handed, FIRST_HANDED):
         os.dup2(fd, target)
     yield "directory"
-    if inside:
+    if descriptors.namespaces:
         os.chdir(plan.confine.directory)
     else:
-        os.fchdir(cwd_fd)
+        os.fchdir(descriptors.folder)
     os.umask(0o022)
     yield "rlimits"
     for number, soft, hard in plan.rlimits:
@@ -323,12 +351,12 @@ def _setup(plan: LaunchPlan, doors: list[str], descriptors: list[int], temporary
 
 
 def join(door: str) -> None:
-    """Go into a control group through this file of it. Raises OSError."""
+    """Join a control group through this file of it. Raises OSError."""
     with open(door, "wb", 0) as file:
         file.write(b"0")
 
 
-def _go_inside(sibling_writer: int, *namespaces: int) -> None:
+def _go_inside(sibling_writer: int, namespaces: tuple[int, ...]) -> None:
     """Join the namespaces and go on as a sibling, since only what is forked now is in the PID namespace."""
     confine.enter(namespaces)
     os_pid = confine.fork_as_sibling()
@@ -339,7 +367,7 @@ def _go_inside(sibling_writer: int, *namespaces: int) -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start_server(arguments: list[str], channel_fd: int, inherited: list[int]) -> int:
+def start_server(arguments: list[str], channel_fd: int, inherited: Iterable[int]) -> int:
     """Fork and exec the server with the channel and the listening sockets; return its OS pid."""
     return start_plain([sys.executable, *arguments], [channel_fd, *inherited])
 
@@ -350,8 +378,7 @@ def start_plain(argv: list[str], inherited: Iterable[int] = ()) -> int:
     if os_pid == 0:
         try:
             reset_signals()
-            # In a group of its own: Ctrl-C on the terminal reaches the supervisor alone, which ends it in
-            # order.
+            # In a group of its own: Ctrl-C on the terminal reaches only the supervisor, which then ends this.
             os.setpgid(0, 0)
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             for fd in inherited:

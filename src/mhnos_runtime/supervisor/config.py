@@ -1,37 +1,38 @@
-"""What the supervisor is started with. Plain data, which also travels to the supervisor that replaces it."""
+"""The configuration of a supervisor. Plain data, which also travels to the supervisor that replaces it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mhnos_runtime.launch import Hello
 
 
 @dataclass(frozen=True)
 class Config:
-    """server: arguments for the Python interpreter. listeners: descriptors of listening sockets, which stay
-    open over all servers. lock_fd: keeps the state directory for this runtime. hello: what each server is
-    told first, unread. remove_at_end: files that say that it runs. groups: directories of
-    control groups, to be removed at the end too. allowed: what a server may have started, as
-    `sandbox.Allowed`; each server is told it too. own: what a version that takes over checks of its own files
-    (`ownfiles.Trust`), "" for nothing.
+    """server: arguments for the Python interpreter. lock_fd: locks the state directory for this runtime.
+    hello: the first message to each server; its listeners stay open over all servers. remove_at_end: files
+    that exist while the runtime runs. groups: directories of control groups, also removed at the end. own:
+    own files that a version checks before it takes over (`ownfiles.Trust`), "" for none.
     """
 
     server: list[str]
-    listeners: list[int]
     lock_fd: int
     state_dir: Path
     stop_grace_ms: int
-    hello: dict[str, Any]
-    allowed: dict[str, Any]
+    hello: Hello
     log_json: bool
     remove_at_end: list[str]
     groups: list[str] = field(default_factory=list)
     own: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "state_dir": str(self.state_dir)}
+    @property
+    def listeners(self) -> tuple[int, ...]:
+        """Descriptors of listening sockets."""
+        return self.hello.listeners
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Config:
-        return cls(**{**data, "state_dir": Path(data["state_dir"])})
+    @property
+    def allowed(self) -> dict[str, Any]:
+        """What a server may have started, as `sandbox.Allowed`."""
+        return self.hello.allowed

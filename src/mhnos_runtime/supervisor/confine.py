@@ -1,6 +1,6 @@
-"""What a child does to itself before it executes a program: user, namespaces, Landlock, seccomp.
+"""How a child confines itself before it executes a program: user, namespaces, Landlock, seccomp.
 
-Knows system calls; decides nothing, since all comes from the launch plan. Runs in forked children only.
+Knows system calls; decides nothing, since the launch plan says it all. Runs in forked children only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
-#: More than the kernel has; it refuses those that it does not know.
+#: More than the kernel has; it refuses unknown ones.
 _CAPABILITIES = 64
 
 # The same on all architectures (landlock(7), close_range(2)).
@@ -48,8 +48,8 @@ _CLONE_PARENT = 0x8000
 _NS_GET_NSTYPE = 0xB703
 _CLONE_NEWNS = 0x00020000
 _MS_NOSUID, _MS_NOEXEC, _MS_REMOUNT = 2, 8, 32
-#: Terminals that may be open at a time in one mount namespace, the program's own included: more than a person
-#: with tmux looks at, and few of the machine's, 4096 by default, of which all namespaces take.
+#: Terminals in one mount namespace, the program's own included: more than a person with tmux uses, and few of
+#: the machine's 4096 (by default), which all namespaces share.
 TERMINALS = 64
 _SIGCHLD = 17
 
@@ -68,22 +68,22 @@ def _check(result: int) -> int:
 
 
 def become(user: tuple[int, int] | None) -> None:
-    """Take on the user and its one group for good."""
+    """Change to the user and its one group for good."""
     if user is None:
         return
     uid, gid = user
     if uid:
-        _drop_bounding_set()  # as long as there is the right to
+        _drop_bounding_set()  # while it is still allowed
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 
 
 def enter(namespaces: Iterable[int]) -> None:
-    """Join the namespaces behind the descriptors, in their order (setns(2)).
+    """Join these namespaces in this order (setns(2)).
 
-    Right behind a mount namespace there are the capabilities over what is mounted in it, which the next user
-    namespace takes away: so that is when the terminals inside are limited.
+    After a mount namespace, and only until the next user namespace, the process has capabilities over the
+    mounts in it: the terminals inside are limited then.
     """
     for fd in namespaces:
         _check(_libc.setns(fd, 0))
@@ -92,7 +92,8 @@ def enter(namespaces: Iterable[int]) -> None:
 
 
 def _limit_terminals() -> None:
-    """The kernel's documentation of devpts. The other options are bubblewrap's, and would be lost."""
+    """See the kernel's documentation of devpts. bubblewrap's other options are repeated, or they would be
+    lost."""
     flags = _MS_REMOUNT | _MS_NOSUID | _MS_NOEXEC
     options = f"ptmxmode=0666,mode=620,max={TERMINALS}".encode()
     _check(_libc.mount(None, b"/dev/pts", None, ctypes.c_ulong(flags), options))
@@ -110,9 +111,9 @@ def fork_as_sibling() -> int:
 
 
 def lock_up(confine: Confinement, temporary: str = "") -> None:
-    """Give up capabilities, then everything that the launch plan takes away. Nothing comes back by execve.
+    """Give up capabilities, then everything that the launch plan takes away. execve gives nothing back.
 
-    temporary: the folder that was made for this process's temporary files, if one was."""
+    temporary: the folder for this process's temporary files, if one was made."""
     if confine.no_new_privs:
         _drop_capabilities()
         _check(prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -123,7 +124,7 @@ def lock_up(confine: Confinement, temporary: str = "") -> None:
 
 
 def close_others_at_exec() -> None:
-    """No descriptor but the standard ones reaches the program, whoever opened it and forgot."""
+    """Only the standard descriptors reach the program, even if another one was left open."""
     _syscall(
         ctypes.c_long(_SYS_CLOSE_RANGE),
         ctypes.c_ulong(3),
@@ -133,13 +134,13 @@ def close_others_at_exec() -> None:
 
 
 def _drop_bounding_set() -> None:
-    """What no program can get back, set-user-ID or not; without the right to, nothing changes."""
+    """Capabilities that set-user-ID programs could regain. Without the right to, nothing changes."""
     for number in range(_CAPABILITIES):
         prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def _drop_capabilities() -> None:
-    """All sets (capabilities(7))."""
+    """Drop all sets (capabilities(7))."""
     _drop_bounding_set()
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
@@ -147,7 +148,7 @@ def _drop_capabilities() -> None:
 
 
 def _restrict(landlock: Landlock, temporary: str) -> None:
-    """Older kernels take a shorter structure: fields at its end are left out where they are empty."""
+    """Older kernels take a shorter structure: empty fields at its end are left out."""
     attributes = struct.pack("=QQQ", landlock.handled_fs, landlock.handled_net, landlock.scoped)
     size = 24 if landlock.scoped else 16 if landlock.handled_net else 8
     ruleset = _check(
@@ -174,7 +175,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what is gone, or what this user cannot reach anyway, needs no permission
+        return  # a path that is gone, or that this user cannot reach, needs no rule
     try:
         _allow_beneath(ruleset, fd, access)
     finally:
@@ -182,7 +183,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 
 
 def _allow_own(ruleset: int, path: str, access: int) -> None:
-    """Anybody may have made something of that name: only a folder of this user's counts, and no link."""
+    """Anybody may have made this name: only a folder of this user's counts, and no link."""
     with contextlib.suppress(OSError):
         os.mkdir(path, 0o700)
     try:
@@ -197,7 +198,7 @@ def _allow_own(ruleset: int, path: str, access: int) -> None:
 
 
 def _allow_beneath(ruleset: int, fd: int, access: int) -> None:
-    """Allow it for what the descriptor is of, and all beneath that."""
+    """Allow access to what the descriptor refers to, and to everything beneath."""
     _check(
         _syscall(
             ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),

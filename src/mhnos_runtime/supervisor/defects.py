@@ -1,6 +1,6 @@
-"""Who pays for an exception in the supervisor's own code: one process, or nobody. The loop goes on.
+"""Exceptions in the supervisor's own code: each ends one process or none, never the loop.
 
-Knows processes by pid, and that they can fail; not what they are.
+Knows processes by pid, and that they can fail.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from mhnos_runtime.supervisor.requests import BadRequest
 
 
 class Defects:
-    """fail(pid, what) ends the process that has this number, if there is one."""
+    """fail(pid, what) ends the process with this number, if there is one."""
 
     def __init__(self, log: Log, fail: Callable[[int, str], None]) -> None:
         self._log = log
         self._fail = fail
 
     def tell(self, error: Exception, **fields: object) -> None:
-        """An exception that is no process's: what was to be done is left undone."""
+        """Log an exception that belongs to no process; its work is left undone."""
         self._log.write("error", "a defect of the supervisor", exception=place(error), **fields)
 
     def charge(self, pid: int, error: Exception) -> None:
-        """An exception in what looks after one process costs that process, and no other."""
+        """An exception in code for one process ends that process and no other."""
         self.tell(error, process=pid)
         try:
             self._fail(pid, place(error))
@@ -34,7 +34,7 @@ class Defects:
 
     @contextlib.contextmanager
     def at_cost_of(self, pid: int) -> Iterator[None]:
-        """What is raised inside costs this process; but for a BadRequest, which is the server's."""
+        """An exception inside ends this process, except BadRequest, which is the server's."""
         try:
             yield
         except BadRequest:
@@ -43,5 +43,5 @@ class Defects:
             self.charge(pid, error)
 
     def watching(self, loop: Loop, pid: int) -> Watching:
-        """The loop for what looks after one process."""
+        """The loop for code that serves one process."""
         return loop.owned(lambda error: self.charge(pid, error))

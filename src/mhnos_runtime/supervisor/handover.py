@@ -1,7 +1,7 @@
 """From one supervisor to the next in the same OS process: state and descriptors over an exec.
 
-Knows how; what the state says is the supervisor's. The OS pid stays, so that the processes keep their parent
-and their exits stay known.
+Knows how; the contents of the state are the supervisor's. The OS pid stays, so that processes keep their
+parent, and their exits are seen.
 """
 
 from __future__ import annotations
@@ -12,31 +12,67 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mhnos_runtime.supervisor import child
+from mhnos_runtime.supervisor import child, plain
+from mhnos_runtime.supervisor.config import Config
+from mhnos_runtime.supervisor.holder import NetworkState
+from mhnos_runtime.supervisor.state import ProcessState
+from mhnos_runtime.supervisor.temporary import FoldersState
 
-#: Of the state that is handed over. A supervisor refuses any other one.
-STATE_VERSION = 5
+#: The version of HandOver and everything in it. A supervisor refuses other versions.
+STATE_VERSION = 6
 _MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
-#: They wait from before the exec until the next supervisor has its handlers.
+#: Blocked from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
-#: Exit code of a version whose own files processes could change. Others than 0 say that it cannot go on.
+#: Exit code of a version whose own files processes could change. Any other code but 0: it cannot go on.
 EXPOSED = 3
 
 
 def start_check(own: str) -> int:
-    """Ask the installed version whether it understands this one's state, and whether its files are its own;
-    return the OS pid of the one asked."""
+    """Ask the installed version whether it understands this state, and whether its files are safe from
+    processes; return the OS pid of the child that answers."""
     return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION), own])
 
 
-def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:
-    """Become the installed version, which reads `state` and has the descriptors. Raises OSError."""
-    fd = write({"version": STATE_VERSION, **state})
-    kept = list(descriptors)
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Everything that the next supervisor goes on with. ended: pids of processes in the archive."""
+
+    config: Config
+    next_pid: int
+    processes: list[ProcessState]
+    ended: list[int]
+    networks: list[NetworkState]
+    folders: FoldersState
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Descriptors that must stay open."""
+        found = {self.config.lock_fd, *self.config.listeners, *self.folders.descriptors}
+        return found.union(
+            *(each.descriptors for each in self.processes),
+            *(each.namespaces.descriptors for each in self.networks),
+        )
+
+    def encode(self) -> dict[str, Any]:
+        return {"version": STATE_VERSION, "state": plain.encode(self)}
+
+    @classmethod
+    def decode(cls, data: dict[str, Any]) -> HandOver:
+        """Raises ValueError for another version; `start_check` has found that before the old one goes."""
+        if data.get("version") != STATE_VERSION:
+            raise ValueError(f"a state of version {data.get('version')!r}; this one reads {STATE_VERSION}")
+        return plain.decode(cls, data["state"])
+
+
+def replace(state: HandOver) -> NoReturn:
+    """Become the installed version, which reads `state` and has its descriptors. Raises OSError."""
+    fd = write(state.encode())
+    kept = state.descriptors
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.set_wakeup_fd(-1)
     try:
@@ -51,8 +87,8 @@ def replace(state: dict[str, Any], descriptors: Iterable[int]) -> NoReturn:
 
 
 def keep_to_oneself(descriptors: Iterable[int]) -> None:
-    """Have descriptors that came over an exec closed at the next one, which is a process's: whoever had the
-    listening sockets could serve in this server's place."""
+    """Close descriptors that came over an exec at the next exec, which is a process's: with the listening
+    sockets it could serve in the server's place."""
     for fd in descriptors:
         os.set_inheritable(fd, False)
 

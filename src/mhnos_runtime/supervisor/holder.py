@@ -1,4 +1,4 @@
-"""Namespaces and what holds them: one bubblewrap a process, and one spare, so that starts do not wait.
+"""Namespaces and their holders: one bubblewrap for each process, and one spare, so that starts do not wait.
 
 Knows bubblewrap's descriptors and the kernel's namespace files; not what runs inside.
 """
@@ -6,57 +6,68 @@ Knows bubblewrap's descriptors and the kernel's namespace files; not what runs i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
 from mhnos_runtime.proc import children
-from mhnos_runtime.supervisor import confine
+from mhnos_runtime.supervisor import confine, namespace_files
 from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
 from mhnos_runtime.supervisor.signals import reset_signals
 
-# ioctl_ns(2)
-_NS_GET_USERNS = 0xB701
-_NS_GET_PARENT = 0xB702
-_KINDS = ("mnt", "pid", "ipc", "uts", "net", "cgroup")
-#: How often what a program left behind is looked at, and how long it may take to end by itself.
+#: How often to check what a program left behind, and how long that may take to end by itself.
 LOOK_SECONDS = 0.05
 LEFTOVER_SECONDS = 1.0
-#: When the next spare is made, which takes a CPU for some 15 ms: the program just started runs by then.
+#: When the next spare is made, which takes a CPU some 15 ms: the program that was just started runs by then.
 REFILL_SECONDS = 0.02
 _MESSAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """Holders with the same key are alike, so that a spare can be anyone's."""
+class HolderKey:
+    """Holders with the same key are interchangeable."""
 
     spec: Holder
     user: tuple[int, int] | None
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Key:
-        user = data["user"]
-        return cls(Holder.from_dict(data["spec"]), None if user is None else (user[0], user[1]))
+
+@dataclass(frozen=True, slots=True)
+class NamespacesState:
+    """Namespaces that are ready, for the next supervisor."""
+
+    os_pid: int
+    init: int
+    input_fd: int
+    init_fd: int
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        return self.input_fd, self.init_fd
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """A network that holders share."""
+
+    key: HolderKey
+    namespaces: NamespacesState
 
 
 class Namespaces:
     """One running holder.
 
-    os_pid: bubblewrap's own. init: its first process inside, with which all others there die. gone: nothing
-    is left inside.
+    os_pid: bubblewrap's own. init: the first process inside; when it dies, all others there die. gone:
+    nothing is left inside.
     """
 
     def __init__(self, loop: Watching, os_pid: int) -> None:
         self.os_pid = os_pid
-        self.key: Key | None = None
+        self.key: HolderKey | None = None
         self.init = 0
         self.gone = False
         self.on_gone: Callable[[], None] = lambda: None
@@ -68,38 +79,39 @@ class Namespaces:
         self._pipes: _Pipes | None = None
 
     @classmethod
-    def start(cls, loop: Watching, key: Key, join: list[int]) -> Namespaces:
-        """Fork a holder. Raises OSError when descriptors or tasks run out."""
+    def start(cls, loop: Watching, key: HolderKey, join: list[int]) -> Namespaces:
+        """Fork a holder. Raises OSError when descriptors or tasks run out, and leaves nothing then."""
         pipes, os_pid = _start(key, join)
         self = cls(loop, os_pid)
         self.key = key
         self._pipes = pipes
         self._input_fd = pipes.input
-        loop.watch(pipes.answer, self._on_answer)
+        try:
+            loop.watch(pipes.answer, self._on_answer)
+        except OSError:
+            self.kill()
+            os.close(pipes.input)
+            pipes.close_readers()
+            raise
         return self
 
     @classmethod
-    def restore(cls, loop: Watching, state: dict[str, Any]) -> Namespaces:
-        """Those that another supervisor, whose descriptors this one has, described by `state`."""
-        self = cls(loop, state["os_pid"])
-        self.init, self._input_fd, self._init_fd = state["init"], state["input_fd"], state["init_fd"]
+    def restore(cls, loop: Watching, state: NamespacesState) -> Namespaces:
+        """Namespaces of another supervisor, whose descriptors this one has, as `state` describes them."""
+        self = cls(loop, state.os_pid)
+        self.init, self._input_fd, self._init_fd = state.init, state.input_fd, state.init_fd
         return self
 
-    def state(self) -> tuple[dict[str, Any], list[int]]:
-        """What `restore` needs once it is ready, and descriptors that must stay open until then."""
-        return {
-            "os_pid": self.os_pid,
-            "init": self.init,
-            "input_fd": self._input_fd,
-            "init_fd": self._init_fd,
-        }, [self._input_fd, self._init_fd]
+    def state(self) -> NamespacesState:
+        """What `restore` needs, once they are ready."""
+        return NamespacesState(self.os_pid, self.init, self._input_fd, self._init_fd)
 
     @property
     def ready(self) -> bool:
         return self._init_fd >= 0
 
     def when_ready(self, callback: Callable[[MhnosError | None], None]) -> None:
-        """Call back once, now or later, with None or with why there are no namespaces."""
+        """Call back once, now or later, with None or with the reason why there are no namespaces."""
         if self.ready or self._error is not None:
             callback(self._error)
         else:
@@ -126,38 +138,26 @@ class Namespaces:
             callback(self._error)
 
     def descriptors(self) -> list[int]:
-        """Namespaces to join, in an order in which a process without privileges may; the caller closes them.
-
-        Each user namespace is followed by those that it owns: joining it gives the right to join them. Raises
-        OSError when there are no descriptors left, or no namespaces.
-        """
-        with _Opened() as opened:
-            others = [opened.add(_open(self.init, kind)) for kind in _KINDS if _differs(self.init, kind)]
-            users = _user_namespaces(self.init, opened)
-            order: list[int] = []
-            for user in users:
-                order += [user, *(fd for fd in others if _owner(fd) == _inode(user))]
-            return opened.keep(order)
+        """Namespaces to join, see `namespace_files.opened`; the caller closes them. Raises OSError."""
+        return namespace_files.opened(self.init)
 
     def network_descriptors(self) -> list[int]:
         """The user namespace that owns the network, and the network; the caller closes them. Raises as
         `descriptors`."""
-        with _Opened() as opened:
-            network = opened.add(_open(self.init, "net"))
-            return opened.keep([opened.add(fcntl.ioctl(network, _NS_GET_USERNS)), network])
+        return namespace_files.opened_network(self.init)
 
     def multiplexer(self) -> str:
-        """The path to the inside's own /dev/ptmx."""
+        """The path to /dev/ptmx inside."""
         return os.path.join(f"/proc/{self.init}", "root", "dev/pts/ptmx")
 
     @property
     def in_memory(self) -> tuple[str, ...]:
-        """Paths to the inside's own file systems that are in memory and can be written."""
+        """Paths to the writable file systems inside that are in memory."""
         root = f"/proc/{self.init}/root"
         return (f"{root}/tmp", f"{root}/dev/shm")  # noqa: S108
 
     def kill(self) -> None:
-        """End everything inside at once. os_pid can be reaped after the last of it is gone."""
+        """Kill everything inside. os_pid can be reaped after the last process is gone."""
         with contextlib.suppress(OSError):
             if self.ready:
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
@@ -165,7 +165,7 @@ class Namespaces:
                 os.kill(self.os_pid, signal.SIGKILL)
 
     def wind_down(self) -> None:
-        """The program has ended: ask what it left behind to end, and kill it when it does not."""
+        """The program has ended: ask its orphans to end, and kill them when they do not."""
         for os_pid in self._left_behind():
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
                 with contextlib.suppress(OSError):
@@ -181,11 +181,11 @@ class Namespaces:
             self._timer: Timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
 
     def _left_behind(self) -> list[int]:
-        """The first process's children but the oldest, which is the holder's own command."""
+        """The children of the first process, without the oldest, which is the holder's own command."""
         return children(self.init)[1:] if self.init else []
 
     def ended(self) -> None:
-        """bubblewrap has been reaped, and so has everything inside."""
+        """bubblewrap has been reaped, so everything inside is gone."""
         self.gone = True
         self._on_answer()
         for fd in (self._input_fd, self._init_fd):
@@ -195,7 +195,7 @@ class Namespaces:
         self.on_gone()
 
 
-#: Is given namespaces, or why there are none.
+#: Called with namespaces, or with the reason why there are none.
 Taken = Callable[[Namespaces | None, MhnosError | None], None]
 
 
@@ -206,19 +206,19 @@ class Holders:
         self._loop = loop
         self._all: dict[int, Namespaces] = {}
         self._spare: Namespaces | None = None
-        self._networks: dict[Key, Namespaces] = {}
+        self._networks: dict[HolderKey, Namespaces] = {}
         self._closing = False
-        #: How many requests for namespaces have not been answered yet.
+        #: How many requests for namespaces are not answered yet.
         self.under_way = 0
 
     @property
     def os_pids(self) -> set[int]:
-        """What must not be taken for something that a program left behind."""
+        """OS pids of holders, which are not orphans of a program."""
         return set(self._all)
 
     def take(self, spec: Holder, user: tuple[int, int] | None, then: Taken) -> None:
-        """Hand over namespaces that are ready, now or later; they are the taker's to wind down."""
-        key = Key(spec, user)
+        """Hand over namespaces that are ready, now or later; the taker winds them down."""
+        key = HolderKey(spec, user)
         self.under_way += 1
         if not spec.network:
             self._take(key, [], then)
@@ -246,7 +246,7 @@ class Holders:
 
         network.when_ready(go_on)
 
-    def _take(self, key: Key, join: list[int], then: Taken) -> None:
+    def _take(self, key: HolderKey, join: list[int], then: Taken) -> None:
         found, self._spare = self._spare, None
         if found is not None and (found.key != key or found.gone):
             found.kill()
@@ -268,8 +268,8 @@ class Holders:
         self.under_way -= 1
         then(namespaces, error)
 
-    def _refill(self, key: Key) -> None:
-        """Make a spare like the last one. That it could not be made shows when one is needed."""
+    def _refill(self, key: HolderKey) -> None:
+        """Make a spare like the last one. If that fails, the next request for one fails."""
         if self._closing or self._spare is not None:
             return
         join: list[int] = []
@@ -283,20 +283,20 @@ class Holders:
         for fd in join:
             os.close(fd)
 
-    def _network(self, key: Key) -> Namespaces:
-        own = Key(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
+    def _network(self, key: HolderKey) -> Namespaces:
+        own = HolderKey(replace(key.spec, options=key.spec.network, files=(), network=()), key.user)
         found = self._networks.get(own)
         if found is None or found.gone:
             found = self._networks[own] = self._start(own, [])
         return found
 
-    def _start(self, key: Key, join: list[int]) -> Namespaces:
+    def _start(self, key: HolderKey, join: list[int]) -> Namespaces:
         namespaces = Namespaces.start(self._loop, key, join)
         self._all[namespaces.os_pid] = namespaces
         return namespaces
 
     def reaped(self, os_pid: int) -> None:
-        """Take note of an ended child, if it was a holder."""
+        """A child has ended: note it if it was a holder."""
         namespaces = self._all.pop(os_pid, None)
         if namespaces is None:
             return
@@ -305,20 +305,18 @@ class Holders:
             self._spare = None
 
     def adopt(self, namespaces: Namespaces) -> None:
-        """Take over what was restored."""
+        """Take over namespaces that were restored."""
         self._all[namespaces.os_pid] = namespaces
 
-    def state(self) -> tuple[list[dict[str, Any]], list[int]]:
-        """The shared networks, for `restore`, and descriptors that must stay open. The spare ends."""
+    def state(self) -> list[NetworkState]:
+        """The shared networks, for `restore`. The spare is ended."""
         if self._spare is not None:
             self._spare.kill()
-        ready = [(key, each.state()) for key, each in self._networks.items() if each.ready]
-        rows = [{"spec": asdict(key.spec), "user": key.user, **state} for key, (state, _) in ready]
-        return rows, [fd for _, (_, descriptors) in ready for fd in descriptors]
+        return [NetworkState(key, each.state()) for key, each in self._networks.items() if each.ready]
 
-    def restore(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            namespaces = self._networks[Key.from_dict(row)] = Namespaces.restore(self._loop, row)
+    def restore(self, networks: list[NetworkState]) -> None:
+        for each in networks:
+            namespaces = self._networks[each.key] = Namespaces.restore(self._loop, each.namespaces)
             self.adopt(namespaces)
 
     def close(self) -> None:
@@ -331,7 +329,7 @@ class Holders:
 
 @dataclass(slots=True)
 class _Pipes:
-    """The supervisor's ends. input: what the holder's command waits on; it ends when this is closed."""
+    """The supervisor's ends. input: the holder's command waits on it, and ends when it is closed."""
 
     input: int
     answer: int
@@ -343,7 +341,7 @@ class _Pipes:
             os.close(fd)
 
 
-def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
+def _start(key: HolderKey, join: list[int]) -> tuple[_Pipes, int]:
     """Fork bubblewrap. Raises OSError when descriptors or tasks run out."""
     theirs: list[int] = []
     ours: list[int] = []
@@ -357,7 +355,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
         pipes = _Pipes(*ours)
         os.write(pipes.input, b"\n")
         for _path, text in key.spec.files:
-            theirs.append(_file(text))  # one by one: those made are closed when the next fails
+            theirs.append(_file(text))  # one by one: if the next fails, these are closed
         os_pid = os.fork()
         if os_pid == 0:
             _run(key, theirs, join)
@@ -371,7 +369,7 @@ def _start(key: Key, join: list[int]) -> tuple[_Pipes, int]:
     return pipes, os_pid
 
 
-def _run(key: Key, descriptors: list[int], join: list[int]) -> None:
+def _run(key: HolderKey, descriptors: list[int], join: list[int]) -> None:
     """The child's part; does not return."""
     try:
         reset_signals()
@@ -408,7 +406,7 @@ def _read(fd: int) -> bytes:
 
 
 def _child_pid(status: bytes) -> int:
-    """The first process inside, as bubblewrap says; 0 where that makes no sense."""
+    """The first process inside, as bubblewrap reports it; 0 if that makes no sense."""
     try:
         os_pid = json.loads(status.split(b"\n")[0])["child-pid"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -429,58 +427,3 @@ def _no_more(error: OSError) -> MhnosError:
         code="start-failed",
         hint="end some processes, or raise the limits of open files and tasks (ulimit -n, ulimit -u)",
     )
-
-
-def _open(os_pid: int, kind: str) -> int:
-    return os.open(f"/proc/{os_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _differs(os_pid: int, kind: str) -> bool:
-    theirs, ours = os.stat(f"/proc/{os_pid}/ns/{kind}"), os.stat(f"/proc/self/ns/{kind}")
-    return theirs.st_ino != ours.st_ino
-
-
-def _inode(fd: int) -> int:
-    return os.fstat(fd).st_ino
-
-
-def _owner(fd: int) -> int:
-    """The inode of the user namespace that a namespace belongs to."""
-    user = fcntl.ioctl(fd, _NS_GET_USERNS)
-    try:
-        return _inode(user)
-    finally:
-        os.close(user)
-
-
-def _user_namespaces(os_pid: int, opened: _Opened) -> list[int]:
-    """Those between the process's and ours, outermost first."""
-    own = os.stat("/proc/self/ns/user").st_ino
-    chain = [opened.add(_open(os_pid, "user"))]
-    while True:
-        parent = opened.add(fcntl.ioctl(chain[0], _NS_GET_PARENT))
-        if _inode(parent) == own:
-            return chain
-        chain.insert(0, parent)
-
-
-class _Opened:
-    """Descriptors that are closed together, but for those that are kept."""
-
-    def __init__(self) -> None:
-        self._descriptors: set[int] = set()
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for fd in self._descriptors:
-            os.close(fd)
-
-    def add(self, fd: int) -> int:
-        self._descriptors.add(fd)
-        return fd
-
-    def keep(self, descriptors: list[int]) -> list[int]:
-        self._descriptors -= set(descriptors)
-        return descriptors

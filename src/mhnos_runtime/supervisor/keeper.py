@@ -25,25 +25,26 @@ from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
 from mhnos_runtime.supervisor.loop import EPOLLIN, EPOLLOUT, Loop
 
-#: A server that lived shorter than this is started again only after a pause.
+#: After a shorter life a server is restarted only after a pause.
 SHORT_LIFE_SECONDS = 2.0
 MAX_RESTART_PAUSE_SECONDS = 5.0
-#: A server that could not be started for want of descriptors or tasks is tried again after so long.
+#: The pause after a start that failed for lack of descriptors or tasks.
 NONE_LEFT_SECONDS = 1.0
 #: How long a server may take to say goodbye to its clients.
 STOP_SECONDS = 3.0
-#: A server whose event loop has been silent for this long hangs. It speaks once a second; a large request may
-#: keep it busy for a second or two. Well below the stall time of 10 s, so that its clients are back before
-#: their places lapse.
+#: A server that is silent for this long hangs. It sends a notice once a second; a large request may keep it
+#: busy for a second or two. Well below the stall time of 10 s, so that its clients are back before their
+#: holds lapse.
 HANG_SECONDS = 5.0
 
 
 class ServerKeeper:
     """Keeps one server running.
 
-    introduce() is called when a new one listens, on_message for what it says, on_stopped when it has ended
-    and is not to be started again; on_alive whenever its event loop shows that it turns, unless it is to end.
-    What it says that is no message is left out: whatever runs is not to pay for a server that has gone wrong.
+    introduce: called when a new server listens. on_message: for each message. on_alive: each time the
+    server's event loop shows that it turns, unless it is being stopped. on_stopped: when the server has ended
+    and is not to be restarted. Data that is no message is dropped: processes must not suffer from a broken
+    server.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class ServerKeeper:
         self._introduce()
 
     def use(self, channel: Channel) -> None:
-        """Listen to a server at the other end. Raises OSError, and closes it then."""
+        """Listen to a server at the other end. Raises OSError, and closes the channel then."""
         try:
             self._loop.watch(channel.fileno(), self._on_channel)
         except OSError:
@@ -97,14 +98,14 @@ class ServerKeeper:
         self._channel = channel
 
     def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Tell the server, if there is one; the next one is told everything anyway."""
+        """Send to the server, if there is one; the next one is told everything anyway."""
         self._use(lambda channel: channel.send(body, descriptors))
 
     def notify(self, kind: bytes, pid: int) -> None:
         self._use(lambda channel: channel.notify(kind, pid))
 
     def stop(self) -> None:
-        """End the server for good; on_stopped follows, at once if there is none."""
+        """Stop the server for good; on_stopped follows, at once if there is none."""
         if not self.os_pid:
             self._stopping = True
             self._on_stopped()
@@ -141,9 +142,9 @@ class ServerKeeper:
             self.start()
 
     def _watch_dog(self, os_pid: int, silent_since: float = 0.0) -> None:
-        """Kill a server that has spoken and then fell silent; what it leaves is as after any other death.
+        """Kill a server that has spoken and then fell silent. Everything follows as after any other death.
 
-        At the second look only: after a pause of the whole machine, what it has said is still unread.
+        Only at the second look: after a pause of the whole machine its notices are still unread.
         """
         if os_pid != self.os_pid:
             return
@@ -166,7 +167,7 @@ class ServerKeeper:
             return
         if self._channel is not channel:
             return
-        # A server that leaves answers unread is not asked for more questions: they would be kept without end.
+        # A server that leaves answers unread gets no more questions read, or answers would pile up.
         waits = channel.pending and not channel.postponed
         events = (0 if channel.congested else EPOLLIN) | (EPOLLOUT if waits else 0)
         if channel.postponed and not self._retry_due:
@@ -185,7 +186,7 @@ class ServerKeeper:
             self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
-            # A server that closed its end without exiting must not linger beside its successor.
+            # A server that closed its end without exiting must not run beside its successor.
             tree.send([self.os_pid] if self.os_pid else [], signal.SIGKILL)
 
     def _on_channel(self) -> None:

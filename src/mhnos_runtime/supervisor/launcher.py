@@ -1,8 +1,8 @@
 """Starts programs from a child that was forked in advance and waits for its plan.
 
-A fork copies page tables, and each page again that either side touches next: some 2 ms. To join a control
-group takes 10 to 20 ms on a machine that was quiet: the kernel waits for a grace period (RCU) first.
-Done beforehand they cost nobody's time. Knows the child, its socket and its groups; not what is started.
+A fork copies page tables, and then each page that either side touches: some 2 ms. Joining a control group
+takes 10 to 20 ms on a quiet machine, since the kernel waits for an RCU grace period first. Done in advance,
+they delay no start. Knows the child, its socket and its groups; not what is started.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of, encode
 from mhnos_runtime.errors import InvalidRequest, LimitReached
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.supervisor import child
 from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
 from mhnos_runtime.supervisor.loop import Loop
@@ -27,16 +27,33 @@ from mhnos_runtime.supervisor.surroundings import Surroundings, no_limits
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
-#: When the waiting child joins control groups, after its fork. Meanwhile nobody can make or remove any, and
-#: the end of a program that was quick would wait for it.
+#: When the waiting child joins control groups, after its fork. No group can be made or removed meanwhile, and
+#: the end of a quick program would have to wait.
 JOIN_SECONDS = 0.1
 
 
-class Launcher:
-    """Keeps one child ready. os_pid is that child's, 0 while there is none.
+class _Told(NamedTuple):
+    """What the waiting child is told: to join control groups through the files `doors`, or, with a plan, to
+    become what that says, see `child.become`."""
 
-    next_pid() is the pid that the next process will have. Its control groups are made in the same places as
-    those of the last one.
+    doors: Sequence[str]
+    plan: dict[str, Any] | None = None
+    sent: int = 0
+    temporary: str = ""
+
+    def encode(self) -> bytes:
+        """Raises InvalidRequest for more than the child reads: it would take the rest for a plan's end."""
+        message = encode(self._asdict())
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise InvalidRequest("command, arguments and environment are too long", code="too-large")
+        return message
+
+
+class Launcher:
+    """Keeps one child ready. os_pid: that child's, 0 if there is none.
+
+    next_pid: returns the pid of the next process. Its control groups are made in advance, in the same parents
+    as those of the last one.
     """
 
     def __init__(self, loop: Loop, next_pid: Callable[[], int]) -> None:
@@ -50,10 +67,9 @@ class Launcher:
         self.least_kib = sys.maxsize
 
     def group(self, pid: int, hierarchies: Hierarchies) -> Group | None:
-        """The control groups of the process that is started next, from then on its own; None where it needs
-        none.
+        """The control groups of the next process, which then owns them; None if it needs none.
 
-        Those that the waiting child joins, if they are the right ones. Raises LimitReached.
+        Those that the waiting child joins, if they fit. Raises LimitReached.
         """
         self._hierarchies = hierarchies
         if self._group is not None:
@@ -65,27 +81,26 @@ class Launcher:
         except OSError as error:
             raise no_limits(error) from error
 
-    def start(self, plan: LaunchPlan, descriptors: list[int], surroundings: Surroundings) -> child.Child:
-        """Have the waiting child execute the plan. descriptors: the folder, and what the plan hands to the
-        program; they stay the caller's.
+    def start(
+        self, plan: LaunchPlan, descriptors: StartDescriptors, surroundings: Surroundings
+    ) -> child.Child:
+        """Have the waiting child execute the plan. The descriptors stay the caller's.
 
         surroundings: with the namespaces of the plan's holder, which are ready.
 
-        Raises LimitReached (code no-pty, start-failed) when the machine has nothing left for it.
+        Raises LimitReached (code no-pty, start-failed) when the machine runs out of resources.
         """
-        folder, *handed = descriptors
         with child.Wiring(plan.pty, plan.confine.user, surroundings, plan.control) as wiring:
-            sent = [folder, *wiring.handed_over, *handed, *wiring.for_program]
-            told = {"plan": _for_child(plan), "doors": surroundings.doors, "sent": len(sent)}
-            told["temporary"] = surroundings.temporary
-            os_pid = self._tell(_fitting(told), sent)
+            sent = wiring.for_child(descriptors).sent()
+            told = _Told(surroundings.doors, _for_child(plan), len(sent), surroundings.temporary)
+            os_pid = self._tell(told.encode(), sent)
             self._refill_later()
             if surroundings.namespaces is not None:
                 os_pid = wiring.sibling(os_pid)
             return wiring.keep_parent_side(os_pid)
 
     def prepare(self) -> None:
-        """Fork a child that waits, unless there is one. Raises LimitReached."""
+        """Fork a waiting child, unless there is one. Raises LimitReached."""
         if self._sock is not None:
             return
         self.least_kib = _own_memory_kib()
@@ -116,7 +131,7 @@ class Launcher:
         self._refill_later()
 
     def discard(self) -> None:
-        """End the waiting child if it is in control groups, and remove those."""
+        """End the waiting child if it is in control groups, and remove these."""
         group, os_pid = self._group, self.os_pid
         if group is None:
             return
@@ -127,9 +142,9 @@ class Launcher:
         self._refill_later()
 
     def _tell(self, message: bytes, descriptors: list[int]) -> int:
-        """Hand the plan to the waiting child, or to a new one where that was killed; return its OS pid.
+        """Send the plan to the waiting child, or to a new one if that was killed; return its OS pid.
 
-        Raises LimitReached, also where too many descriptors are on their way (unix(7), ETOOMANYREFS).
+        Raises LimitReached, also if too many descriptors are in flight (unix(7), ETOOMANYREFS).
         """
         while True:
             self.prepare()
@@ -162,21 +177,21 @@ class Launcher:
         try:
             self.prepare()
         except LimitReached:
-            # Whoever asks for the next start is told.
+            # The next start reports the error.
             return
         os_pid = self.os_pid
         self._loop.after(JOIN_SECONDS, lambda: self._have_joined(os_pid))
 
     def _have_joined(self, os_pid: int) -> None:
-        """Have the child join groups in advance, if it waits still."""
+        """Have the child join groups in advance, if it still waits."""
         if self._sock is None or os_pid != self.os_pid or not self._hierarchies:
             return
         try:
             group = Group.make(self._hierarchies, self._next_pid())
         except OSError:
-            return  # the next start tries again, and is told
+            return  # the next start tries again, and reports the error
         try:
-            self._sock.send(encode({"doors": group.doors}))
+            self._sock.send(_Told(group.doors).encode())
         except OSError:
             group.close()
         else:
@@ -184,7 +199,7 @@ class Launcher:
 
 
 def _wait(sock: socket.socket) -> NoReturn:
-    """The child: hold nothing of the parent's, join what it is told to, and become what the plan says."""
+    """The child: close everything of the parent's, join groups when told to, and execute the plan."""
     try:
         child.detach()
         own = sock.fileno()
@@ -197,19 +212,19 @@ def _wait(sock: socket.socket) -> NoReturn:
             )
             if not message:
                 break
-            told = json.loads(message)
-            if "plan" not in told:
-                joined = _joined(told["doors"])
+            told = _Told(**json.loads(message))
+            if told.plan is None:
+                joined = _joined(told.doors)
                 continue
-            plan, descriptors = LaunchPlan.from_dict(told["plan"]), descriptors_of(ancillary)
-            doors = [door for door in told["doors"] if door not in joined]
-            child.become(plan, doors, descriptors, told["sent"], told["temporary"])
+            plan, descriptors = LaunchPlan.from_dict(told.plan), descriptors_of(ancillary)
+            doors = [door for door in told.doors if door not in joined]
+            child.become(plan, doors, descriptors, told.sent, told.temporary)
     finally:
         os._exit(0)
 
 
 def _joined(doors: Iterable[str]) -> set[str]:
-    """Join through these files; return those that let it in. The others are tried again at the start."""
+    """Join groups through these files; return those that worked. The others are tried again at the start."""
     joined: set[str] = set()
     for door in doors:
         with contextlib.suppress(OSError):
@@ -218,18 +233,10 @@ def _joined(doors: Iterable[str]) -> set[str]:
     return joined
 
 
-def _fitting(told: dict[str, Any]) -> bytes:
-    """Raises InvalidRequest for more than the child reads: it would take the rest for a plan's end."""
-    message = encode(told)
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest("command, arguments and environment are too long", code="too-large")
-    return message
-
-
 def _for_child(plan: LaunchPlan) -> dict[str, Any]:
-    """The plan without what only its parent needs: half of it, which would be parsed while somebody waits."""
+    """The plan without the half that only the parent needs, which would delay the start by its parsing."""
     told = plan.to_dict()
-    return {**told, "meta": {}, "confine": {**told["confine"], "holder": None}}
+    return {**told, "facts": {}, "confine": {**told["confine"], "holder": None}}
 
 
 def _own_memory_kib() -> int:
@@ -237,5 +244,5 @@ def _own_memory_kib() -> int:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() // 1024
     except OSError:
-        # No descriptor is left: the start will say so, and where it does not, no figure can be told.
+        # No descriptor is left: the start reports that, or else the figure is unknown.
         return sys.maxsize

@@ -1,4 +1,4 @@
-"""What main processes leave behind when they end: whose it is, how long it has, and when it is gone.
+"""Orphans of main processes: whose they are, how long they have to end, and when they are gone.
 
 Knows OS pids, owners and signals; not what an owner is, and not the loop.
 """
@@ -16,14 +16,14 @@ from typing import Generic, TypeVar
 from mhnos_runtime import proc
 from mhnos_runtime.supervisor import tree
 
-#: How long what a main process left behind may take to end by itself before it is killed.
+#: How long an orphan may take to end by itself before it is killed.
 GRACE_SECONDS = 1.0
 #: A tree that the kernel does not end within this time (an uninterruptible read) is given up.
 UNKILLABLE_SECONDS = 10.0
-#: How much later than a leftover the end of the process that left it may be told: its last thread hands its
-#: children on a little before it can be reaped.
+#: How much later than an orphan its main process may be reaped: the last thread of a process gives its
+#: children away a little before.
 SETTLE_SECONDS = 0.02
-#: Rounds of looking for what a leftover has become while it is being killed.
+#: Rounds of looking for what an orphan has forked while it is being killed.
 _ROUNDS = 20
 
 Owner = TypeVar("Owner", bound=Hashable)
@@ -31,8 +31,8 @@ Owner = TypeVar("Owner", bound=Hashable)
 
 @dataclass(slots=True)
 class _Leftover(Generic[Owner]):
-    """seen: when it became a child of this process. since: when the first of its line did, as one that forks
-    and exits must not become young again."""
+    """seen: when it became a child of this process. since: when the first of its line did, so that one that
+    forks and exits does not get new time."""
 
     seen: float
     since: float
@@ -40,16 +40,16 @@ class _Leftover(Generic[Owner]):
 
 
 class Leftovers(Generic[Owner]):
-    """Ends all children of this process that nobody knows, each on behalf of those who may have left it.
+    """Ends all unknown children of this process, each on behalf of the owners that may have left it.
 
-    A main process is a subreaper, so nothing below it becomes this process's child before it has ended, and
-    what does so is among the children before the main process can be reaped. So a new child belongs to those
-    that are reaped in the same turn or soon after, or to whom a leftover belonged that is reaped then. Where
-    several come into question it counts for all of them.
+    A main process is a subreaper, so its descendants become this process's children only when it ends, and
+    before it can be reaped. So a new child belongs to the main processes that are reaped in the same turn or
+    soon after, or to the owner of an orphan that is reaped then. If several are possible, it counts for all
+    of them.
     """
 
     def __init__(self, known: Callable[[], Collection[int]]) -> None:
-        """known: OS pids of children that are not leftovers."""
+        """known: OS pids of children that are no orphans."""
         self._known = known
         self._present: dict[int, _Leftover[Owner]] = {}
         self._reaped: set[Owner] = set()
@@ -57,7 +57,7 @@ class Leftovers(Generic[Owner]):
         self._waiting: set[Owner] = set()
 
     def reaped(self, os_pid: int, owner: Owner | None) -> None:
-        """A child was reaped: a main process of `owner`, or else perhaps a leftover."""
+        """A child was reaped: the main process of `owner`, or perhaps an orphan."""
         if owner is not None:
             self._reaped.add(owner)
             self._waiting.add(owner)
@@ -67,8 +67,8 @@ class Leftovers(Generic[Owner]):
             self._since = min(self._since, gone.since)
 
     def end(self) -> set[Owner]:
-        """To be called after each turn of reaping, and again while something is left. Returns the owners of
-        which nothing is left any more, each once."""
+        """To be called after each turn of reaping, and again while orphans are left. Returns each owner once,
+        when none of its orphans is left."""
         now = time.monotonic()
         new = self._take_present(now)
         late = [os_pid for os_pid, left in self._present.items() if now - left.since >= GRACE_SECONDS]
@@ -81,12 +81,12 @@ class Leftovers(Generic[Owner]):
 
     @property
     def some(self) -> bool:
-        """Whether something is left that has not been given up."""
+        """Whether orphans are left that have not been given up."""
         now = time.monotonic()
         return any(now - leftover.since < UNKILLABLE_SECONDS for leftover in self._present.values())
 
     def _take_present(self, now: float) -> list[int]:
-        """Bring the children up to date; return the new ones."""
+        """Update the children; return the new ones."""
         current = self._unknown()
         new = [os_pid for os_pid in current if os_pid not in self._present]
         self._present = {os_pid: self._present.get(os_pid) or _Leftover(now, now) for os_pid in current}
@@ -101,7 +101,7 @@ class Leftovers(Generic[Owner]):
         return [os_pid for os_pid in proc.children(os.getpid()) if os_pid not in known]
 
     def _kill(self, late: Iterable[int]) -> None:
-        """Kill them, and what they turn into meanwhile."""
+        """Kill them, and what they fork meanwhile."""
         stopped = set(self._present)
         tree.kill(late)
         for _ in range(_ROUNDS):

@@ -9,18 +9,18 @@ import sys
 import time
 from datetime import UTC, datetime
 
-#: Lines with the same message: what somebody outside brings about as often as they like must not fill a disk.
+#: Lines with the same message: outsiders can cause some as often as they like, which must not fill the disk.
 LINES_A_MINUTE = 20
 _MINUTE_SECONDS = 60
 
 
 class Log:
     """Writes one line an event to stderr: text for people, JSON elsewhere. A full or closed stderr is
-    ignored. Of one message so many lines are written a minute; the next one has the number of the others."""
+    ignored. Further lines of the same message in a minute are dropped; the next line has their number."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        #: By message: when its minute began, lines in it, lines left out.
+        #: By message: start of its minute, lines in it, dropped lines.
         self._written: dict[str, tuple[float, int, int]] = {}
 
     def write(self, level: str, message: str, **fields: object) -> None:
@@ -35,7 +35,7 @@ class Log:
             sys.stderr.flush()
 
     def _left_out(self, message: str) -> int | None:
-        """How many lines were left out before this one; None where this one is too."""
+        """How many lines were dropped before this one; None if this one is dropped too."""
         now = time.monotonic()
         since, lines, left_out = self._written.get(message, (now, 0, 0))
         if now - since >= _MINUTE_SECONDS:
@@ -58,7 +58,7 @@ class Log:
 
 
 def place(error: BaseException) -> str:
-    """What was raised, and where: enough to find a defect by, in one line."""
+    """What was raised, and where, in one line."""
     where, text = error.__traceback__, " ".join(f"{type(error).__name__}: {error!s:.160}".split())
     if where is None:
         return text

@@ -1,4 +1,4 @@
-"""A small epoll loop with timers and signals, which no callback's exception ends. Knows descriptors and
+"""A small epoll loop with timers and signals, which survives exceptions of callbacks. Knows descriptors and
 callbacks, nothing of processes."""
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from mhnos_runtime.supervisor.floods import Floods
+
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
 
-#: While bulk is held back, the time from one of its turns to the next, where there are two CPUs. What a
-#: terminal gives in one read costs some 1 ms of CPU time, from the program to the client: a quarter of them.
-PAUSE_SECONDS = 0.002
 
-
-#: Is told what a callback has raised.
+#: Called with the exception of a callback.
 Failed: TypeAlias = Callable[[Exception], None]
 
 
 class Timer:
-    """A callback that will run once, unless it is cancelled. failed: whose it is, see `Loop.owned`."""
+    """A callback that runs once, unless it is cancelled. failed: its owner's, see `Loop.owned`."""
 
     __slots__ = ("callback", "failed", "when")
 
@@ -42,15 +40,14 @@ class Timer:
 
 
 class Watching(Protocol):
-    """What a part of one process uses of a loop: `Loop` itself, or what `Loop.owned` returns."""
+    """The part of a loop that code for one process uses: `Loop` itself, or the result of `Loop.owned`."""
+
+    @property
+    def floods(self) -> Floods: ...
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None: ...
 
     def unwatch(self, fd: int) -> None: ...
-
-    def set_bulk(self, fd: int, bulk: bool) -> None: ...
-
-    def held_back(self, fd: int) -> bool: ...
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer: ...
 
@@ -58,8 +55,8 @@ class Watching(Protocol):
 class Loop:
     """Runs callbacks for readable descriptors, due timers and signals, in one thread, until `stop`.
 
-    A callback that raises is its owner's to answer for, or on_error's where it has none. A descriptor whose
-    callback has raised is watched no longer: it is still ready, and would be called for without end.
+    An exception of a callback goes to the callback's owner, or to on_error if it has none. Its descriptor is
+    no longer watched: it is still ready, and the callback would be called without end.
     """
 
     def __init__(self, on_error: Failed | None = None) -> None:
@@ -67,29 +64,25 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[Callable[[], None], Failed | None]] = {}
         self._unwatched: set[int] = set()
-        # What is bulk is ready behind one descriptor, which need not be looked at for a while.
-        self._bulk_epoll = select.epoll()
-        self._epoll.register(self._bulk_epoll.fileno(), EPOLLIN)
-        self._bulk: dict[int, int] = {}
-        self._turns = 0
-        self._held_until = 0.0
-        self._turns_a_pause = max(1, len(os.sched_getaffinity(0)) // 2)
         self._timers: list[Timer] = []
+        self.floods = Floods(self._epoll, self.after)
         self._signals: dict[int, Callable[[], None]] = {}
         self._running = False
         self._signal_reader, self._signal_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._signal_reader, self._on_signal)
 
     def owned(self, failed: Failed) -> Watching:
-        """This loop for one owner, who is told what its callbacks raise."""
+        """This loop for one owner; `failed` gets the exceptions of its callbacks."""
         return _Owned(self, failed)
 
     def watch(
         self, fd: int, callback: Callable[[], None], events: int = EPOLLIN, failed: Failed | None = None
     ) -> None:
-        """Call back while `fd` is ready (level-triggered; hang-up and error count as ready)."""
+        """Call back while `fd` is ready (level-triggered; hang-up and error count as ready). At first it is
+        not a flood."""
         if fd in self._handlers:
-            (self._bulk_epoll if fd in self._bulk else self._epoll).modify(fd, events)
+            self.floods.set(fd, False)
+            self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
         self._handlers[fd] = callback, failed
@@ -98,28 +91,8 @@ class Loop:
         """Forget `fd`; must come before it is closed. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
             self._unwatched.add(fd)
-            (self._bulk_epoll if self._bulk.pop(fd, 0) else self._epoll).unregister(fd)
-
-    def set_bulk(self, fd: int, bulk: bool) -> None:
-        """Let `fd`, which is watched for input, wait for all that is not bulk, and take turns with what
-        is."""
-        if bulk:
-            self._turns += 1
-            if fd not in self._bulk:
-                self._epoll.unregister(fd)
-                self._bulk_epoll.register(fd, EPOLLIN)
-            self._bulk[fd] = self._turns
-        elif self._bulk.pop(fd, 0):
-            self._bulk_epoll.unregister(fd)
-            self._epoll.register(fd, EPOLLIN)
-
-    def hold_back(self, seconds: float) -> None:
-        """For so long, have pauses between the turns of bulk, so that its writers leave CPUs to others."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
-
-    def held_back(self, fd: int) -> bool:
-        """Whether `fd` is bulk, and its turn is to be short."""
-        return fd in self._bulk and time.monotonic() < self._held_until
+            self.floods.set(fd, False)
+            self._epoll.unregister(fd)
 
     def after(self, seconds: float, callback: Callable[[], None], failed: Failed | None = None) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback, failed)
@@ -137,23 +110,25 @@ class Loop:
 
     def run(self) -> None:
         self._running = True
-        handlers, unwatched, poll = self._handlers, self._unwatched, self._epoll.poll
-        bulk_fd = self._bulk_epoll.fileno()
+        poll, floods = self._epoll.poll, self.floods
         while self._running:
-            # An event of a descriptor that was closed in this turn is not for the one that took its number.
-            unwatched.clear()
+            # Events of descriptors that were closed in this turn must not reach the next owner of the number.
+            self._unwatched.clear()
             ready = [fd for fd, _events in poll(self._timeout())]
             for fd in ready:
-                handler = handlers.get(fd)
-                if handler is not None and fd not in unwatched:
-                    try:
-                        handler[0]()
-                    except Exception as error:
-                        self._failed_at(fd, handler[1], error)
-            if bulk_fd in ready:
-                self._run_bulk()
+                self._serve(fd)
+            if floods.fd in ready and (flood := floods.next()) is not None:
+                self._serve(flood)
             if self._timers:
                 self._run_timers()
+
+    def _serve(self, fd: int) -> None:
+        handler = self._handlers.get(fd)
+        if handler is not None and fd not in self._unwatched:
+            try:
+                handler[0]()
+            except Exception as error:
+                self._failed_at(fd, handler[1], error)
 
     def _failed_at(self, fd: int, failed: Failed | None, error: Exception) -> None:
         if fd != self._signal_reader:
@@ -166,28 +141,9 @@ class Loop:
             # A child may still end after this.
             signal.set_wakeup_fd(-1)
         self._epoll.close()
-        self._bulk_epoll.close()
+        self.floods.close()
         os.close(self._signal_reader)
         os.close(self._signal_writer)
-
-    def _run_bulk(self) -> None:
-        """A turn for that whose last one was longest ago; the others stay ready."""
-        turns = 1
-        if time.monotonic() < self._held_until:
-            turns = self._turns_a_pause
-            self._epoll.modify(self._bulk_epoll.fileno(), 0)
-            self.after(PAUSE_SECONDS, self._end_pause)
-        ready = sorted((fd for fd, _events in self._bulk_epoll.poll(0)), key=self._bulk.__getitem__)
-        for fd in ready[:turns]:
-            if fd not in self._unwatched:
-                handler, failed = self._handlers[fd]
-                try:
-                    handler()
-                except Exception as error:
-                    self._failed_at(fd, failed, error)
-
-    def _end_pause(self) -> None:
-        self._epoll.modify(self._bulk_epoll.fileno(), EPOLLIN)
 
     def _timeout(self) -> float:
         while self._timers and self._timers[0].callback is None:
@@ -223,8 +179,7 @@ class _Owned:
         self._loop = loop
         self._failed = failed
         self.unwatch = loop.unwatch
-        self.set_bulk = loop.set_bulk
-        self.held_back = loop.held_back
+        self.floods = loop.floods
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         self._loop.watch(fd, callback, failed=self._failed)

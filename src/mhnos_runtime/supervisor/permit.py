@@ -1,7 +1,7 @@
-"""Whether what a server asks for is started: by the policy, and by what came with the plan.
+"""Whether a plan may be started: by the policy, and by the descriptors that came with it.
 
-The policy itself is data and a pure function (`sandbox.Allowed`); this looks at descriptors and links, which
-only the system can tell about. A server is not trusted with any of it.
+The policy itself is data and a pure function (`sandbox.Allowed`). Descriptors and links are checked here,
+since only the system knows them. The server is not trusted with either.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import socket
 import stat
 from collections.abc import Iterable
 
-from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.launch import LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed, forbidden
 from mhnos_runtime.supervisor.child import none_left
 
 
-def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners: list[int]) -> LaunchPlan:
-    """The plan as it is to be executed. descriptors: the folder, and what the program is to be handed.
-    listeners: the runtime's own. Raises LimitReached where some did not come, Refused (forbidden-plan)."""
+def permit(
+    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: Iterable[int]
+) -> LaunchPlan:
+    """The plan as it will be executed. listeners: the runtime's own. Raises LimitReached if descriptors are
+    missing, Refused (forbidden-plan)."""
     allowed.check(plan)
-    if len(descriptors) != 1 + plan.handed:
-        # Those for which there was no room did not come (unix(7)).
+    folder, handed = descriptors
+    if folder < 0 or len(handed) != plan.handed:
+        # The kernel dropped those for which this process had no room (unix(7)).
         raise none_left("no descriptor is left for another process")
-    folder, *handed = descriptors
     if not _is_folder_below(folder, allowed.sandbox.workspace):
-        raise forbidden("the folder that it is to start in does not lie in the workspace")
+        raise forbidden("its working directory is not in the workspace")
     own = {_identity(fd) for fd in listeners}
     if any(_identity(fd) in own for fd in handed):
-        raise forbidden("it is to be handed a socket on which the runtime itself listens")
+        raise forbidden("it gets a socket on which the runtime itself listens")
     sockets = [fd for fd in handed if _listens_on_loopback(fd)]
     if not all(fd in sockets or _is_sealed_memory(fd) for fd in handed):
-        raise forbidden(
-            "only TCP sockets that listen on loopback, and sealed memory files, may be handed over"
-        )
+        raise forbidden("it may get only TCP sockets that listen on loopback, and sealed memory files")
     confined = allowed.confined(plan, handed_sockets=bool(sockets))
     if not all(map(_is_no_link, _below(allowed.engines_dir, plan.choice.engines))):
         raise forbidden("the folder of an engine is a link to elsewhere")
@@ -42,7 +42,7 @@ def permit(allowed: Allowed, plan: LaunchPlan, descriptors: list[int], listeners
 
 
 def _is_folder_below(fd: int, root: str) -> bool:
-    """A folder that has been removed meanwhile counts: it is empty for good."""
+    """A folder that was removed meanwhile counts: it is empty for good."""
     path = os.readlink(f"/proc/self/fd/{fd}")
     below = path == root or path.startswith(root.rstrip("/") + "/")
     return below and stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -72,7 +72,7 @@ def _listens_on_loopback(fd: int) -> bool:
 
 
 def _is_sealed_memory(fd: int) -> bool:
-    """memfd_create(2): what is sealed against writing was never a file with a name."""
+    """memfd_create(2): a file that is sealed against writing never had a name."""
     try:
         return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
     except OSError:
@@ -80,7 +80,7 @@ def _is_sealed_memory(fd: int) -> bool:
 
 
 def _below(folder: str, paths: Iterable[str]) -> set[str]:
-    """Each path, and the one between it and the folder."""
+    """Each path, and its parent below the folder."""
     return {each for path in paths for each in (path, os.path.dirname(path)) if each != folder}
 
 

@@ -10,32 +10,33 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
-from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessRecord
+from mhnos_runtime.launch import ExitRecord, LaunchPlan, ProcessDescriptors, ProcessRecord, StartDescriptors
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.supervisor import child as child_module
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.archive import Archive, lost
-from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.loop import Timer, Watching
-from mhnos_runtime.supervisor.requests import with_facts
+from mhnos_runtime.supervisor.requests import with_found
+from mhnos_runtime.supervisor.state import Deadline, ProcessState
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
-#: When the record of a start is written: the first output is out by then.
+#: When the record of a start is written: the first output has been sent by then.
 SAVE_SECONDS = 0.005
 
 
 class Process:
     """A started program.
 
-    on_started is told the error or None, and on_ended that the exit record is there, after the last byte is
-    in the log.
+    on_started: called with the error or None. on_ended: called when the exit record is there, after the last
+    byte is in the log.
     """
 
     on_started: Callable[[MhnosError | None], None]
@@ -44,75 +45,53 @@ class Process:
     def __init__(
         self,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         log: LogWriter,
-        plan: LaunchPlan,
         surroundings: Surroundings,
-        state: dict[str, Any],
+        state: ProcessState,
     ) -> None:
-        """Watch a program that runs by now; see `launch` and `restore`."""
+        """Watch a running program; see `launch` and `restore`. state: its own from now on."""
         self._surroundings = surroundings
         self._loop = loop
         self._archive = archive
         self.log = log
-        self._plan = plan
-        self.pid: int = state["pid"]
-        self.os_pid: int = state["os_pid"]
-        self.input_fd: int = state["input_fd"]
-        self.control_fd: int = state["control_fd"]
-        self._verdict_fd: int = state["verdict_fd"]
-        self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
-        self.exit: ExitRecord | None = ExitRecord.from_dict(state["exit"]) if state["exit"] else None
-        self.main_status: int | None = state["main_status"]
-        self._least_kib: int = state["least_kib"]
-        self._cpu_ms: int = state["cpu_ms"]
-        self._max_rss_kib: int = state["max_rss_kib"]
-        self._start: float = state["start"]
-        self._start_time_ms: int = state["start_time_ms"]
-        self._end: float = state["end"]
-        self._deadlines: list[list[Any]] = state["deadlines"]
-        self._end_reason: str = state["end_reason"]
-        self._last_signal: str = state["last_signal"]
+        self._state = state
         self._tree_gone = False
         self._defect = ""
         self._timers: list[Timer] = []
         self.capture = Capture(
             loop,
-            attention,
             log,
             self.pid,
-            {int(fd): stream for fd, stream in state["sources"].items()},
-            self.size is not None,
-            plan.stall_ms / 1000,
+            dict(state.sources),
+            state.size is not None,
+            state.plan.stall_ms / 1000,
             self._source_closed,
         )
-        if self._verdict_fd >= 0:
-            loop.watch(self._verdict_fd, self._on_verdict)
-        for deadline in self._deadlines:
+        if state.verdict_fd >= 0:
+            loop.watch(state.verdict_fd, self._on_verdict)
+        for deadline in state.deadlines:
             self._set_timer(deadline)
 
     @classmethod
     def launch(
         cls,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         launcher: Launcher,
         folders: TemporaryFolders,
         pid: int,
         plan: LaunchPlan,
-        descriptors: list[int],
+        descriptors: StartDescriptors,
         namespaces: Namespaces | None,
     ) -> Process:
-        """Allocate the log and start. descriptors: the folder, then what the program is handed.
-        namespaces: those of the plan's holder, which end with the process.
+        """Allocate the log and start. namespaces: those of the plan's holder, which end with the process.
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
         limits = plan.confine.limits
         with contextlib.ExitStack() as undo:
-            # Last of all: the child that waits may be in the group, which is removed with it then.
+            # Last of all: the waiting child may be in the group, which is then removed with it.
             undo.callback(launcher.discard)
             surroundings = Surroundings.make(loop, limits, launcher.group(pid, limits.cgroups), namespaces)
             undo.callback(surroundings.close)
@@ -122,29 +101,24 @@ class Process:
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
             child = launcher.start(plan, descriptors, surroundings)
-            state = {
-                "pid": pid,
-                "os_pid": child.os_pid,
-                "input_fd": child.input_fd,
-                "control_fd": child.control_fd,
-                "verdict_fd": child.verdict_fd,
-                "sources": child.sources,
-                "size": plan.pty,
-                "exit": None,
-                "main_status": None,
-                "least_kib": launcher.least_kib,
-                "cpu_ms": 0,
-                "max_rss_kib": 0,
-                "start": time.monotonic(),
-                "start_time_ms": time.time_ns() // 1_000_000,
-                "end": 0.0,
-                "deadlines": [],
-                "end_reason": "",
-                "last_signal": "",
-            }
-            undo.callback(cls.abandon, loop, state)
+            state = ProcessState(
+                pid=pid,
+                os_pid=child.os_pid,
+                plan=plan.after_start(),
+                log_fd=log.fd,
+                input_fd=child.input_fd,
+                control_fd=child.control_fd,
+                verdict_fd=child.verdict_fd,
+                sources=child.sources,
+                size=plan.pty,
+                start=time.monotonic(),
+                start_time_ms=time.time_ns() // 1_000_000,
+                least_kib=launcher.least_kib,
+            )
+            # The log is closed below.
+            undo.callback(cls.abandon, loop, replace(state, log_fd=-1))
             # The kernel may watch no more descriptors for this user (epoll_ctl(2), ENOSPC).
-            process = cls(loop, attention, archive, log, plan.after_start(), surroundings, state)
+            process = cls(loop, archive, log, surroundings, state)
             undo.pop_all()
         return process
 
@@ -152,118 +126,119 @@ class Process:
     def restore(
         cls,
         loop: Watching,
-        attention: Attention,
         archive: Archive,
         folders: TemporaryFolders,
-        state: dict[str, Any],
+        state: ProcessState,
     ) -> Process:
-        """Go on where another supervisor, whose descriptors this one has, ended with `state`."""
-        plan = LaunchPlan.from_dict(state["plan"])
-        surroundings = Surroundings.restore(loop, plan.confine.limits, state["pid"], state["surroundings"])
-        surroundings.own_temporary(folders, state["pid"])
-        process = cls(loop, attention, archive, LogWriter(state["log_fd"]), plan, surroundings, state)
+        """Go on with the `state` of another supervisor, whose descriptors this one has."""
+        surroundings = Surroundings.restore(loop, state.plan.confine.limits, state.pid, state.namespaces)
+        surroundings.own_temporary(folders, state.pid)
+        process = cls(loop, archive, LogWriter(state.log_fd), surroundings, state)
         if process.started and process.main_status is None:
             process._watch_limits()
         return process
 
     @classmethod
-    def abandon(cls, loop: Watching, state: dict[str, Any]) -> None:
-        """End what `launch` or `restore` could not go on with, and give back its descriptors."""
-        if state["main_status"] is None:
-            tree.kill([state["os_pid"]])
-        named = {state.get(name, -1) for name in ("log_fd", "input_fd", "control_fd", "verdict_fd")}
-        for fd in (named | {int(source) for source in state["sources"]}) - {-1}:
+    def abandon(cls, loop: Watching, state: ProcessState) -> None:
+        """End a process that `launch` or `restore` could not go on with, and close its descriptors."""
+        if state.main_status is None:
+            tree.kill([state.os_pid])
+        for fd in state.own_descriptors:
+            # One that could not be watched is to be closed all the same.
             with contextlib.suppress(OSError):
                 loop.unwatch(fd)
+            with contextlib.suppress(OSError):
                 os.close(fd)
 
-    def state(self) -> tuple[dict[str, Any], list[int]]:
-        """Everything that `restore` needs, as JSON, and the descriptors that must stay open until then."""
-        around, descriptors_around = self._surroundings.state()
-        own = {self.log.fd, *self.capture.sources, self.input_fd, self.control_fd, self._verdict_fd} - {-1}
-        return {
-            "surroundings": around,
-            "plan": self._plan.to_dict(),
-            "pid": self.pid,
-            "os_pid": self.os_pid,
-            "input_fd": self.input_fd,
-            "control_fd": self.control_fd,
-            "verdict_fd": self._verdict_fd,
-            "sources": self.capture.sources,
-            "size": self.size,
-            "exit": None if self.exit is None else self.exit.to_dict(),
-            "main_status": self.main_status,
-            "least_kib": self._least_kib,
-            "cpu_ms": self._cpu_ms,
-            "max_rss_kib": self._max_rss_kib,
-            "start": self._start,
-            "start_time_ms": self._start_time_ms,
-            "end": self._end,
-            "deadlines": self._deadlines,
-            "end_reason": self._end_reason,
-            "last_signal": self._last_signal,
-            "log_fd": self.log.fd,
-        }, [*own, *descriptors_around]
+    def state(self) -> ProcessState:
+        """Everything that `restore` needs."""
+        return replace(self._state, sources=dict(self.capture.sources), namespaces=self._surroundings.state())
+
+    @property
+    def pid(self) -> int:
+        return self._state.pid
+
+    @property
+    def os_pid(self) -> int:
+        return self._state.os_pid
+
+    @property
+    def exit(self) -> ExitRecord | None:
+        return self._state.exit
+
+    @property
+    def main_status(self) -> int | None:
+        """The wait status of the main process, None while it runs."""
+        return self._state.main_status
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows of the terminal; None for pipes."""
+        return self._state.size
+
+    def resized(self, columns: int, rows: int) -> None:
+        """The server has set the terminal's size. Nothing for a process on pipes."""
+        if self._state.size is not None:
+            self._state.size = (columns, rows)
 
     @property
     def namespaces(self) -> Namespaces | None:
-        """Those it runs in, for as long as there is something in them."""
+        """Its namespaces, as long as something runs in them."""
         found = self._surroundings.namespaces
         return None if found is None or found.gone else found
 
     @property
     def started(self) -> bool:
-        """Whether the program runs, or has run: the child's verdict is in."""
-        return self._verdict_fd < 0
+        """Whether the program runs or has run: the child's verdict has come."""
+        return self._state.verdict_fd < 0
 
     @property
-    def descriptors(self) -> list[int]:
-        """What a server needs: the log, the input if it is open, the control socket if there is one. Nothing
-        after `close`: a message about it may still wait to be sent."""
-        return [fd for fd in (self.log.fd, self.input_fd, self.control_fd) if fd >= 0]
+    def descriptors(self) -> ProcessDescriptors:
+        """A server's descriptors of it. All -1 after `close`: a message about it may still wait to be
+        sent."""
+        return ProcessDescriptors(self.log.fd, self._state.input_fd, self._state.control_fd)
 
     def record(self) -> ProcessRecord:
         return ProcessRecord(
             pid=self.pid,
             os_pid=self.os_pid,
-            start_time_ms=self._start_time_ms,
+            start_time_ms=self._state.start_time_ms,
             pty=self.size,
-            meta=self._plan.meta,
-            stdin_open=self.input_fd >= 0,
-            control=self.control_fd >= 0,
+            facts=self._state.plan.facts,
+            stdin_open=self._state.input_fd >= 0,
+            control=self._state.control_fd >= 0,
             exit=self.exit,
         )
 
-    def note(self, facts: dict[str, Any]) -> None:
-        """Keep what the server has found out about the process, for the next one. Raises BadRequest where a
-        record has no room for it."""
-        together = with_facts(self._plan.meta, facts)
-        self._plan.meta.update(together)
+    def note(self, found: dict[str, Any]) -> None:
+        """Keep what the server has found out about the process, unread, for the next one. Raises BadRequest
+        if a record has no room for it."""
+        self._state.plan.facts.update(with_found(self._state.plan.facts, found))
         self._archive.save(self.record())
 
     # Start
 
     def _on_verdict(self) -> None:
-        report = os.read(self._verdict_fd, 512)
-        self._loop.unwatch(self._verdict_fd)
-        os.close(self._verdict_fd)
-        self._verdict_fd = -1
+        report = os.read(self._state.verdict_fd, 512)
+        self._loop.unwatch(self._state.verdict_fd)
+        os.close(self._state.verdict_fd)
+        self._state.verdict_fd = -1
         if report:
-            self.on_started(child_module.why_not(report, self._plan.argv[0]))
+            self.on_started(child_module.why_not(report, self._state.plan.argv[0]))
             return
-        # Before all that may fail: whoever asked for it is answered in any case.
+        # Before everything that may fail, so that the request is answered in any case.
         self.on_started(None)
-        if self._plan.timeout_ms:
-            self._at(self._plan.timeout_ms, signal.SIGTERM, "timeout")
+        if self._state.plan.timeout_ms:
+            self._at(self._state.plan.timeout_ms, signal.SIGTERM, "timeout")
         self._watch_limits()
         self._loop.after(SAVE_SECONDS, self._settle)
         self.check_ended()
 
     def _settle(self) -> None:
-        """What a start leaves for later: its record, and room for the next one."""
+        """Work that a start leaves for later: its record, and preparations for the next start."""
         if self.exit is None:
             self._archive.save(self.record())
-        self._archive.prepare(self._plan.retention_bytes)
+        self._archive.prepare(self._state.plan.retention_bytes)
 
     def _watch_limits(self) -> None:
         self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
@@ -272,24 +247,24 @@ class Process:
 
     def close_stdin(self) -> None:
         """Close a pipe's write end. A terminal's input cannot be closed: its end of file is a character."""
-        if self.input_fd >= 0 and self.size is None:
-            os.close(self.input_fd)
-            self.input_fd = -1
+        if self._state.input_fd >= 0 and self.size is None:
+            os.close(self._state.input_fd)
+            self._state.input_fd = -1
 
     # End
 
     def end(self, number: int, reason: str, escalate: bool = True) -> None:
         """Send a signal to the process's group and the terminal's foreground group.
 
-        With escalate, what the launch plan says follows until the whole tree is gone, and the exit record
-        gives `reason`, where an earlier reason did not come first.
+        With escalate, the launch plan's signals follow until the whole tree is gone. The exit record gives
+        `reason`, unless there was an earlier one.
         """
         if self.main_status is not None:
             return
-        self._last_signal = tree.signal_name(number)
-        if escalate and not self._end_reason:
-            self._end_reason = reason
-            for delay_ms, step in self._plan.escalation:
+        self._state.last_signal = tree.signal_name(number)
+        if escalate and not self._state.end_reason:
+            self._state.end_reason = reason
+            for delay_ms, step in self._state.plan.escalation:
                 self._at(delay_ms, step, "")
         self._signal(number)
 
@@ -303,40 +278,40 @@ class Process:
         for group in groups - {0}:
             with contextlib.suppress(OSError):
                 os.killpg(group, number)
-                if self._end_reason:
+                if self._state.end_reason:
                     os.killpg(group, signal.SIGCONT)
 
     def _foreground_group(self) -> int:
-        if self.size is None or self.input_fd < 0:
+        if self.size is None or self._state.input_fd < 0:
             return 0
         with contextlib.suppress(OSError):
-            return os.tcgetpgrp(self.input_fd)
+            return os.tcgetpgrp(self._state.input_fd)
         return 0
 
     def _at(self, delay_ms: int, number: int, reason: str) -> None:
-        """Signal in so many milliseconds; with a reason, begin to end the process."""
-        deadline = [time.monotonic() + delay_ms / 1000, int(number), reason]
-        self._deadlines.append(deadline)
+        """Signal in so many milliseconds; with a reason, the process begins to end."""
+        deadline = Deadline(time.monotonic() + delay_ms / 1000, int(number), reason)
+        self._state.deadlines.append(deadline)
         self._set_timer(deadline)
 
-    def _set_timer(self, deadline: list[Any]) -> None:
+    def _set_timer(self, deadline: Deadline) -> None:
         when, number, reason = deadline
         act = (lambda: self.end(number, reason)) if reason else (lambda: self._signal(number))
         self._timers.append(self._loop.after(max(0.0, when - time.monotonic()), act))
 
     def main_exited(self, status: int, usage: resource.struct_rusage) -> None:
-        """Take the wait status of the main process; the rest of its tree is the supervisor's to end."""
-        self.main_status = status
-        self._cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
-        self._max_rss_kib = usage.ru_maxrss
-        self._end = time.monotonic()
-        self._deadlines.clear()
+        """Take the wait status of the main process; the supervisor ends its orphans."""
+        self._state.main_status = status
+        self._state.cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+        self._state.max_rss_kib = usage.ru_maxrss
+        self._state.end = time.monotonic()
+        self._state.deadlines.clear()
         for timer in self._timers:
             timer.cancel()
         self._surroundings.main_ended()
 
     def set_tree_gone(self) -> None:
-        """Nothing of the tree is left: what is in the PTY or pipes is all there will be."""
+        """Nothing of the tree is left: only what is in the PTY or pipes remains to be read."""
         if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
@@ -344,13 +319,13 @@ class Process:
         self.check_ended()
 
     def _source_closed(self, fd: int) -> None:
-        if fd == self.input_fd:
-            self.input_fd = -1
+        if fd == self._state.input_fd:
+            self._state.input_fd = -1
         self.check_ended()
 
     def check_ended(self) -> None:
-        if self.exit is None and self._tree_gone and not self.capture.sources and self._verdict_fd < 0:
-            self.exit = self._exit_record()
+        if self.exit is None and self._tree_gone and not self.capture.sources and self._state.verdict_fd < 0:
+            self._state.exit = self._exit_record()
             self._surroundings.close()
             self.close_stdin()
             self._archive.save(self.record())
@@ -360,20 +335,20 @@ class Process:
         if self.main_status is None:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
-        self._end_reason = self._surroundings.reason(code, self._end_reason)
+        self._state.end_reason = self._surroundings.reason(code, self._state.end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
-        if self._last_signal:
-            evidence += f", after {self._last_signal} was sent ({self._end_reason or 'request'})"
+        if self._state.last_signal:
+            evidence += f", after {self._state.last_signal} was sent ({self._state.end_reason or 'request'})"
         if self._defect:
             evidence += f"; ended for a defect of the runtime: {self._defect}"
         return ExitRecord(
             code=code if code >= 0 else None,
             signal=killed_by,
-            reason=self._end_reason or ("exit" if code >= 0 else "signal"),
+            reason=self._state.end_reason or ("exit" if code >= 0 else "signal"),
             evidence=evidence,
-            runtime_ms=round((self._end - self._start) * 1000),
-            cpu_ms=self._cpu_ms,
+            runtime_ms=round((self._state.end - self._state.start) * 1000),
+            cpu_ms=self._state.cpu_ms,
             max_rss_bytes=self._peak_memory(),
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
@@ -382,33 +357,32 @@ class Process:
     # A defect
 
     def fail(self, defect: str) -> None:
-        """The runtime's own code has raised where it looks after this process: end it, and nothing else.
-        defect: what and where, for the record. Raises nothing. After a second one the record says no more
-        than that the process is lost."""
+        """The runtime's code for this process has raised: end this process only. defect: what and where, for
+        the record. Raises nothing. After a second defect the record says only that the process is lost."""
         again, self._defect = bool(self._defect), self._defect or defect
         try:
             if again:
                 self._give_up()
-            elif self._verdict_fd >= 0:
+            elif self._state.verdict_fd >= 0:
                 self._fail_start()
             elif self.exit is None:
                 self._close_capture()
                 self.end(signal.SIGKILL, "killed")
                 self.check_ended()
-        except Exception:  # what has just failed once may fail again
+        except Exception:  # the same code may fail again
             self._give_up()
 
     def _fail_start(self) -> None:
-        self._loop.unwatch(self._verdict_fd)
-        os.close(self._verdict_fd)
-        self._verdict_fd = -1
+        self._loop.unwatch(self._state.verdict_fd)
+        os.close(self._state.verdict_fd)
+        self._state.verdict_fd = -1
         tree.kill([self.os_pid])
         self.on_started(StartFailed(f"a defect of the runtime: {self._defect}", code="internal"))
 
     def _give_up(self) -> None:
         if self.exit is not None:
             return
-        self.exit = lost(self.log.head, f"a defect of the runtime: {self._defect}")
+        self._state.exit = lost(self.log.head, f"a defect of the runtime: {self._defect}")
         with contextlib.suppress(Exception):
             tree.kill([self.os_pid] if self.main_status is None else [])
         with contextlib.suppress(Exception):
@@ -417,24 +391,24 @@ class Process:
         self.on_ended()
 
     def _peak_memory(self) -> int | None:
-        """Bytes; None where the kernel's figure may be that of the supervisor, which the child was a copy of
+        """Bytes; None if the kernel's figure may be that of the supervisor, of which the child was a copy
         before exec (getrusage(2): the figure is kept across execve)."""
-        own = self._max_rss_kib * 1024 if self._max_rss_kib > self._least_kib else 0
+        own = self._state.max_rss_kib * 1024 if self._state.max_rss_kib > self._state.least_kib else 0
         return max(own, self._surroundings.peak_bytes) or None
 
     def _close_capture(self) -> None:
-        """What is read is closed; of a terminal it is the input too, and its number may soon be another's."""
-        if self.input_fd in self.capture.sources:
-            self.input_fd = -1
+        """Close the sources. Those of a terminal are the input too, whose number may soon be another's."""
+        if self._state.input_fd in self.capture.sources:
+            self._state.input_fd = -1
         self.capture.close()
 
     def close(self) -> None:
-        """Give back all descriptors and the log; the process must have ended, or never have started."""
+        """Close all descriptors and the log; the process must have ended, or never have started."""
         self._close_capture()
         self.close_stdin()
-        if self.control_fd >= 0:
-            os.close(self.control_fd)
-            self.control_fd = -1
+        if self._state.control_fd >= 0:
+            os.close(self._state.control_fd)
+            self._state.control_fd = -1
         self._surroundings.close()
         self.log.close()
         self._archive.remove(self.pid)

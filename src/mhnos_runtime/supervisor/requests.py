@@ -1,5 +1,5 @@
-"""What a server may ask, as typed requests. Every field is checked: the server parses what the network sends,
-so that whoever has taken it over speaks here.
+"""A server's requests, typed. Every field is checked, since the server parses network data and may have been
+taken over.
 
 Knows the form of messages; not processes, and not the operator's policy.
 """
@@ -16,7 +16,7 @@ from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.launch import DECIDED, FORBIDDEN_PLAN, MAX_HANDED, REASONS, LaunchPlan
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
-#: Numbers of a launch plan that are not simply 0 or more. Milliseconds are what a timer can wait.
+#: Ranges of a launch plan's numbers, if not 0 or more. Milliseconds: the range of a timer.
 RANGES = {
     "LaunchPlan.pty": (0, bounds.MAX_CELLS),
     "LaunchPlan.retention_bytes": (0, bounds.MAX_RETENTION_BYTES),
@@ -25,12 +25,12 @@ RANGES = {
     "LaunchPlan.escalation": (0, bounds.MAX_MS),
     "LaunchPlan.handed": (0, MAX_HANDED),
 }
-#: Signals that follow an ending one.
+#: Signals in an escalation.
 MAX_STEPS = 16
 
 
 class BadRequest(InvalidRequest):
-    """A message that is none of a server's. request: the number of the spawn that it was, or None."""
+    """A message that no correct server sends. request: of a spawn, its number, else None."""
 
     request: int | None = None
 
@@ -65,10 +65,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """facts: any JSON that is not nested deeply."""
+    """found: what changes of a process's facts: any JSON that is not nested deeply."""
 
     pid: int
-    facts: dict[str, Any]
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What the next server is to know of the token."""
+    """What the next server needs to know of the token."""
 
     token: dict[str, Any] | None
 
 
-#: What is nothing where there is no such process.
+#: Requests that do nothing if the process does not exist.
 AboutProcess: TypeAlias = Kill | CloseStdin | Size | Note | Forget | Discard
 Request: TypeAlias = Spawn | AboutProcess | Token
 
@@ -114,7 +114,7 @@ _check_plan = checker(LaunchPlan, RANGES, without=DECIDED)
 
 
 def parse(body: Mapping[str, Any]) -> Request:
-    """Raises BadRequest for what is not to the letter what a server of this version sends."""
+    """Raises BadRequest for a message that a server of this version would not send."""
     values = dict(body)
     name = values.pop("do", None)
     if name == "spawn":
@@ -126,7 +126,7 @@ def parse(body: Mapping[str, Any]) -> Request:
     except BadShape as error:
         raise BadRequest(str(error)) from None
     if name == "kill" and values["reason"] not in REASONS:
-        raise BadRequest("kill.reason is none of those there are")
+        raise BadRequest("kill.reason is unknown")
     if name == "token" and len(encode(values)) > bounds.TOKEN_BYTES:
         raise BadRequest(f"token takes more than {bounds.TOKEN_BYTES} bytes")
     return _others[name](**values)
@@ -135,7 +135,7 @@ def parse(body: Mapping[str, Any]) -> Request:
 def _spawn(body: dict[str, Any]) -> Spawn:
     request = body.get("request")
     if type(request) is not int or not 0 <= request <= 2**63 - 1:
-        raise BadRequest("spawn.request is no number")
+        raise BadRequest("spawn.request is not a number")
     try:
         return Spawn(request, _plan(body.get("plan")))
     except BadRequest as error:
@@ -147,61 +147,40 @@ def _plan(data: Any) -> LaunchPlan:
     said = [name for name in DECIDED if isinstance(data, dict) and name in data]
     if said:
         raise BadRequest(
-            f"a plan that says {' and '.join(said)}: that is for the supervisor to say", code=FORBIDDEN_PLAN
+            f"the plan has {' and '.join(said)}, which only the supervisor decides", code=FORBIDDEN_PLAN
         )
     try:
         _check_plan(data, "plan")
     except BadShape as error:
         raise BadRequest(str(error)) from None
     _check_sense(data)
-    _check_meta(data["meta"])
+    _check_facts(data["facts"])
     return LaunchPlan.from_request(data)
 
 
 def _check_sense(data: dict[str, Any]) -> None:
-    """What types and ranges do not say."""
+    """Rules beyond types and ranges."""
     if not data["argv"]:
         raise BadRequest("plan.argv is empty")
     steps = data["escalation"]
     if len(steps) > MAX_STEPS or not all(0 < number <= bounds.MAX_SIGNAL for _delay, number in steps):
-        raise BadRequest(f"plan.escalation is not of at most {MAX_STEPS} signals")
+        raise BadRequest(f"plan.escalation is not a list of at most {MAX_STEPS} signals")
 
 
-def _check_meta(meta: dict[str, Any]) -> None:
-    size = len(encode(meta))
-    if size > bounds.META_BYTES:
+def _check_facts(facts: dict[str, Any]) -> None:
+    size = len(encode(facts))
+    if size > bounds.FACTS_BYTES:
         raise BadRequest(
-            f"what is to be kept of the request takes {size} bytes, {bounds.META_BYTES} are allowed",
+            f"the facts of the request take {size} bytes, {bounds.FACTS_BYTES} are allowed",
             code="too-large",
         )
 
 
-def with_facts(meta: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a process together with what was found out. Raises BadRequest where that is more than
-    a record has room for."""
-    together = {**meta, **facts}
-    size, most = len(encode(together)), bounds.META_BYTES + bounds.FACTS_BYTES
+def with_found(facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The facts about a process, updated with those that were found. Raises BadRequest if they do not fit
+    into a record."""
+    together = {**facts, **found}
+    size, most = len(encode(together)), bounds.FACTS_BYTES + bounds.FOUND_BYTES
     if size > most:
-        raise BadRequest(f"what is known of a process takes {size} bytes, {most} are allowed")
+        raise BadRequest(f"the facts about a process take {size} bytes, {most} are allowed")
     return together
-
-
-def too_large(meta: dict[str, Any]) -> bool:
-    """Whether a record of it would not fit into a message."""
-    return len(encode(meta)) > bounds.META_BYTES + bounds.FACTS_BYTES
-
-
-#: What is left of each text and list, where a record is too large.
-_SHORT_TEXT = 256
-_SHORT_LIST = 64
-
-
-def shortened(value: Any) -> Any:
-    """The same with its long texts and lists cut, for a process that another version has let in."""
-    if isinstance(value, dict):
-        return {name: shortened(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [shortened(each) for each in value[:_SHORT_LIST]]
-    if isinstance(value, str) and len(value) > _SHORT_TEXT:
-        return value[:_SHORT_TEXT] + "…"
-    return value

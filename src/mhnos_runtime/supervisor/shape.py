@@ -1,6 +1,6 @@
 """Whether parsed JSON has the form of a dataclass: types, ranges, lengths. Knows no meaning.
 
-What `from_dict` then makes of it cannot fail, and no number in it is one that a system call could not take.
+After this check `from_dict` cannot fail, and every number is in the range of the system calls that take it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
-from mhnos_runtime.bounds import MAX_INTEGER, META_DEPTH
+from mhnos_runtime.bounds import FACTS_DEPTH, MAX_INTEGER
 
-#: Raises BadShape; the second argument says where it looks.
+#: Raises BadShape; the second argument names the place.
 Check: TypeAlias = Callable[[Any, str], None]
-#: By "Class.field": what numbers of this field may be, where it is not 0 up to MAX_INTEGER.
+#: By "Class.field": the range of a number, if it is not 0 to MAX_INTEGER.
 Ranges: TypeAlias = Mapping[str, tuple[int, int]]
 
-#: Items of one list: rules, options, arguments; more than any of them has.
+#: Items of one list (rules, options, arguments): more than any real one has.
 MAX_ITEMS = 16_384
 
 
@@ -26,7 +26,7 @@ class BadShape(ValueError):
 
 
 def checker(kind: type, ranges: Ranges, without: Collection[str] = ()) -> Check:
-    """For a dataclass: all of its fields but those of `without` have to be there, and no others."""
+    """For a dataclass: all fields except those in `without` must be there, and no others."""
     return _dataclass(kind, ranges, without)
 
 
@@ -54,35 +54,35 @@ def _checker(kind: Any, bounds: tuple[int, int], ranges: Ranges) -> Check:
 
 def integer(value: Any, where: str, low: int = 0, high: int = MAX_INTEGER) -> None:
     if type(value) is not int or not low <= value <= high:
-        raise BadShape(f"{where} is no whole number from {low} to {high}")
+        raise BadShape(f"{where} is not a whole number from {low} to {high}")
 
 
 def text(value: Any, where: str) -> None:
-    """Neither NUL, which no path has, nor half of a surrogate pair, which is no UTF-8."""
+    """Without NUL, which no path contains, and without lone surrogates, which are not UTF-8."""
     if not isinstance(value, str) or "\0" in value:
-        raise BadShape(f"{where} is no text without NUL")
+        raise BadShape(f"{where} is not a text without NUL")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise BadShape(f"{where} is no Unicode text") from None
+            raise BadShape(f"{where} is not Unicode text") from None
 
 
 def boolean(value: Any, where: str) -> None:
     if not isinstance(value, bool):
-        raise BadShape(f"{where} is neither true nor false")
+        raise BadShape(f"{where} is not true or false")
 
 
 def plain(value: Any, where: str) -> None:
-    """An object of any content that is not nested too deeply to be written again."""
+    """An object with any content that is not nested too deep to be written again."""
     if not isinstance(value, dict):
-        raise BadShape(f"{where} is no object")
+        raise BadShape(f"{where} is not an object")
     level: list[Any] = [value]
-    for _ in range(META_DEPTH):
+    for _ in range(FACTS_DEPTH):
         level = [item for each in level for item in _inside(each)]
         if not level:
             return
-    raise BadShape(f"{where} is nested deeper than {META_DEPTH} levels")
+    raise BadShape(f"{where} is nested deeper than {FACTS_DEPTH} levels")
 
 
 def _inside(value: Any) -> list[Any]:
@@ -92,7 +92,7 @@ def _inside(value: Any) -> list[Any]:
 
 def _texts_by_name(value: Any, where: str) -> None:
     if not isinstance(value, dict):
-        raise BadShape(f"{where} is no object")
+        raise BadShape(f"{where} is not an object")
     for name, each in value.items():
         text(name, where)
         text(each, where)
@@ -105,7 +105,7 @@ def _optional(check: Check) -> Check:
 def _list(check: Check) -> Check:
     def check_list(value: Any, where: str) -> None:
         if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
-            raise BadShape(f"{where} is no list of at most {MAX_ITEMS}")
+            raise BadShape(f"{where} is not a list of at most {MAX_ITEMS}")
         for item in value:
             check(item, where)
 
@@ -115,7 +115,7 @@ def _list(check: Check) -> Check:
 def _row(checks: list[Check]) -> Check:
     def check_row(value: Any, where: str) -> None:
         if not isinstance(value, list | tuple) or len(value) != len(checks):
-            raise BadShape(f"{where} is no list of {len(checks)}")
+            raise BadShape(f"{where} is not a list of {len(checks)}")
         for check, item in zip(checks, value, strict=True):
             check(item, where)
 
@@ -134,10 +134,10 @@ def _dataclass(kind: type, ranges: Ranges, without: Collection[str] = ()) -> Che
 
     def check_fields(value: Any, where: str) -> None:
         if not isinstance(value, dict):
-            raise BadShape(f"{where} is no object")
+            raise BadShape(f"{where} is not an object")
         if value.keys() != checks.keys():
             odd = min(value.keys() ^ checks.keys())
-            raise BadShape(f"{where} lacks or should not have {odd[:40]!r}")
+            raise BadShape(f"{where}: field {odd[:40]!r} is missing or unknown")
         for name, item in value.items():
             checks[name](item, f"{where}.{name}")
 

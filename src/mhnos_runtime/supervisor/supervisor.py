@@ -1,4 +1,4 @@
-"""The table of processes: what a server may ask, reaping, the end, and the hand-over to a newer version.
+"""The table of processes: a server's requests, reaping, the end, and the hand-over to a newer version.
 
 Knows processes and messages; no network.
 """
@@ -10,34 +10,36 @@ import gc
 import os
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mhnos_runtime.channel import OUTPUT
 from mhnos_runtime.errors import LimitReached, MhnosError, Unavailable
-from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan
+from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
-from mhnos_runtime.supervisor import cgroup, child, handover, requests, tree
+from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
-from mhnos_runtime.supervisor.asked import Asked
-from mhnos_runtime.supervisor.attention import Attention
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
+from mhnos_runtime.supervisor.dispatcher import Dispatcher
+from mhnos_runtime.supervisor.handover import HandOver
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
 from mhnos_runtime.supervisor.loop import Loop, Timer
-from mhnos_runtime.supervisor.notify import Notifier
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
+from mhnos_runtime.supervisor.service_manager import ServiceManager
+from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
-#: How often what ended main processes left behind is looked at.
+#: How often orphans of ended main processes are checked.
 LOOK_SECONDS = 0.1
 
 
@@ -46,28 +48,27 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._hello = config.hello
         self._allowed = Allowed.from_dict(config.allowed)
         self._log = Log(config.log_json)
         self._defects = Defects(self._log, self._fail)
         self._loop = Loop(self._defects.tell)
-        self._attention = Attention(self._loop)
         self._launcher = Launcher(self._loop, lambda: self._next_pid)
         self._holders = Holders(self._loop)
         self._archive = Archive(config.state_dir / "processes")
         self._folders = TemporaryFolders(self._loop)
         self._archive.on_set_aside = self._set_aside
         self._processes: dict[int, Process | Ended] = {}
-        self._asked = Asked(self._processes, self._defects, self._log, self)
+        self._dispatcher = Dispatcher(self._processes, self._defects, self._log, self)
         self._server = ServerKeeper(
-            self._loop, config, self._log, self._introduce, self._asked.on_message, self._server_stopped
+            self._loop, config, self._log, self._introduce, self._dispatcher.on_message, self._server_stopped
         )
-        self._manager = Notifier(self._loop)
+        self._manager = ServiceManager(self._loop)
         self._server.on_alive = self._manager.ready
         self._by_os_pid: dict[int, Process] = {}
-        #: Those that the server had no descriptor for: they are being killed, and it knows nothing of them.
+        #: Processes that the server had no descriptors for: they are being killed, and it does not know them.
         self._discarded: set[int] = set()
         self._next_pid = FIRST_PID
-        self._spawned = 0
         self._ready_due = False
         self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
@@ -76,11 +77,11 @@ class Supervisor:
         self._stopping = False
         self._has_terminal = _terminal_is_there()
 
-    def run(self, handed_over: dict[str, Any] | None = None) -> None:
+    def run(self, handed_over: HandOver | None = None) -> None:
         """Supervise until SIGTERM or SIGINT, then end everything and return.
 
-        handed_over: the state of the supervisor that this one replaces. Without it, what earlier ones left
-        behind is taken over as ended.
+        handed_over: the state of the supervisor that this one replaces. Without it, processes of earlier
+        supervisors are taken over as ended.
         """
         child.become_subreaper()
         raise_limit()
@@ -89,9 +90,9 @@ class Supervisor:
         else:
             self._resume(handed_over)
         self._handle_signals()
-        # A fork copies what either side writes to later; what is there now is not looked at again.
+        # A fork copies every page that is written later; the collector must not write to what exists now.
         gc.freeze()
-        with contextlib.suppress(LimitReached):  # the next start tries again, and is told
+        with contextlib.suppress(LimitReached):  # the next start tries again and reports it
             self._launcher.prepare()
         self._manager.watch()
         self._server.start()
@@ -126,12 +127,11 @@ class Supervisor:
         if process is not None:
             process.fail(what)
 
-    # What the server is told
+    # Messages to the server
 
     def _introduce(self) -> None:
-        """Tell a new server everything, so that it can go on where another one ended."""
-        told = {"spawned": self._spawned, "allowed": self._config.allowed, **self._config.hello}
-        self._server.send({"event": "hello", **told})
+        """Tell a new server everything, so that it goes on where the last one ended."""
+        self._server.send({"event": "hello", **self._hello.to_dict()})
         for process in list(self._processes.values()):
             self._discarded.discard(process.pid)
             if process.started:
@@ -141,7 +141,7 @@ class Supervisor:
         self._say_ready()
 
     def _say_ready(self) -> None:
-        """Once nothing is on its way that the server might be asked for again."""
+        """When nothing is under way that the server could be asked for again."""
         under_way = self._holders.under_way or not all(each.started for each in self._processes.values())
         if self._ready_due and not under_way:
             self._ready_due = False
@@ -149,9 +149,14 @@ class Supervisor:
 
     def _send_process(self, event: str, process: Process | Ended, **more: Any) -> None:
         body = {"event": event, "record": process.record().to_dict(), **more}
-        self._server.send(body, lambda: process.descriptors)
 
-    # What a server may ask
+        def descriptors() -> list[int]:
+            """Those that are open when the message is sent, which may be later."""
+            return process.descriptors.sent()
+
+        self._server.send(body, descriptors)
+
+    # Requests of the server
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)
@@ -160,24 +165,25 @@ class Supervisor:
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         """Start what the plan says, confined as the operator's policy says. The descriptors are closed after
         this. Raises what `permit` does, and LimitReached."""
-        confined = permit(self._allowed, plan, descriptors, self._config.listeners)
+        start = StartDescriptors.received(descriptors)
+        confined = permit(self._allowed, plan, start, self._config.listeners)
         self._check_room(confined)
         holder = confined.confine.holder
         if holder is None:
-            self._launch(request, confined, descriptors, None, None)
+            self._launch(request, confined, start, None, None)
             return
-        kept = duplicated(descriptors)
+        kept = duplicated(start)
 
         def go_on(namespaces: Namespaces | None, error: MhnosError | None) -> None:
             self._launch(request, confined, kept, namespaces, error)
-            for fd in kept:
+            for fd in kept.sent():
                 os.close(fd)
             self._say_ready()
 
         self._holders.take(holder, confined.confine.user, go_on)
 
     def _check_room(self, plan: LaunchPlan) -> None:
-        """Raises LimitReached where the operator allows no more processes, or descriptors run out."""
+        """Raises LimitReached if the operator allows no more processes, or descriptors run out."""
         running = sum(each.exit is None for each in self._processes.values())
         if running + self._holders.under_way >= self._allowed.processes:
             raise LimitReached(
@@ -191,12 +197,11 @@ class Supervisor:
         self,
         request: int,
         plan: LaunchPlan,
-        descriptors: list[int],
+        descriptors: StartDescriptors,
         namespaces: Namespaces | None,
         error: MhnosError | None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or say why not. descriptors: the folder, and
-        what the program is handed."""
+        """Start it inside `namespaces`, which are then its own, or answer why not."""
         try:
             if error is not None:
                 raise error
@@ -205,7 +210,6 @@ class Supervisor:
             pid = self._next_pid
             process = Process.launch(
                 self._defects.watching(self._loop, pid),
-                self._attention,
                 self._archive,
                 self._launcher,
                 self._folders,
@@ -217,7 +221,7 @@ class Supervisor:
         except Exception as raised:
             if namespaces is not None:
                 namespaces.kill()
-            self.refuse(request, self._asked.refusal(raised))
+            self.refuse(request, self._dispatcher.refusal(raised))
             return
         self._next_pid += 1
         self._take(process, request)
@@ -248,7 +252,7 @@ class Supervisor:
 
     def _on_started(self, process: Process, request: int, error: MhnosError | None) -> None:
         if error is None:
-            self._spawned += 1
+            self._hello = replace(self._hello, spawned=self._hello.spawned + 1)
             self._send_process("spawned", process, request=request)
         else:
             del self._processes[process.pid]
@@ -271,9 +275,9 @@ class Supervisor:
             self._drop(process)
 
     def discard(self, pid: int) -> None:
-        """The server could not take a process over: none may run that it cannot list and end.
+        """The server could not take a process over: end it, since none may run that it cannot list and end.
 
-        Until the last of it is gone it counts, and a server that comes meanwhile is told of it.
+        It counts until its last process is gone, and a server that comes meanwhile is told of it.
         """
         process = self._running(pid)
         if process is None or process.exit is not None:
@@ -288,8 +292,8 @@ class Supervisor:
         process.close()
 
     def keep_token(self, token: dict[str, Any] | None) -> None:
-        """Keep what a server knows of the token, unread, for the next one."""
-        self._config.hello["token"] = token
+        """Keep what a server knows of the token, unread, for the next server."""
+        self._hello = replace(self._hello, token=token)
 
     # Reaping
 
@@ -303,7 +307,7 @@ class Supervisor:
                 break
             try:
                 self._reaped(os_pid, status, usage)
-            except Exception as error:  # there may be others, of which nobody tells again
+            except Exception as error:  # there may be other ended children, which are not reported again
                 self._defects.tell(error)
         self._end_leftovers()
 
@@ -325,12 +329,12 @@ class Supervisor:
             self._holders.reaped(os_pid)
 
     def _known(self) -> set[int]:
-        """Children that no ended process has left behind."""
+        """Children that are no orphans."""
         own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
-        """A process has ended when nothing is left of its tree."""
+        """A process has ended when nothing of its tree is left."""
         again = True
         try:
             for process in self._leftovers.end():
@@ -350,7 +354,7 @@ class Supervisor:
     # The end
 
     def _stop(self) -> None:
-        """End all processes, then the server. A second time: at once."""
+        """End all processes, then the server. The second time: at once."""
         if self._stopping:
             tree.kill(self._by_os_pid)
             return
@@ -365,7 +369,7 @@ class Supervisor:
         self._reap()
 
     def _stop_server(self) -> None:
-        """Once it has been told of every end, so that clients learn it too."""
+        """Once it has been told of every end, so that clients learn it."""
         if self._stopping and self._all_ended():
             self._server.stop()
 
@@ -381,7 +385,7 @@ class Supervisor:
     # Reload
 
     def _hang_up(self) -> None:
-        """SIGHUP asks for a reload; when it says that the terminal is gone, for an end."""
+        """SIGHUP asks for a reload or, when the terminal is gone, for an end."""
         if self._has_terminal and not _terminal_is_there():
             self._stop()
         elif not self._stopping and not self._check_os_pid and not self._handing_over:
@@ -419,25 +423,19 @@ class Supervisor:
 
     def _replace(self) -> None:
         """Does not return. Raises OSError."""
-        running = self._states()
-        networks, kept_networks = self._holders.state()
-        folders, kept_folders = self._folders.state()
-        state = {
-            "networks": networks,
-            "folders": folders,
-            "config": self._config.to_dict(),
-            "next_pid": self._next_pid,
-            "spawned": self._spawned,
-            "processes": [each for each, _ in running],
-            "ended": [each.pid for each in self._processes.values() if isinstance(each, Ended)],
-        }
-        kept = [fd for _, descriptors in running for fd in descriptors]
-        kept += [*kept_networks, *kept_folders, *self._config.listeners, self._config.lock_fd]
+        state = HandOver(
+            replace(self._config, hello=self._hello),
+            self._next_pid,
+            processes=self._states(),
+            ended=[each.pid for each in self._processes.values() if isinstance(each, Ended)],
+            networks=self._holders.state(),
+            folders=self._folders.state(),
+        )
         self._launcher.discard()
-        handover.replace(state, kept)
+        handover.replace(state)
 
-    def _states(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """Of all that run. One whose state cannot be told is not handed over, and so ends."""
+    def _states(self) -> list[ProcessState]:
+        """Of all running processes. One whose state cannot be read is not handed over, and so ends."""
         states = []
         for process in list(self._processes.values()):
             if isinstance(process, Process):
@@ -445,46 +443,35 @@ class Supervisor:
                     states.append(process.state())
         return states
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        self._holders.restore(state["networks"])
-        self._folders.restore(state.get("folders"))
-        handover.keep_to_oneself(self._holders.state()[1])
-        for each in state["processes"]:
+    def _resume(self, state: HandOver) -> None:
+        self._holders.restore(state.networks)
+        self._folders.restore(state.folders)
+        handover.keep_to_oneself(fd for each in state.networks for fd in each.namespaces.descriptors)
+        for each in state.processes:
             try:
                 self._restore(each)
             except Exception as error:
                 self._not_restored(each, error)
-        self._take_over_ended(self._archive.load(state["ended"]))
-        self._next_pid = max(self._next_pid, state["next_pid"])
-        self._spawned = state["spawned"]
+        self._take_over_ended(self._archive.load(state.ended))
+        self._next_pid = max(self._next_pid, state.next_pid)
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        meta = state["plan"]["meta"]
-        if requests.too_large(meta):
-            state["plan"]["meta"] = requests.shortened(meta)
-            self._log.write("warning", "a record was too large and was shortened", pid=state["pid"])
-        pid = state["pid"]
-        process = Process.restore(
-            self._defects.watching(self._loop, pid),
-            self._attention,
-            self._archive,
-            self._folders,
-            state,
-        )
+    def _restore(self, state: ProcessState) -> None:
+        handover.keep_to_oneself(state.descriptors)
+        watching = self._defects.watching(self._loop, state.pid)
+        process = Process.restore(watching, self._archive, self._folders, state)
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
-        handover.keep_to_oneself(process.state()[1])
         self._take(process, 0)
         if process.main_status is not None and process.exit is None:
             self._leftovers.reaped(process.os_pid, process)
 
-    def _not_restored(self, state: dict[str, Any], error: Exception) -> None:
-        """Its log is damaged, say: it ends, as what nobody knows is a leftover, and what there is of it is
-        kept."""
-        pid = state["pid"]
+    def _not_restored(self, state: ProcessState, error: Exception) -> None:
+        """A process that cannot be restored, for example since its log is damaged: unknown processes are
+        ended as orphans, and its files are kept."""
+        pid = state.pid
         self._defects.tell(error, process=pid)
         self._processes.pop(pid, None)
-        self._by_os_pid.pop(state["os_pid"], None)
+        self._by_os_pid.pop(state.os_pid, None)
         Process.abandon(self._loop, state)
         self._archive.set_aside(pid, "it could not be taken over")
 

@@ -1,5 +1,4 @@
-"""What one process runs in beside its log: namespaces, a control group, limits that are watched, a folder for
-temporary files.
+"""What a process runs in: namespaces, a control group, watched limits, a folder for temporary files.
 
 Knows how each of them begins, is handed over and ends; not what the program writes or when it is signalled.
 """
@@ -9,19 +8,18 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import Limits
 from mhnos_runtime.supervisor import watchdog
 from mhnos_runtime.supervisor.cgroup import Group
-from mhnos_runtime.supervisor.holder import Namespaces
+from mhnos_runtime.supervisor.holder import Namespaces, NamespacesState
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 
 def no_limits(error: OSError) -> LimitReached:
-    """What to say where a control group cannot be made or limited."""
+    """The error for a control group that cannot be made or limited."""
     return LimitReached(
         f"the limits could not be set: {error}",
         code="start-failed",
@@ -30,7 +28,7 @@ def no_limits(error: OSError) -> LimitReached:
 
 
 class Surroundings:
-    """Owns the namespaces and the control group. peak_bytes: most memory that was seen in use, if looked.
+    """Owns the namespaces and the control group. peak_bytes: the most memory that was measured, if it was.
     temporary: path of the folder for temporary files, if one was made."""
 
     temporary = ""
@@ -55,8 +53,8 @@ class Surroundings:
     def make(
         cls, loop: Watching, limits: Limits, group: Group | None, namespaces: Namespaces | None
     ) -> Surroundings:
-        """group: made for it, where it has limits that control groups hold. Raises LimitReached when they
-        cannot be set, and removes it then."""
+        """group: made for it, if control groups enforce its limits. Raises LimitReached if they cannot be
+        set, and removes the group then."""
         if group is not None:
             try:
                 group.limit(limits)
@@ -78,19 +76,17 @@ class Surroundings:
             ) from error
 
     def own_temporary(self, folders: TemporaryFolders, pid: int) -> None:
-        """Remove at the end what `folders` has for this process."""
+        """Remove the folder that `folders` has for this process at its end."""
         self._remove_temporary = lambda: folders.remove(pid)
 
     @classmethod
-    def restore(cls, loop: Watching, limits: Limits, pid: int, state: dict[str, Any] | None) -> Surroundings:
+    def restore(cls, loop: Watching, limits: Limits, pid: int, state: NamespacesState | None) -> Surroundings:
         namespaces = None if state is None else Namespaces.restore(loop, state)
         return cls(loop, limits, namespaces, Group(limits.cgroups, pid) if limits.cgroups else None)
 
-    def state(self) -> tuple[dict[str, Any] | None, list[int]]:
-        """What `restore` needs, and descriptors that must stay open until then."""
-        if self.namespaces is None or self.namespaces.gone:
-            return None, []
-        return self.namespaces.state()
+    def state(self) -> NamespacesState | None:
+        """What `restore` needs."""
+        return None if self.namespaces is None or self.namespaces.gone else self.namespaces.state()
 
     @property
     def doors(self) -> tuple[str, ...]:
@@ -98,7 +94,7 @@ class Surroundings:
         return () if self._group is None else self._group.doors
 
     def watch(self, os_pid: int, end: Callable[[str], None]) -> None:
-        """Call `end` with a reason when a limit is exceeded that the kernel does not enforce by itself."""
+        """Call `end` with a reason when a limit is exceeded that the kernel does not enforce."""
         if self._group is not None and self._group.watch_memory():
             self._loop.watch(self._group.oom_fd, lambda: self._out_of_memory(end))
         if self._limits.watched():
@@ -117,7 +113,7 @@ class Surroundings:
         self._timer = self._loop.after(watchdog.INTERVAL_SECONDS, lambda: self._look(os_pid, end))
 
     def _unmapped_bytes(self, os_pid: int) -> int:
-        """Of files in memory, which count as memory where no control group counts them."""
+        """Bytes of files in memory, which count as memory unless a control group counts them."""
         if not self._limits.memory_bytes or self._limits.held("memory"):
             return 0
         if self._looks % watchdog.LOOKS_A_SEARCH == 0:
@@ -127,14 +123,14 @@ class Surroundings:
         return self._searched_bytes + watchdog.used(private)
 
     def main_ended(self) -> None:
-        """The main process has been reaped: no limit is watched any more, what it left behind has to end."""
+        """The main process has been reaped: limits are no longer watched, and its orphans must end."""
         if self._timer is not None:
             self._timer.cancel()
         if self.namespaces is not None:
             self.namespaces.wind_down()
 
     def when_gone(self, callback: Callable[[], None]) -> bool:
-        """Whether nothing is left in the namespaces; where something is, call back when it is gone."""
+        """Whether nothing is left in the namespaces. If something is, call back when it is gone."""
         if self.namespaces is None or self.namespaces.gone:
             return True
         self._when_gone = callback
@@ -142,11 +138,11 @@ class Surroundings:
 
     def _namespaces_gone(self) -> None:
         if self._when_gone is not None:
-            # By way of the loop: what it raises is this process's.
+            # Through the loop, so that an exception is charged to this process.
             self._loop.after(0.0, self._when_gone)
 
     def reason(self, code: int, known: str) -> str:
-        """Why it ended: `known`, or that the kernel killed it for its memory. Then the peak is known too."""
+        """Why it ended: `known`, or that the kernel killed it for its memory, and then also the peak."""
         if self._group is not None:
             if code == -signal.SIGKILL and not known and self._group.memory_kills():
                 known = "memory"
@@ -155,7 +151,7 @@ class Surroundings:
         return known
 
     def close(self) -> None:
-        """End and give back all of it. May be called again."""
+        """End and close all of it. May be called again."""
         if self._timer is not None:
             self._timer.cancel()
         if self._group is not None:

@@ -1,7 +1,7 @@
-"""Folders for the temporary files of processes: made for one process, removed after it with all in it.
+"""Folders for temporary files: made for one process, removed after it with everything in it.
 
-Knows files only. What processes leave there is hostile: no link is followed, and neither memory nor the
-number of descriptors grows with how much it is, or how deep. A child removes it, since that blocks.
+Knows files only. The contents are hostile: no link is followed, and neither memory nor the number of
+descriptors grows with their size or depth. Removing blocks, so a child does it.
 """
 
 from __future__ import annotations
@@ -10,41 +10,54 @@ import contextlib
 import fcntl
 import os
 import resource
-import secrets
 import select
 import signal
 import stat
 import time
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.signals import reset_signals
 
-#: Where the runtime makes its own folder. Paths stay short: that of a Unix socket has 107 bytes (unix(7)).
+#: Where the runtime makes its own folder. Paths must be short: that of a Unix socket has 107 bytes (unix(7)).
 PLACE = "/tmp"  # noqa: S108 - the folder has a random name and is made with mkdir
 PREFIX = "mhnos-tmp-"
-#: From the first folder that is thrown away to the fork of the child that removes it: the ends of many
-#: processes share one fork, which takes some 2 ms and slows the start that it falls upon.
+#: From the first removed folder to the fork of the child that deletes it: many ended processes share one
+#: fork, which takes some 2 ms and would slow a start.
 REMOVE_SECONDS = 5.0
-#: How long the runtime's end may wait for what is still to be removed. The next runtime removes the rest.
+#: How long the end of the runtime may wait for removals. The next runtime removes the rest.
 END_SECONDS = 2.0
-#: How many names in PLACE are looked at for what earlier runtimes left.
+#: How many names in PLACE are checked for folders of earlier runtimes.
 _MOST_NAMES = 10_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Of what is to be removed; only the runtime can enter it.
+#: The folder of things to be removed; only the runtime can enter it.
 _GONE = "gone"
 _PR_SET_PDEATHSIG = 1
 _NICE = 19
 
 
-class TemporaryFolders:
-    """One folder of the runtime, in which each process has one, of mode 0700, by its pid.
+@dataclass(frozen=True, slots=True)
+class FoldersState:
+    """For the next supervisor. fd: -1 if there is no folder."""
 
-    The runtime's is locked (flock(2)) for as long as the runtime lives: so other runtimes see that it is in
-    use, and systemd-tmpfiles passes over it (tmpfiles.d(5)). os_pid: of the child that removes, 0 while there
-    is none.
+    path: str
+    fd: int
+    number: int
+    os_pid: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return () if self.fd < 0 else (self.fd,)
+
+
+class TemporaryFolders:
+    """The runtime's folder, with one folder for each process, of mode 0700, named by its pid.
+
+    It is locked (flock(2)) as long as the runtime lives: other runtimes see that it is in use, and
+    systemd-tmpfiles skips it (tmpfiles.d(5)). os_pid: of the child that removes, 0 if there is none.
     """
 
     def __init__(self, loop: Loop, place: str = PLACE) -> None:
@@ -66,7 +79,7 @@ class TemporaryFolders:
         return self._make(name, user)
 
     def remove(self, pid: int) -> None:
-        """Have the folder of this process removed, if it has one."""
+        """Remove the folder of this process in the background, if it has one."""
         if self._fd >= 0 and self._throw_away(f"p{pid}", self._fd):
             self._remove_later()
 
@@ -76,17 +89,13 @@ class TemporaryFolders:
         if self._some:
             self._remove_later()
 
-    def state(self) -> tuple[dict[str, Any], list[int]]:
-        """What `restore` needs, as JSON, and descriptors that must stay open until then."""
-        row = {"path": self._path, "fd": self._fd, "number": self._number, "os_pid": self.os_pid}
-        return row, [] if self._fd < 0 else [self._fd]
+    def state(self) -> FoldersState:
+        """What `restore` needs."""
+        return FoldersState(self._path, self._fd, self._number, self.os_pid)
 
-    def restore(self, state: dict[str, Any] | None) -> None:
+    def restore(self, state: FoldersState) -> None:
         """Go on with the folder of the supervisor that this one replaces."""
-        if state is None:
-            return
-        self._path, self._fd, self._number = state["path"], state["fd"], state["number"]
-        self.os_pid = state["os_pid"]
+        self._path, self._fd, self._number, self.os_pid = state.path, state.fd, state.number, state.os_pid
         if self._fd >= 0:
             os.set_inheritable(self._fd, False)
             self._remove_later()
@@ -112,14 +121,14 @@ class TemporaryFolders:
         return f"{self._path}/{name}"
 
     def _begin(self) -> None:
-        """Make and lock the runtime's folder, and take over what runtimes left there that are gone."""
+        """Make and lock the runtime's folder, and take over folders of runtimes that are gone."""
         self._give_up()
-        while not self._lock_new(f"{self.place}/{PREFIX}{secrets.token_hex(6)}"):
+        while not self._lock_new(f"{self.place}/{PREFIX}{os.urandom(6).hex()}"):
             pass
         try:
             os.mkdir(_GONE, 0o700, dir_fd=self._fd)
         except OSError:
-            self._give_up()  # the next one takes it over
+            self._give_up()  # the next runtime takes it over
             raise
         os.fchmod(self._fd, 0o711)
         with os.scandir(self.place) as entries:
@@ -127,7 +136,7 @@ class TemporaryFolders:
                 self._take_over(name)
 
     def _lock_new(self, path: str) -> bool:
-        """Whether it was made and locked before another runtime took it for one that is left."""
+        """Whether it was made and locked before another runtime took it for an abandoned one."""
         os.mkdir(path, 0o700)
         fd = os.open(path, _FOLDER)
         try:
@@ -147,7 +156,7 @@ class TemporaryFolders:
         self._fd, self._path = -1, ""
 
     def _take_over(self, name: str) -> None:
-        """Remove the folder of a runtime that is gone. Somebody else's stays, and one that is in use."""
+        """Remove the folder of a runtime that is gone, unless it is another user's or in use."""
         place = fd = -1
         try:
             place = os.open(self.place, _FOLDER)
@@ -197,7 +206,7 @@ class TemporaryFolders:
         return _first(_GONE, self._fd) is not None
 
     def _wait(self, seconds: float) -> None:
-        """Wait for the child that removes, and kill it when the time is over. It has not been reaped yet."""
+        """Wait for the child that removes, and kill it when the time is over. It is not reaped here."""
         with contextlib.suppress(OSError), open(os.pidfd_open(self.os_pid), "rb", 0) as ended:
             poll = select.poll()
             poll.register(ended, select.POLLIN)
@@ -208,7 +217,7 @@ class TemporaryFolders:
 
 
 def _remove_all(parent: int) -> NoReturn:
-    """The child: hold nothing but the runtime's folder, and remove what was thrown away in it."""
+    """The child: close everything but the runtime's folder, and remove what is in its folder `gone`."""
     try:
         reset_signals()
         os.setpgid(0, 0)
@@ -222,9 +231,9 @@ def _remove_all(parent: int) -> NoReturn:
 
 
 def remove_gone(parent: int) -> None:
-    """Remove all that is in the folder `gone` of this one, of which `parent` is a descriptor.
+    """Remove everything in the folder `gone` of the folder that `parent` is a descriptor of.
 
-    A folder that is not empty is moved up to that place before it is opened, so that at any depth only one is
+    A folder that is not empty is moved up into `gone` before it is opened, so that at any depth only one is
     open. What cannot be removed is moved to `parent`, out of the way of the rest.
     """
     number = 0
@@ -242,7 +251,7 @@ def remove_gone(parent: int) -> None:
 
 
 def _first(name: str, folder: int) -> str | None:
-    """Name of any entry of a folder, None where there is none, or it cannot be read."""
+    """The name of any entry of a folder; None if there is none, or it cannot be read."""
     with contextlib.suppress(OSError):
         fd = os.open(name, _FOLDER, dir_fd=folder)
         try:
@@ -254,9 +263,9 @@ def _first(name: str, folder: int) -> str | None:
 
 
 def _empty(name: str, gone: int, number: int) -> int:
-    """Remove all that is in a folder, or move it up; return the number of the last one that was moved.
+    """Remove everything in a folder, or move it up; return the number of the last one that was moved.
 
-    What the kernel does not tell of while others go is found in the next pass. Raises OSError.
+    Entries that the kernel skips while others are removed are found in the next pass. Raises OSError.
     """
     fd = _open_folder(name, gone)
     try:
@@ -273,7 +282,7 @@ def _empty(name: str, gone: int, number: int) -> int:
 
 
 def _remove_one(name: str, folder: int, gone: int, moved: str) -> bool:
-    """Whether it is no longer there. Links are removed, not followed (unlink(2))."""
+    """Whether it is gone. Links are removed, not followed (unlink(2))."""
     try:
         if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
             os.unlink(name, dir_fd=folder)
@@ -281,7 +290,7 @@ def _remove_one(name: str, folder: int, gone: int, moved: str) -> bool:
         try:
             os.rmdir(name, dir_fd=folder)
         except OSError:
-            # Moving a folder to another one takes the right to write in it (rename(2)).
+            # Moving a folder into another one needs the right to write in it (rename(2)).
             os.close(_open_folder(name, folder))
             os.rename(name, moved, src_dir_fd=folder, dst_dir_fd=gone)
     except OSError:
@@ -290,10 +299,10 @@ def _remove_one(name: str, folder: int, gone: int, moved: str) -> bool:
 
 
 def _open_folder(name: str, folder: int) -> int:
-    """A descriptor of a folder, whatever its mode was; no link is followed. Raises OSError."""
+    """A descriptor of a folder, whatever its mode was. Links are not followed. Raises OSError."""
     path = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        # By the descriptor, not by the name again (proc(5)).
+        # By the descriptor, not by the name (proc(5)).
         os.chmod(f"/proc/self/fd/{path}", 0o700)
         return os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:

@@ -1,7 +1,7 @@
-"""How to end a process and all of its descendants. Knows signals only.
+"""Ends a process and all its descendants. Knows signals only.
 
-Every main process is a subreaper, so that what it or its children abandon stays below it; when it has ended,
-what is left becomes a child of the supervisor, which ends it.
+Every main process is a subreaper, so its orphans stay below it. When it has ended, they become children of
+the supervisor, which ends them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable
 
 from mhnos_runtime.proc import descendants
 
-#: Rounds of looking for new descendants while they are being stopped; a fork bomb needs a few.
+#: Rounds of looking for new descendants while they are stopped; a fork bomb needs a few.
 _ROUNDS = 50
 
 
 def send(os_pids: Iterable[int], number: int) -> None:
-    """Send a signal to each; those that are gone or belong to another user are passed over."""
+    """Send a signal to each; those that are gone or another user's are skipped."""
     for os_pid in os_pids:
         with contextlib.suppress(OSError):
             os.kill(os_pid, number)
@@ -28,7 +28,7 @@ def kill(roots: Iterable[int]) -> None:
     """Kill the roots and all below them, so that none escapes by forking meanwhile.
 
     Each is stopped before its children are listed: a stopped process neither forks nor reaps, so the list
-    stays true and no pid in it can be taken by a stranger.
+    stays true, and no pid in it can be reused.
     """
     roots = list(roots)
     stopped: set[int] = set()
@@ -42,7 +42,7 @@ def kill(roots: Iterable[int]) -> None:
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM, SIGRTMIN+3: Python's enumeration has only the first and the last of the real-time ones."""
+    """SIGTERM, SIGRTMIN+3: Python's enumeration has only the first and last real-time signal."""
     try:
         return signal.Signals(number).name
     except ValueError:

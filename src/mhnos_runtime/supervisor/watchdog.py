@@ -1,4 +1,4 @@
-"""Limits on a tree where the kernel has no control group for it: looks at /proc from time to time."""
+"""Limits on a tree that no control group enforces: measures /proc from time to time."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from typing import NamedTuple
 from mhnos_runtime import proc
 from mhnos_runtime.launch import Limits
 
-#: Between two looks. A process can go over its limit for so long; looking costs some 20 µs a process.
+#: Between two looks: a process can exceed its limit for this long. A look costs some 20 µs a process.
 INTERVAL_SECONDS = 0.2
-#: Looks from one search for memory files to the next, which costs some 3 µs a descriptor.
+#: Looks between two searches for memory files, which cost some 3 µs a descriptor.
 LOOKS_A_SEARCH = 5
-#: Descriptors of a tree that a search takes: 3 ms.
+#: Descriptors of a tree that one search takes: 3 ms.
 _SEARCHED = 1000
 
 
 class Look(NamedTuple):
-    """memory_bytes: of the tree, what several processes share counted once where it matters. reason: of
-    its end when a limit is exceeded, as in an exit record, or ""."""
+    """memory_bytes: of the tree; near the limit, shared memory is counted once. reason: for the exit record
+    if a limit is exceeded, or ""."""
 
     memory_bytes: int
     reason: str
 
 
 class _Share(NamedTuple):
-    """Memory of one process, bytes, with what is shared divided among those who share it. shared: of this,
-    what is in memory files and other shared memory; own: all the rest."""
+    """Memory of one process, bytes, with shared memory divided among those who share it. shared: memory files
+    and other shared memory in it; own: the rest."""
 
     own: int
     shared: int
 
 
 def look(os_pid: int, limits: Limits, unmapped_bytes: int = 0) -> Look:
-    """What the tree uses against what it may. unmapped_bytes: of files in memory, see `used` and `searched`.
+    """The tree's use against its limits. unmapped_bytes: of files in memory, see `used` and `searched`.
 
-    The quick figure counts shared pages twice, so one that is too high is checked by the exact one before it
-    counts.
+    The quick figure counts shared pages twice. If it is too high, the exact one decides.
     """
     usage = proc.usage(os_pid)
     if usage is None:
@@ -59,7 +58,7 @@ def look(os_pid: int, limits: Limits, unmapped_bytes: int = 0) -> Look:
 
 
 def used(folders: Iterable[str]) -> int:
-    """Bytes of all that lies in these file systems, which are memory's."""
+    """Bytes in these file systems, which are in memory."""
     total = 0
     for folder in folders:
         with contextlib.suppress(OSError):
@@ -71,8 +70,8 @@ def used(folders: Iterable[str]) -> int:
 def searched(os_pid: int) -> int:
     """Bytes of the memory files (memfd_create(2)) that the tree has descriptors of, mapped or not.
 
-    Only of the first so many descriptors, and of processes that can be looked into: for those that have a
-    defect, which is what the watchdog is for.
+    Only of the first _SEARCHED descriptors, and of processes that can be inspected: the watchdog is for
+    programs with defects, not for hostile ones.
     """
     sizes: dict[int, int] = {}
     left = _SEARCHED
@@ -86,8 +85,8 @@ def searched(os_pid: int) -> int:
 
 
 def _memory_file(os_pid: int, fd: str) -> dict[int, int]:
-    """{inode: bytes} of a descriptor that is one. What it is shows before its file is asked for anything: on
-    a file system that a process serves itself, the answer could take for ever."""
+    """{inode: bytes} if the descriptor is a memory file. That is decided before the file is asked: on a file
+    system that a process serves itself, an answer could take for ever."""
     path = f"/proc/{os_pid}/fd/{fd}"
     if os.readlink(path).startswith("/memfd:") and _mount(f"/proc/{os_pid}/fdinfo/{fd}") == _memory_mount():
         status = os.stat(path)
@@ -97,7 +96,7 @@ def _memory_file(os_pid: int, fd: str) -> dict[int, int]:
 
 @functools.cache
 def _memory_mount() -> bytes:
-    """The mount that all memory files of a machine are on."""
+    """The mount of all memory files of a machine."""
     fd = os.memfd_create("own", os.MFD_CLOEXEC)
     try:
         return _mount(f"/proc/self/fdinfo/{fd}")
@@ -111,8 +110,8 @@ def _mount(fdinfo: str) -> bytes:
 
 
 def _share(os_pid: int) -> _Share:
-    """By smaps_rollup (proc(5)). A process that does not let itself be looked into (prctl(2),
-    PR_SET_DUMPABLE) counts with all that it has mapped, shared or not."""
+    """By smaps_rollup (proc(5)). A process that forbids inspection (prctl(2), PR_SET_DUMPABLE) counts with
+    everything that it has mapped, shared or not."""
     try:
         with open(f"/proc/{os_pid}/smaps_rollup", "rb") as file:
             rows = dict(line.split(b":", 1) for line in file if b":" in line and line[:1].isalpha())

@@ -92,6 +92,7 @@ class TextContent:
         self._rest = ""
 
     def feed(self, inside: bytes | memoryview) -> bytes:
+        """UTF-8 of what is complete with this piece; the rest waits. Raises InvalidRequest."""
         try:
             text = self._rest + self._utf_8.decode(inside)
             end = _end_of_whole_escapes(text)
@@ -101,6 +102,7 @@ class TextContent:
             raise wrong_content() from None
 
     def finish(self) -> bytes:
+        """UTF-8 of what still waits. Raises InvalidRequest for half an escape or character."""
         try:
             last = _unescaped(self._rest + self._utf_8.decode(b"", final=True))
             return self._joiner.feed(last) + self._joiner.flush()
@@ -119,4 +121,5 @@ def _unescaped(inside: str) -> str:
 
 
 def wrong_content() -> InvalidRequest:
+    """The error for content that is neither an array of bytes nor a text."""
     return InvalidRequest("content: expected an array of numbers 0..255 or a text", code="invalid-argument")

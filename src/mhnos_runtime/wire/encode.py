@@ -1,4 +1,4 @@
-"""Messages to the bytes of text frames. Knows what 1.0 needs sent twice, must not know connections."""
+"""Messages to the bytes of text frames. Knows which answers 1.0 needs twice; must not know connections."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from mhnos_runtime.wire import surrogates
-from mhnos_runtime.wire.messages import Detached, FsyncResult, Pong, Stderr, Stdout, Stream
-from mhnos_runtime.wire.parts import Part
+from mhnos_runtime.wire.messages import Detached, FsyncResult, Part, Pong, Stderr, Stdout, Stream
 
 # Clients of 1.0 have no handler for these: the same answer follows once more with the type "status".
 ANSWERED_TWICE = (Pong, FsyncResult, Detached)

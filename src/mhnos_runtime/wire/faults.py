@@ -1,4 +1,4 @@
-"""Errors to the `error` messages that show them. The only place where the two meet; knows no request."""
+"""Errors to `error` messages, the one place that makes these. Must not know requests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _TEXT_CHARACTERS = 2000
 
 
 def shorten(text: str, characters: int = SHOWN_CHARACTERS) -> str:
+    """The text, or its first `characters` and an ellipsis."""
     return text if len(text) <= characters else text[:characters] + "…"
 
 

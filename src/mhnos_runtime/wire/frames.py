@@ -1,4 +1,4 @@
-"""Binary data frames: a fixed header and raw bytes. Knows the layout, not who sends or stores them."""
+"""Binary data frames: a fixed header and raw bytes. Knows the layout; must not know senders."""
 
 from __future__ import annotations
 

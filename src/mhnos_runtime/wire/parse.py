@@ -1,4 +1,5 @@
-"""One text frame to one message. Knows what 1.0 says to bad input; must not know what a request does."""
+"""One text frame to one message, in both directions. Knows what 1.0 says to bad input; must not know what a
+request does."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from mhnos_runtime.errors import InvalidRequest, MhnosError
+from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.wire import surrogates
 from mhnos_runtime.wire.messages import MAX_ID_BYTES, Request, RequestId, ServerMessage, Write
 
@@ -34,6 +35,14 @@ class WireError(MhnosError):
 
 class NotUtf8(WireError):
     """A text frame that is no UTF-8: RFC 6455, 8.1 has the connection closed with 1007."""
+
+
+class Unknown(msgspec.Struct):
+    """A text frame that a client does not understand: of a newer server, or wrong. `id`: whose answer it is,
+    where that can be read; `reason`: what is not understood."""
+
+    id: RequestId
+    reason: str
 
 
 class _Envelope(msgspec.Struct):
@@ -67,17 +76,19 @@ def parse_request(data: bytes | bytearray | str) -> Request:
     return request
 
 
-def parse_message(data: bytes | str) -> ServerMessage:
-    """A server's message. Raises InvalidRequest: invalid-message, or unknown-type, which a client ignores."""
+def parse_message(data: bytes | str) -> ServerMessage | Unknown:
+    """The message in one text frame of a server; Unknown for what this side does not know. Raises nothing."""
     try:
         return _server_messages.decode(data)
-    except msgspec.ValidationError as error:
-        code = "unknown-type" if str(error).endswith("`$.type`") else "invalid-message"
-        raise InvalidRequest(f"unexpected message from the server: {error}", code=code) from None
     except _NOT_JSON as error:
-        raise InvalidRequest(
-            f"message from the server is not JSON: {error}", code="invalid-message"
-        ) from None
+        return Unknown(_id_in(data), str(error))
+
+
+def _id_in(data: bytes | str) -> RequestId:
+    try:
+        return _envelopes.decode(data).id
+    except _NOT_JSON:
+        return UNSET
 
 
 def _check_utf_8(data: bytes | bytearray) -> None:

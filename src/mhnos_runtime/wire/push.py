@@ -1,4 +1,4 @@
-"""A push that is larger than other messages may be, read as it arrives: JSON in pieces to files in pieces.
+"""A push that is larger than other messages may be, parsed as it arrives: JSON in pieces to files in pieces.
 
 Knows the shape of fsync and JSON's grammar as far as it has to; must not know files or sockets.
 """
@@ -16,9 +16,8 @@ from msgspec import UNSET, Raw
 from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import surrogates
 from mhnos_runtime.wire.content import TextContent, numbers_of, wrong_content
-from mhnos_runtime.wire.messages import MAX_ID_BYTES, RequestId
+from mhnos_runtime.wire.messages import MAX_ID_BYTES, Mtime, RequestId
 from mhnos_runtime.wire.parse import WireError
-from mhnos_runtime.wire.parts import Mtime
 from mhnos_runtime.wire.websocket import HEAD_BYTES, SMALL_MESSAGE_BYTES
 
 MAX_VALUE_BYTES = 1 << 15  # of anything but content: a path of 4096 bytes, each of them escaped, is 24 KiB
@@ -37,26 +36,28 @@ _values = msgspec.json.Decoder()
 
 
 class FileBegin(NamedTuple):
+    """A file begins. `path` and `kind` as in messages.FileEntry, not checked yet."""
+
     path: str
     kind: str
 
 
 class FileEnd(NamedTuple):
-    """error: what is wrong with the content, or ""."""
+    """A file is complete. `mtime_ms`: epoch. `error`: what is wrong with its content, or ""."""
 
     mtime_ms: float | None
     error: str
 
 
 #: FileBegin, any number of bytes for its content, FileEnd; None: more has to be fed.
-Event: TypeAlias = FileBegin | bytes | FileEnd
+FilePiece: TypeAlias = FileBegin | bytes | FileEnd
 _T = TypeVar("_T")
-_Steps: TypeAlias = Generator[Event | None, None, _T]
+_Steps: TypeAlias = Generator[FilePiece | None, None, _T]
 
 
-def check_head(head: bytes) -> None:
-    """Raises WireError unless a message that begins so may be large: its own `type`, not one inside of it, is
-    "fsync"."""
+def check_head(head: bytes) -> RequestId:
+    """The id of the message that begins with these bytes, UNSET if it is not in them. Raises WireError
+    (too-large) unless the message may be large: its own `type`, not one nested in it, is "fsync"."""
     parser = PushParser()
     with suppress(WireError):
         for _ in parser.feed(head):
@@ -68,6 +69,7 @@ def check_head(head: bytes) -> None:
             hint=f'send it in parts; the type "fsync" of a push stands in its first {HEAD_BYTES} bytes',
             request_id=parser.request_id,
         )
+    return parser.request_id
 
 
 class PushParser:
@@ -87,7 +89,7 @@ class PushParser:
         self._last = False
         self._steps = self._message()
 
-    def feed(self, data: bytes, last: bool = False) -> Iterator[Event]:
+    def feed(self, data: bytes, last: bool = False) -> Iterator[FilePiece]:
         """What `data` completes. Raises WireError; nothing may be fed after that."""
         self._buffer = self._buffer[self._at :] + data
         self._at, self._last = 0, last

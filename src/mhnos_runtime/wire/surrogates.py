@@ -49,6 +49,7 @@ def text_of(literal: bytes) -> str:
 
 
 def is_high(character: str) -> bool:
+    """Whether it is the first half of a surrogate pair; False for an empty text."""
     return "\ud800" <= character <= "\udbff"
 
 

@@ -34,8 +34,9 @@ _MEDIUM, _LONG = struct.Struct("!H"), struct.Struct("!Q")
 Payload = bytes | bytearray
 
 
-class Event(NamedTuple):
-    """A whole message (opcode TEXT, valid UTF-8, or BINARY), or a control frame (CLOSE, PING, PONG).
+class Incoming(NamedTuple):
+    """What has arrived: a message (opcode TEXT, valid UTF-8, or BINARY) or a control frame (CLOSE, PING,
+    PONG).
 
     A message that may have more than SMALL_MESSAGE_BYTES comes in parts, as they arrive: joined, the payloads
     with opcode TEXT and BINARY up to one that is `last` are the message; a character may be cut between two.
@@ -92,14 +93,15 @@ class Parser:
         self._text: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> None:
-        """What follows a close frame is not looked at (RFC 6455, 5.5.1)."""
+        """Take bytes in. What follows a close frame is ignored (RFC 6455, 5.5.1)."""
         if self._closed:
             return
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
-    def next(self) -> Event | None:
-        """The next event; None: more has to be fed. Raises Violation, after which nothing may be called.
+    def next(self) -> Incoming | None:
+        """What has arrived next; None: more has to be fed. Raises Violation, after which nothing may be
+        called.
 
         Each call takes one frame at most, or one part of it.
         """
@@ -116,7 +118,7 @@ class Parser:
             if self._bound > SMALL_MESSAGE_BYTES:
                 return self._part()
             if not self._in_frame:
-                return Event(CONTINUATION, b"", last=False)
+                return Incoming(CONTINUATION, b"", last=False)
         return None
 
     # Headers: RFC 6455, 5.2
@@ -221,22 +223,22 @@ class Parser:
             self._text = codecs.getincrementaldecoder("utf-8")()
         _decode(self._text, piece, last)
 
-    def _whole(self) -> Event:
+    def _whole(self) -> Incoming:
         opcode, message = self._kind, self._message
         if self._text is not None:
             # A last frame that is empty ends a character as well.
             _decode(self._text, b"", True)
         self._kind, self._message, self._text = CONTINUATION, bytearray(), None
-        return Event(opcode, bytes(message), part=self._bound > SMALL_MESSAGE_BYTES)
+        return Incoming(opcode, bytes(message), part=self._bound > SMALL_MESSAGE_BYTES)
 
-    def _part(self) -> Event:
+    def _part(self) -> Incoming:
         """What there is of a message that is handed out as it arrives."""
         message, self._message = self._message, bytearray()
-        return Event(self._kind, bytes(message), part=True, last=False)
+        return Incoming(self._kind, bytes(message), part=True, last=False)
 
     # Control frames: RFC 6455, 5.5
 
-    def _control(self) -> Event | None:
+    def _control(self) -> Incoming | None:
         end = self._at + self._left
         if len(self._data) < end:
             return None
@@ -247,7 +249,7 @@ class Parser:
             _check_close(payload)
             self._closed = True
             self._data, self._at, self._message = b"", 0, bytearray()
-        return Event(self._opcode, bytes(payload))
+        return Incoming(self._opcode, bytes(payload))
 
 
 def close_code(payload: Payload) -> int | None:
@@ -256,6 +258,7 @@ def close_code(payload: Payload) -> int | None:
 
 
 def pack_close(code: int) -> bytes:
+    """The payload of a close frame with this code and no reason."""
     return _CODE.pack(code)
 
 

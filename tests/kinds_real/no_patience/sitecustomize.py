@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 
 if "mhnos_runtime.server" in sys.orig_argv:
-    from mhnos_runtime.process import kinds
+    from mhnos_runtime.process import openclaw
 
-    object.__setattr__(kinds.OPENCLAW.ready, "timeout_seconds", 5.0)
+    object.__setattr__(openclaw.OPENCLAW.ready, "timeout_seconds", 5.0)

@@ -1,0 +1,1 @@
+"""WebSockets: their upgrade, what clients ask and watch, and when what is sent."""

@@ -1,0 +1,1 @@
+"""Files of the workspace for clients. Knows no processes."""

@@ -1,0 +1,1 @@
+"""HTTP itself: the shell, the table of routes, problems and the door. Knows no domain."""

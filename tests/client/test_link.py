@@ -1,0 +1,235 @@
+"""One connection: what opens it, what refuses it and in which words, what comes out of it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from mhnos_runtime.client import link as subject
+from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, ProtocolViolation, Unauthorized
+from mhnos_runtime.client.link import LONGEST_WAIT_S, Link, LinkClosed, refusal, unpack
+from mhnos_runtime.wire import frames
+from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.encode import encode
+from mhnos_runtime.wire.parse import Unknown
+from tests.client.fake import FakeServer, Peer
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
+        yield made
+
+
+async def test_it_is_open_once_the_server_has_greeted(session: aiohttp.ClientSession) -> None:
+    async with FakeServer() as fake:
+        link = await Link.open(session, fake.url, None)
+        assert link.hello.server_id == fake.server_id
+        await link.send(encode(m.Ping(id=msgspec.Raw(b"1"))))
+        assert isinstance(await link.receive(), m.Pong)
+        await link.close()
+
+
+async def test_messages_frames_and_what_is_not_understood_come_in_order(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with FakeServer() as fake:
+        link = await Link.open(session, fake.url, None)
+        await fake.peers[0].send(type="gap", pid=1, to=2, **{"from": 0})
+        await fake.peers[0].send_output(1, 2, b"ab")
+        await fake.peers[0].send(type="fromTheFuture", id=7)
+        assert await link.receive() == m.Gap(1, 0, 2)
+        frame = await link.receive()
+        assert isinstance(frame, frames.DataFrame)
+        assert (frame.pid, frame.offset, bytes(frame.payload)) == (1, 2, b"ab")
+        newer = await link.receive()
+        assert isinstance(newer, Unknown)
+        assert newer.id == msgspec.Raw(b"7")
+        await link.close()
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1011])
+async def test_the_close_code_is_the_servers(session: aiohttp.ClientSession, code: int) -> None:
+    async with FakeServer() as fake:
+        link = await Link.open(session, fake.url, None)
+        await fake.peers[0].socket.close(code=code)
+        with pytest.raises(LinkClosed) as caught:
+            await link.receive()
+        assert caught.value.code == code
+
+
+async def test_a_cut_is_1006_and_what_is_sent_then_is_nobodys_error(session: aiohttp.ClientSession) -> None:
+    async with FakeServer() as fake:
+        link = await Link.open(session, fake.url, None)
+        fake.peers[0].cut()
+        with pytest.raises(LinkClosed) as caught:
+            await link.receive()
+        assert caught.value.code == 1006
+        await link.send(encode(m.Ping()))
+        await link.send_frame(frames.pack_header(frames.INPUT, 0, 1, 0))
+        await link.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "retry", "text"),
+    [
+        (401, Unauthorized, "unauthorized", False, "refused the token"),
+        (403, Forbidden, "forbidden", False, "refuses this client"),
+        (404, ConnectFailed, "connect-failed", False, "answered HTTP 404"),
+        (421, Forbidden, "forbidden-host", False, "does not answer to this name"),
+        (429, ConnectFailed, "connect-failed", True, "answered HTTP 429"),
+        (503, ConnectFailed, "connect-failed", True, "answered HTTP 503"),
+    ],
+)
+async def test_a_refusal_has_the_words_of_its_status(
+    session: aiohttp.ClientSession, status: int, error: type[ClientError], code: str, retry: bool, text: str
+) -> None:
+    async with FakeServer() as fake:
+        fake.refuse_status = status
+        with pytest.raises(error, match=text) as caught:
+            await Link.open(session, fake.url, None)
+    assert (caught.value.code, caught.value.retry) == (code, retry)
+
+
+async def test_a_refusal_brings_what_the_server_asks_to_wait(session: aiohttp.ClientSession) -> None:
+    async with FakeServer() as fake:
+        fake.refuse_status, fake.refuse_headers = 429, {"Retry-After": "17"}
+        with pytest.raises(ConnectFailed) as caught:
+            await Link.open(session, fake.url, None)
+    assert (caught.value.retry_after_s, caught.value.hint) == (17, "try again in 17 s")
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "wait_s"),
+    [
+        (503, "0", 0),
+        (503, "1", 1),
+        (429, "301", LONGEST_WAIT_S),
+        (429, "9" * 5000, LONGEST_WAIT_S),
+        (429, None, None),
+        (429, "", None),
+        (429, "-1", None),
+        (429, "1.5", None),
+        (429, "٣", None),
+        (429, "Fri, 31 Dec 1999 23:59:59 GMT", None),
+        (502, "7", None),
+    ],
+)
+def test_only_seconds_are_waited_and_not_for_ever(
+    status: int, header: str | None, wait_s: float | None
+) -> None:
+    error = refusal("http://x", status, header)
+    assert isinstance(error, ConnectFailed)
+    assert error.retry_after_s == wait_s
+
+
+async def test_a_server_of_protocol_1_0_is_not_asked_again(session: aiohttp.ClientSession) -> None:
+    async with FakeServer() as fake:
+        fake.subprotocol = False
+        with pytest.raises(ConnectFailed, match="speaks only protocol") as caught:
+            await Link.open(session, fake.url, None)
+        assert not caught.value.retry
+
+
+class Stranger:
+    """Something that opens a WebSocket and is no runtime. says: its first frame; None: it closes at once."""
+
+    def __init__(self, says: str | bytes | None, *, silent: bool = False) -> None:
+        self._says, self._silent = says, silent
+        self._over = asyncio.Event()
+
+    async def __aenter__(self) -> str:
+        app = web.Application()
+        app.router.add_get("/", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over.set()
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self._silent:
+            await self._over.wait()
+        socket = web.WebSocketResponse(protocols=(m.SUBPROTOCOL,))
+        await socket.prepare(request)
+        if isinstance(self._says, bytes):
+            await socket.send_bytes(self._says)
+        elif self._says is not None:
+            await socket.send_str(self._says)
+            await socket.receive()
+        return socket
+
+
+@pytest.mark.parametrize(
+    ("says", "retry"),
+    [("hello", False), (json.dumps({"type": "pong", "time": 1}), False), (b"x", False), (None, True)],
+)
+async def test_what_does_not_greet_is_no_runtime(
+    session: aiohttp.ClientSession, says: str | bytes | None, retry: bool
+) -> None:
+    async with Stranger(says) as url:
+        with pytest.raises(ConnectFailed, match="did not greet") as caught:
+            await Link.open(session, url, None)
+        assert caught.value.retry is retry
+
+
+async def test_what_does_not_answer_is_given_up(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "CONNECT_TIMEOUT_S", 0.05)
+    async with Stranger(None, silent=True) as url:
+        with pytest.raises(ConnectFailed, match="did not answer within") as caught:
+            await Link.open(session, url, None)
+        assert caught.value.retry
+
+
+async def test_where_nobody_listens_the_systems_own_words_are_shown(session: aiohttp.ClientSession) -> None:
+    async with FakeServer() as fake:
+        url = fake.url
+    with pytest.raises(ConnectFailed, match="Connection refused") as caught:
+        await Link.open(session, url, None)
+    assert "mhnos-runtime serve" in caught.value.hint
+
+
+async def test_a_goodbye_that_nobody_answers_ends_all_the_same(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "CLOSE_TIMEOUT_S", 0.05)
+    stuck = asyncio.Event()
+
+    async def busy(_peer: Peer, _request: dict[str, Any]) -> bool:
+        await stuck.wait()
+        return True
+
+    async with FakeServer() as fake:
+        fake.handlers["ping"] = busy
+        link = await Link.open(session, fake.url, None)
+        await link.send(encode(m.Ping()))
+        await asyncio.wait_for(link.close(), 10)
+        stuck.set()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        bytes(15),
+        frames.pack_header(9, 0, 1, 0),
+        frames.pack_header(frames.STDOUT, frames.NUMBERED, 1, 0),
+        frames.pack_header(frames.INPUT, 0, 1, 0) + b"x",
+        frames.pack_header(frames.STDOUT, 0, 1, 0) + bytes(frames.MAX_OUTPUT_PAYLOAD_BYTES + 1),
+    ],
+)
+def test_a_frame_that_no_server_sends_is_a_violation(frame: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        unpack(frame)
