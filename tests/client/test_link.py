@@ -216,6 +216,8 @@ async def test_a_goodbye_that_nobody_answers_ends_all_the_same(
         link = await Link.open(session, fake.url, None)
         await link.send(encode(m.Ping()))
         await asyncio.wait_for(link.close(), 10)
+        with pytest.raises(subject.LinkClosed):
+            await asyncio.wait_for(link.receive(), 10)
         stuck.set()
 
 

@@ -76,10 +76,13 @@ def test_what_makes_no_sense_is_left_out(line: str) -> None:
     assert events.feed(b'{"event":"listen","socket":"a","port":1}\n') == [Port("a", 1, "")]
 
 
-@given(st.binary())
-def test_any_bytes_are_taken(data: bytes) -> None:
-    ControlEvents().feed(data)
-    LineSearch(".").feed(0, data)
+@given(st.binary(), st.integers(0, 50))
+def test_any_bytes_are_taken_however_they_are_split(data: bytes, at: int) -> None:
+    parts = data[:at], data[at:]
+    events, search = ControlEvents(), LineSearch("[a-z]")
+    assert [*events.feed(parts[0]), *events.feed(parts[1])] == list(ControlEvents().feed(data))
+    found = [search.feed(0, part) for part in parts]
+    assert any(found) == LineSearch("[a-z]").feed(0, data)
 
 
 def test_ports_by_name() -> None:

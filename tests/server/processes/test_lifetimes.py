@@ -90,7 +90,9 @@ async def test_an_end_is_told_to_all_who_wait_for_it(lives: Lives) -> None:
 
 async def test_one_that_had_ended_before_is_waited_for_by_nobody(lives: Lives) -> None:
     process = lives.come(ended_as=ended())
-    await lives.lifetimes.ended(process)
+    waiting = lives.lifetimes.ended(process)
+    with pytest.raises(StopIteration):  # in its first turn
+        waiting.send(None)
 
 
 # Linger

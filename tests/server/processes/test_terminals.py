@@ -173,6 +173,7 @@ def test_a_repetition_after_the_end_is_no_error(terminals: Terminals, processes:
     terminals.write_numbered(process, client, 0, memoryview(b"abc"))
     process.end(ended())
     terminals.write_numbered(process, client, 0, memoryview(b"abc"))
+    assert client.accepted == 3
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -131,7 +131,7 @@ class Gate:
         return port == self._port and (is_loopback(host.host) or self._is_address(host.host, facts))
 
     def _is_address(self, host: str, facts: RequestFacts) -> bool:
-        """Whether it is what is listened on: as set, or as the address of this machine that was connected to.
+        """Whether the runtime listens on it: as set, or as the address of this machine that was connected to.
 
         A wildcard is no address that a client can mean, although browsers connect to it.
         """

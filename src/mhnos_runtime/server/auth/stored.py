@@ -27,7 +27,7 @@ from mhnos_runtime.server.auth.token_watch import REPORT_SECONDS
 WRITE_SECONDS = 60.0
 #: Between two looks at the file: for so long at most one that a process has put there stays.
 LOOK_SECONDS = 1.0
-#: Ten years: what is to last longer has no end.
+#: Ten years. A grant that is to last longer takes no expiry.
 MAX_LIFETIME_MS = 10 * 366 * 86_400_000
 
 _log = logs.get("server")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class StoredGrants:
-    """What is here is what is in force; the file is for the next server, and follows.
+    """The grants in memory are in force. The file follows them, for the next server.
 
     server_id: of this start of the runtime. now: seconds since the epoch.
     """

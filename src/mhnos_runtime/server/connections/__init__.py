@@ -1,1 +1,1 @@
-"""WebSockets: their upgrade, what clients ask and watch, and when what is sent."""
+"""WebSockets: their upgrade, requests and viewers of clients, and the order of what is sent."""

@@ -118,7 +118,7 @@ class Input:
             client.on_typed = client.on_dropped = None
 
     def _forget_ended(self) -> None:
-        """Bounds what is kept: a client may type into any number of processes that it does not watch."""
+        """Bound this state: a client may type into any number of processes that it does not watch."""
         for pid in {*self._typing, *self._numbered}:
             process = self._get(pid)
             if process is None or process.exit is not None:

@@ -39,7 +39,7 @@ class Row:
 
 
 class Match(NamedTuple):
-    """A row, and its parameters, decoded; what is not UTF-8 in them is there as surrogates."""
+    """A row, and its parameters, decoded; bytes in them that are not UTF-8 appear as surrogates."""
 
     row: Row
     params: Mapping[str, str]

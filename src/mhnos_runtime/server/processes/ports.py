@@ -46,7 +46,7 @@ class Handed:
 
 
 def check_names(asked: Mapping[str, int]) -> None:
-    """Raises InvalidRequest for too many names, for what is none, and for a number that is no port."""
+    """Raises InvalidRequest for too many names, a bad name, and a number that is no port."""
     if len(asked) > MOST:
         raise InvalidRequest(f"ports: {len(asked)} are too many; at most {MOST}")
     for name, number in asked.items():
