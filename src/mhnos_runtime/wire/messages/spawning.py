@@ -75,10 +75,10 @@ class Spawn(Message, tag="spawn"):
     `pty`: None for what the kind has, false for pipes, true for a terminal of the default size. `name`: what
     it can be called by, unique among processes that run. `attach`: whether this connection receives the
     output. `linger_ms`: end the process so many ms after its last client left; None: keep it. `key`: the same
-    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in Attach. `network`: "host", "loopback" or "none",
-    where it is narrower than the server's. `ports`: numbers by name, 0 for any free one. `worker`: for
-    workerd with a script. `remove`: its record and output go once it has ended and those who watch it have
-    read that.
+    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
+    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's. `ports`: numbers
+    by name, 0 for any free one. `worker`: for workerd with a script. `remove`: its record and output go once
+    it has ended and those who watch it have read that.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
