@@ -25,7 +25,8 @@ class Context:
 
     def real(self, path: str, base: str | None = None) -> str:
         found = posixpath.normpath(posixpath.join(self.cwd if base is None else base, path))
-        if found not in self.files and not any(name.startswith(found + "/") for name in self.files):
+        inside = found.rstrip("/") + "/"
+        if found not in self.files and not any(name.startswith(inside) for name in self.files):
             raise NotFound(found)
         return found
 

@@ -44,7 +44,7 @@ class Programs:
         return None
 
     def _in_folder(self, name: str, folder: str) -> str:
-        path = posixpath.join(folder, name)
+        path = posixpath.normpath(posixpath.join(folder, name))
         # Most folders of a PATH are the machine's, and do not have it.
         if self._inside(path) is None and shutil.which(name, path=folder) is None:
             return ""
