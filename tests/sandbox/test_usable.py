@@ -160,13 +160,15 @@ async def test_a_virtual_environment_that_was_made_on_the_host(level: str, folde
 
 async def test_an_interpreter_outside_is_named(level: str, folder: Path) -> None:
     async with serving(folder, level) as (server, client):
-        await asyncio.to_thread(venv_by, sys.executable, server.workspace / "venv")
         hidden = folder / "python" / "python3"
         hidden.parent.mkdir()
-        shutil.copy(os.path.realpath(sys.executable), hidden)
-        for name in ("python", "python3"):
-            (server.workspace / "venv" / "bin" / name).unlink()
-            (server.workspace / "venv" / "bin" / name).symlink_to(hidden)
+        shutil.copy("/bin/sh", hidden)
+        programs = server.workspace / "venv" / "bin"
+        programs.mkdir(parents=True)
+        (programs / "python3").symlink_to(hidden)
+        (programs / "pip").write_text(f"#!{programs}/python3\n")
+        (programs / "pip").chmod(0o755)
+        (server.workspace / "venv" / "pyvenv.cfg").touch()
         for kind, command in (("python", "-V"), ("shell", "venv/bin/pip")):
             answer = await client.ask("spawn", processType=kind, command=command, pty=False)
             assert (answer["type"] == "error") is (level != "none")
