@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar, Unpack
 
-import aiohttp
-
 from mhnos_runtime.client import transfer
 from mhnos_runtime.client.backoff import Backoff
+from mhnos_runtime.client.dial import SslOption
 from mhnos_runtime.client.errors import (
     ClientError,
     ConnectFailed,
@@ -23,7 +22,7 @@ from mhnos_runtime.client.errors import (
     Unauthorized,
 )
 from mhnos_runtime.client.input_window import InputWindow
-from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
+from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.received import name as _name
@@ -87,12 +86,7 @@ class Runtime:
     # Opening and closing
 
     async def __aenter__(self) -> Runtime:
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        try:
-            link = await self._dial()
-        except BaseException:
-            await self._session.close()
-            raise
+        link = await self._dial()
         self._keeper = asyncio.create_task(self._keep_connected(link, self._adopt(link)), name="mhnos-client")
         return self
 
@@ -107,7 +101,6 @@ class Runtime:
         if self._link is not None:
             await self._link.close()
         self._end(ConnectionLost("the client was closed", retry=False))
-        await self._session.close()
 
     async def _settle_input(self) -> None:
         if self._link is not None:
@@ -207,7 +200,7 @@ class Runtime:
         """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
         RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
         async with asyncio.timeout(self._request_timeout_s):
-            return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
+            return await read_timeline(self.url, self._token, pid, self._ssl_option)
 
     @property
     def hello(self) -> m.Connected:
@@ -320,7 +313,7 @@ class Runtime:
 
     async def _dial(self) -> Link:
         return await Link.open(
-            self._session, self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
+            self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
         )
 
     async def _keep_connected(self, link: Link, unsent: Sequence[bytes]) -> None:
