@@ -22,8 +22,8 @@ from mhnos_runtime.client.received import unpack
 from mhnos_runtime.testing import TestServer
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 from tests.client import peer as scripted
 from tests.client.fake import FakeServer, Peer
 from tests.client.peer import Scripted

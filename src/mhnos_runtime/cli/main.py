@@ -1,4 +1,4 @@
-"""The entry point: finds the verb, and turns what it raises into lines on stderr and an exit code.
+"""The command line: finds the verb, and turns what it raises into lines on stderr and an exit code.
 
 Knows the verbs by name only: a verb's module is imported when it is used.
 """
@@ -88,11 +88,6 @@ class Verbs(click.Group):
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 def cli() -> None:
     """Real processes behind a WebSocket: start, watch, feed and stop them from here."""
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """What the `mhnos-runtime` command runs."""
-    sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:

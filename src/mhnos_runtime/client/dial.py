@@ -24,7 +24,7 @@ STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
 def dial(address: Address, until: float) -> socket.socket:
     """Connect to the first of the host's addresses that answers, each of which gets its share of the time.
     until: of time.monotonic(). Raises OSError."""
-    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    places = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, place) in enumerate(places):
         connection = socket.socket(family, kind, protocol)
         try:

@@ -30,8 +30,8 @@ from mhnos_runtime.client.received import Goodbye, Inbound, Ping, Received, fail
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire import websocket as rfc
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 
 CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request

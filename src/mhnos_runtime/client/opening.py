@@ -5,9 +5,10 @@ Pure: bytes in, errors in words out; knows no socket.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
+
+import msgspec
 
 from mhnos_runtime.client.address import Address
 from mhnos_runtime.client.errors import (
@@ -20,10 +21,10 @@ from mhnos_runtime.client.errors import (
 from mhnos_runtime.client.received import Received
 from mhnos_runtime.wire import handshake, http
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.faults import shorten
 
 LONGEST_WAIT_S = 300.0  # a server that asks for more is asked again anyway: it may have been a mistake
 MAX_PROBLEM_BYTES = 64 * 1024  # of a refusal's body: far more than the texts of a server
+PROBLEM_CHARACTERS = 2000  # of each text that is shown
 _SWITCHING = 101
 
 
@@ -111,12 +112,12 @@ def authorization(token: str | None) -> dict[str, str]:
 def parse_problem(body: bytes) -> dict[str, str]:
     """The texts `error`, `code` and `hint` of a refusal, as far as it has them."""
     try:
-        found: Any = json.loads(body)
+        found: Any = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         return {}
     texts = found if isinstance(found, dict) else {}
     return {
-        name: shorten(text, 2000)
+        name: text[:PROBLEM_CHARACTERS]
         for name in ("error", "code", "hint")
         if isinstance(text := texts.get(name), str) and text
     }

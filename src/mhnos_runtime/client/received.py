@@ -12,7 +12,7 @@ from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire import websocket as rfc
-from mhnos_runtime.wire.parse import Unknown, parse_message
+from mhnos_runtime.wire.answers import Unknown, parse_message
 
 Received: TypeAlias = m.ServerMessage | frames.DataFrame | Unknown
 

@@ -31,8 +31,8 @@ from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
