@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
-from mhnos_runtime.client.types import ExitInfo
+if TYPE_CHECKING:
+    from mhnos_runtime.client.types import ExitInfo
 
 OK = 0
 FAILED = 1
