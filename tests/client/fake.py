@@ -33,6 +33,7 @@ class FakeProcess:
     uncertain_from: int | None = None
     stdin_closed: bool = False
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    times: list[tuple[int, int]] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
 
     def info(self, pid: int) -> Json:
@@ -270,6 +271,16 @@ class FakeServer:
         rows = [{"pid": pid, "cpuMs": 12, "rssBytes": 3 << 20, "tasks": 1} for pid in self.processes]
         await peer.send(type="processStats", id=request["id"], processes=rows)
 
+    async def _do_timeline(self, peer: Peer, request: Json) -> None:
+        """In pages of two."""
+        process = self.processes.get(request["pid"])
+        if process is None:
+            await self._unknown(peer, request)
+            return
+        times = [each for each in process.times if each[0] >= request.get("from", 0)]
+        more = {"next": times[2][0]} if times[2:] else {}
+        await peer.send(type="timelineAnswer", id=request["id"], pid=request["pid"], times=times[:2], **more)
+
     async def _do_detach(self, peer: Peer, request: Json) -> None:
         peer.attached.discard(request["pid"])
         await peer.send(type="detached", id=request["id"], pid=request["pid"])
@@ -335,7 +346,10 @@ class FakeServer:
             return max(process.first_offset, len(process.log) - int(request["tail"]))
         if origin == "end":
             return len(process.log)
-        return process.first_offset if origin == "start" else int(origin)
+        if "since" in request:
+            times = [offset for offset, time_ms in process.times if time_ms + 1000 > request["since"]]
+            return times[0] if times else len(process.log)
+        return 0 if origin == "start" else int(origin)
 
     async def _send_exit(self, peer: Peer, pid: int, process: FakeProcess) -> None:
         record = process.exit_record() or {}

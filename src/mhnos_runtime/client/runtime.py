@@ -27,8 +27,7 @@ from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.spawning import spawn_fields
-from mhnos_runtime.client.timeline import read_timeline
-from mhnos_runtime.client.types import InputUncertain, SpawnOptions
+from mhnos_runtime.client.types import InputUncertain, SearchOptions, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
@@ -138,9 +137,16 @@ class Runtime:
         return await self.request(message, m.Planned, resend=True)
 
     async def attach(
-        self, pid: int, from_: Origin | None = None, tail: int | None = None, *, repaint: bool = False
+        self,
+        pid: int,
+        from_: Origin | None = None,
+        tail: int | None = None,
+        *,
+        since: int | None = None,
+        repaint: bool = False,
     ) -> ClientProcess:
-        """Receive output: from an offset, the kept "start" (default), the "end", or the last `tail` bytes.
+        """Receive output: from an offset, the "start" (default), the "end", the last `tail` bytes, or what
+        came `since` a moment (epoch ms). What is no longer kept from the offset on comes as a Gap.
 
         repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
         when the replay is over. Raises RequestFailed
@@ -149,7 +155,7 @@ class Runtime:
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
         process = self._processes[pid] = ClientProcess(self, pid)
-        process.start_from(from_, tail, repaint)
+        process.start_from(from_, tail, repaint, since)
         self.resync(process)
         try:
             async with asyncio.timeout(self._request_timeout_s):
@@ -202,11 +208,12 @@ class Runtime:
         MiB)."""
         return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
 
-    async def timeline(self, pid: int) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
-        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
-        async with asyncio.timeout(self._request_timeout_s):
-            return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
+    async def search(self, pattern: str, **options: Unpack[SearchOptions]) -> m.SearchResult:
+        """The lines of kept output, also of ended processes, that match a pattern in RE2's syntax.
+
+        Raises RequestFailed (invalid-argument, unknown-process).
+        """
+        return await self.request(m.Search(pattern=pattern, **options), m.SearchResult, resend=True)
 
     @property
     def hello(self) -> m.Connected:

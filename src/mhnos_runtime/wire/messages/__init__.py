@@ -83,6 +83,13 @@ from mhnos_runtime.wire.messages.processes import (
     ReadyState,
     Stats,
 )
+from mhnos_runtime.wire.messages.search import (
+    Search,
+    SearchMatch,
+    SearchResult,
+    Timeline,
+    TimelineAnswer,
+)
 from mhnos_runtime.wire.messages.server import (
     PROTOCOL,
     PROTOCOL_VERSION,
@@ -128,6 +135,8 @@ Request: TypeAlias = (
     | Status
     | Ping
     | Stats
+    | Timeline
+    | Search
     | Ack
     | Fsync
 )
@@ -146,6 +155,8 @@ Answer: TypeAlias = (
     | StatusAnswer
     | Pong
     | ProcessStats
+    | TimelineAnswer
+    | SearchResult
     | FsyncResult
     | ErrorMessage
 )
