@@ -27,6 +27,7 @@ class FakeProcess:
     first_offset: int = 0
     exit: Json | None = None
     stderr: bool = False
+    name: str | None = None
     pty: Json | None = None
     written: bytes = b""
     typed: dict[str, int] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class FakeProcess:
         """PROCESS of the protocol."""
         return {
             "pid": pid,
+            "name": self.name,
             "type": "python",
             "command": "app.py",
             "args": [],
@@ -248,7 +250,8 @@ class FakeServer:
 
     async def _unknown(self, peer: Peer, request: Json) -> None:
         error = f"Process {request['pid']} not found"
-        await peer.send(type="error", id=request["id"], error=error, code="unknown-process", retry=False)
+        id_ = {"id": request["id"]} if "id" in request else {}
+        await peer.send(type="error", error=error, code="unknown-process", retry=False, **id_)
 
     async def _on_request(self, peer: Peer, request: Json) -> None:
         self.requests.append(request)
@@ -280,6 +283,28 @@ class FakeServer:
         times = [each for each in process.times if each[0] >= request.get("from", 0)]
         more = {"next": times[2][0]} if times[2:] else {}
         await peer.send(type="timelineAnswer", id=request["id"], pid=request["pid"], times=times[:2], **more)
+
+    async def _do_search(self, peer: Peer, request: Json) -> None:
+        """One match in each process: its log."""
+        pids = request.get("processes") or list(self.processes)
+        matches = [
+            {
+                "pid": pid,
+                "stream": "stdout",
+                "offset": 0,
+                "time": 1500,
+                "line": self.processes[pid].log.decode(),
+            }
+            for pid in pids
+            if request["pattern"] in self.processes[pid].log.decode()
+        ]
+        await peer.send(
+            type="searchResult",
+            id=request["id"],
+            matches=matches,
+            searchedBytes=9,
+            truncated=len(matches) > 1,
+        )
 
     async def _do_detach(self, peer: Peer, request: Json) -> None:
         peer.attached.discard(request["pid"])
@@ -330,7 +355,7 @@ class FakeServer:
         info = process.info(pid)
         await peer.send(
             type="attached",
-            id=request["id"],
+            **({"id": request["id"]} if "id" in request else {}),
             pid=pid,
             status=info["status"],
             process=info,

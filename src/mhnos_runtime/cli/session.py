@@ -9,21 +9,22 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.descriptors import STDERR, STDIN, STDOUT, terminals
 from mhnos_runtime.cli.keys import DetachKeys
+from mhnos_runtime.cli.lines import gap_in_words
 from mhnos_runtime.cli.questions import QuestionFilter, Quiet
 from mhnos_runtime.cli.screen import Modes
 from mhnos_runtime.cli.terminal import RawMode, Sink, Source, size_of
 from mhnos_runtime.client.errors import ClientError, RequestFailed
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import ConnectionState, Runtime
-from mhnos_runtime.client.types import Gap, InputUncertain, Stream
+from mhnos_runtime.client.types import Gap, InputUncertain
 
-STDIN, STDOUT, STDERR = 0, 1, 2
 CTRL_C = b"\x03"
 # chunks of keys that wait behind a paste; more than a person types blindly
 KEY_CHUNKS = 64
@@ -337,17 +338,6 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def terminals() -> Sequence[Stream]:
-    """The streams of this command that go to a terminal."""
-    fds: dict[Stream, int] = {"stdout": STDOUT, "stderr": STDERR}
-    return [stream for stream, fd in fds.items() if os.isatty(fd)]
-
-
-def gap_in_words(gap: Gap) -> str:
-    """What is missing, by its exact range."""
-    return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
 
 
 def news_in_words(process: ClientProcess) -> str:

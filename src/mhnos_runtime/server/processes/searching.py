@@ -54,10 +54,12 @@ def compiled(pattern: str, *, fixed: bool, ignore_case: bool) -> Any:
     options.log_errors = False
     options.case_sensitive = not ignore_case
     text = pattern.encode("utf-8", "replace")
+    text = re2.escape(text) if fixed else text
     try:
-        made = re2.compile(b"(?m)" + (re2.escape(text) if fixed else text), options)
+        re2.compile(text, options)  # alone first: what is wrong with it is told in its own words
+        made = re2.compile(b"(?m)" + text, options)
     except re2.error as error:
-        reason = str(error.args[0]) if error.args else "?"
+        reason = error.args[0].decode("utf-8", "replace")
         hint = "the syntax is RE2's, without backreferences and look-around; fixed searches for a text"
         raise InvalidRequest(f"pattern: {reason}", hint=hint) from None
     if made.programsize > MAX_PROGRAM:
