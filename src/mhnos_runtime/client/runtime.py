@@ -147,12 +147,9 @@ class Runtime:
         repaint: bool = False,
     ) -> ClientProcess:
         """Receive output: from an offset, the "start" (default), the "end", the last `tail` bytes, or what
-        came `since` a moment (epoch ms). What is no longer kept from the offset on comes as a Gap.
-
-        repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
-        when the replay is over. Raises RequestFailed
-        (unknown-process); ValueError if this client is attached to it already.
-        """
+        came `since` a moment (epoch ms). What is no longer kept from the offset on comes as a Gap. repaint:
+        have a full-screen program draw its screen anew, for a client that starts at the end. Returns when the
+        replay is over. Raises RequestFailed (unknown-process); ValueError if attached to it already."""
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
         process = self._processes[pid] = ClientProcess(self, pid)
@@ -210,10 +207,8 @@ class Runtime:
         return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
 
     async def search(self, pattern: str, **options: Unpack[SearchOptions]) -> m.SearchResult:
-        """The lines of kept output, also of ended processes, that match a pattern in RE2's syntax.
-
-        Raises RequestFailed (invalid-argument, unknown-process).
-        """
+        """The lines of kept output, also of ended processes, that match a pattern in RE2's syntax. Raises
+        RequestFailed (invalid-argument, unknown-process)."""
         return await self.request(m.Search(pattern=pattern, **options), m.SearchResult, resend=True)
 
     @property
