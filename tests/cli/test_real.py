@@ -191,12 +191,14 @@ async def test_what_is_no_longer_kept_is_named_by_every_verb(server: TestServer)
     env = env_of(server)
     code, out, _ = await command("run", "shell", "yes 0123456789abcdef | head -c 7000000", env=env)
     assert (code, len(out)) == (0, 7_000_000)
-    for args in (("logs",), ("logs", "-f"), ("attach",), ("attach", "--no-stdin")):
+    verbs: list[tuple[str, ...]] = [("logs",), ("logs", "-f"), ("attach",), ("attach", "--no-stdin")]
+    for args in verbs:
         code, out, err = await command(*args, "1000", env=env)
         missing = 7_000_000 - len(out)
         assert code == 0
         assert err.decode() == f"[{missing} bytes of output are no longer kept: 0 to {missing}]\n"
-    for args in (("logs", "--tail", "5"), ("logs", "--since", "1h"), ("attach", "--from", "end")):
+    verbs = [("logs", "--tail", "5"), ("logs", "--since", "1h"), ("attach", "--from", "end")]
+    for args in verbs:
         assert (await command(*args, "1000", env=env))[2] == b""
     async with connect(server.url, server.token) as runtime:
         process = await runtime.attach(1000)
@@ -223,7 +225,7 @@ async def test_a_search_finds_lines_of_what_runs_and_what_has_ended(server: Test
     pid = (await command("run", "-d", "python", "wait.py", env=env))[1].decode().strip()
     async with connect(server.url, server.token) as runtime:
         process = await runtime.attach(int(pid))
-        assert await anext(process.output())
+        assert isinstance(await anext(process.output()), Output)
         found = await runtime.search("READY|err$", ignore_case=True)
         assert [(match.pid, match.stream, match.line) for match in found.matches] == [
             (1000, "stderr", "err"),
