@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhnos_runtime.cli.questions import LONGEST_HELD_BYTES, QuestionFilter
+from tests.cli.asking import Terminal
 
 QUESTIONS = [
     *(b"\x1b[c", b"\x1b[>c", b"\x1b[0c", b"\x1b[=c", b"\x1bZ", b"\x05"),
@@ -123,3 +124,44 @@ def test_what_may_be_a_question_for_very_long_is_not_shown_and_not_kept(head: by
     assert len(questions.rest()) <= LONGEST_HELD_BYTES
     assert b"\x1b" not in shown
     assert questions.feed(b";?\x1b\\\x1b[6nend").endswith(b"end")
+
+
+@pytest.mark.parametrize(
+    "question", [b"\x1b[6n", b"\x1b]11;?\x07", b"\x1bP$qm\x1b\\", b"\x1bZ", b"\x05", b"\xc2\x9b6n"]
+)
+def test_the_terminal_of_these_tests_answers(question: bytes) -> None:
+    terminal = Terminal(lenient=False)
+    terminal.show(question)
+    assert len(terminal.asked) == 1
+
+
+_PARTS = [
+    *(
+        bytes([byte])
+        for byte in b"\x1b\x1b\x1b[[]P_6n;?$qp>uct18Zm\\x \x07\x18\x05\x00\n\xc2\x9b\x9c\x9d\x90\xe2\x82\xff"
+    ),
+    *(
+        b"\x1b[",
+        b"\x1b]11;",
+        b"\x1bP$q",
+        b"\x1bP+q",
+        b"\x1b\\",
+        b"6n",
+        b"\xc2\x9b",
+        b"\xc2\x9d",
+        b"\xc2\x9c",
+        "\u00e9".encode(),
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(_PARTS), max_size=24), st.booleans(), st.integers(1, 8))
+@settings(max_examples=1500, deadline=None)
+def test_no_terminal_answers_what_is_left(parts: list[bytes], lenient: bool, size: int) -> None:
+    """Whatever the process writes, in whatever pieces, and whatever the prompt writes after it."""
+    whole = b"".join(parts)
+    questions, terminal = QuestionFilter(), Terminal(lenient=lenient)
+    for start in range(0, len(whole), size):
+        terminal.show(questions.feed(whole[start : start + size]))
+    terminal.show(b"\x1b[0m$ ")
+    assert terminal.asked == []
