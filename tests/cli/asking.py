@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-GROUND, ESCAPE, CSI, STRING, STRING_ESCAPE = "ground", "escape", "csi", "string", "string escape"
+GROUND, ESCAPE, INTERMEDIATE, CSI = "ground", "escape", "intermediate", "csi"
+STRING, STRING_ESCAPE = "string", "string escape"
 _C1 = {0x9B: "[", 0x9D: "]", 0x90: "P", 0x9F: "_", 0x9E: "^", 0x98: "X", 0x9A: "Z", 0x9C: "\\"}
 
 
@@ -72,8 +73,12 @@ class Terminal:
         elif self._state == STRING_ESCAPE and char != "\\" and self._lenient and char not in "[]PZ":
             self._state = STRING
         elif self._state in (ESCAPE, STRING_ESCAPE):
-            if not " " <= char <= "/":
+            if " " <= char <= "/":
+                self._state = INTERMEDIATE
+            else:
                 self._introduce(char)
+        elif self._state == INTERMEDIATE:
+            self._state = INTERMEDIATE if char <= "/" else GROUND
         elif self._state == CSI:
             if "@" <= char <= "~":
                 self._state = GROUND
@@ -92,7 +97,7 @@ class Terminal:
 
     def _end_string(self) -> None:
         self._state = GROUND
-        if self._text.startswith("]11;") and self._text.endswith("?"):
+        if self._text.startswith("]11;") and "?" in self._text.split(";"):
             self.asked.append(self._text)
         if self._text.startswith(("P$q", "P+q")):
             self.asked.append(self._text)
