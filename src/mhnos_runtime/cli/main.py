@@ -32,6 +32,7 @@ VERBS = {
     "ps": Verb("ps", "List processes."),
     "attach": Verb("attach", "Take a process's terminal over, or watch it."),
     "logs": Verb("logs", "Show what a process has written."),
+    "search": Verb("search", "Find lines in what processes have written."),
     "write": Verb("write", "Type into a process."),
     "kill": Verb("kill", "Signal or end processes."),
     "stats": Verb("stats", "Show what processes use."),

@@ -28,7 +28,6 @@ from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.received import name as _name
 from mhnos_runtime.client.requests import Requests
 from mhnos_runtime.client.spawning import spawn_fields
-from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
@@ -134,10 +133,12 @@ class Runtime(Requests):
         from_: Origin | None = None,
         tail: int | None = None,
         *,
+        since: int | None = None,
         repaint: bool = False,
     ) -> ClientProcess:
-        """Receive output of the process with this pid or name: from an offset, the kept "start" (default),
-        the "end", or the last `tail` bytes.
+        """Receive output of the process with this pid or name: from an offset, the "start" (default), the
+        "end", the last `tail` bytes, or what came `since` a moment (epoch ms). What is no longer kept from
+        the offset on comes as a Gap.
 
         repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
         when the replay is over. Raises RequestFailed (unknown-process); ValueError if this client is attached
@@ -147,7 +148,7 @@ class Runtime(Requests):
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
         attached = self._processes[pid] = ClientProcess(self, pid)
-        attached.start_from(from_, tail, repaint)
+        attached.start_from(from_, tail, repaint, since)
         self.resync(attached)
         try:
             async with asyncio.timeout(self._request_timeout_s):
@@ -179,13 +180,6 @@ class Runtime(Requests):
         start = self._clock()
         await self.request(m.Ping(), m.Pong, resend=True)
         return self._clock() - start
-
-    async def timeline(self, process: int | str) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
-        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
-        async with asyncio.timeout(self._request_timeout_s):
-            pid = await self.pid(process)
-            return await read_timeline(self.url, self._token, pid, self._ssl_option)
 
     @property
     def hello(self) -> m.Connected:

@@ -52,6 +52,8 @@ FEATURES = [
     "replay",
     "repaint",
     "numbered-input",
+    "timeline",
+    "search",
     "ready",
     "ports",
     "workerd",
