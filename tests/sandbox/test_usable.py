@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.sandbox import HostFacts
 from mhnos_runtime.testing import TestServer
+from tests.sandbox.conftest import require
 from tests.server.client import Client, connect
 
 
@@ -156,6 +158,16 @@ async def test_a_virtual_environment_that_was_made_on_the_host(level: str, folde
         await asyncio.to_thread(venv_by, system, server.workspace / "venv")
         assert str(server.workspace) in (server.workspace / "venv" / "bin" / "pip").read_text()
         assert (await said(client, "venv/bin/pip --version")).startswith("pip ")
+
+
+async def test_strict_shows_nothing_beside_the_way_to_the_workspace(folder: Path, facts: HostFacts) -> None:
+    require(facts, "strict")
+    (folder / "neighbour").mkdir()
+    async with serving(folder, "strict") as (server, client):
+        assert await said(client, f"touch a && ls {server.workspace}") == "a"
+        for parent, name in ((folder, "server"), (folder / "server", "workspace")):
+            assert await said(client, f"ls -A {parent}") == name
+            assert not await said(client, f"touch {parent}/x 2>/dev/null && echo written")
 
 
 async def test_an_interpreter_outside_is_named(level: str, folder: Path) -> None:
