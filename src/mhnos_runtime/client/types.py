@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from mhnos_runtime.client.process import ClientProcess
     from mhnos_runtime.wire.messages import WorkerOptions
 
 Stream = Literal["stdout", "stderr"]
@@ -26,7 +27,8 @@ class SpawnOptions(TypedDict, total=False):
     pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
     last client has left. network: less than the server gives. limits: narrower than the server's own, by the
     names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports:
-    by name, 0 for any. worker: for a script of workerd.
+    by name, 0 for any. worker: for a script of workerd. within: a process, or its pid, in whose sandbox it
+    runs until that one ends; network and limits are that one's then.
     """
 
     args: Sequence[str]
@@ -40,6 +42,7 @@ class SpawnOptions(TypedDict, total=False):
     limits: Mapping[str, int] | None
     ports: Mapping[str, int] | None
     worker: WorkerOptions | None
+    within: ClientProcess | int | None
 
 
 @dataclass(frozen=True, slots=True)

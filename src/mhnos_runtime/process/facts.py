@@ -19,7 +19,7 @@ from mhnos_runtime.sandbox import Isolation
 
 #: Of the stored form. It changes with every field whose name, type or meaning changes, and with it the
 #: version of what a supervisor hands over: a reload is refused rather than that what runs is unknown.
-VERSION = 1
+VERSION = 2
 
 
 class Unreadable(ValueError):
@@ -56,6 +56,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     """kind, command, args, name, cwd, linger_ms: as the request said. sandbox: the level. isolation: what it
     really got. single: whether its kind runs one at a time. early_exit: what an end with an error before it
     was ready is called, or "". watch: what shows that it is ready; where nobody looks None, and so is ready.
+    within: pid of the process whose sandbox it shares, 0 for none.
     """
 
     version: int = VERSION
@@ -74,6 +75,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     watch: Watch | None
     ready: Readiness | None
     secrets: Secrets
+    within: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it, for the supervisor."""

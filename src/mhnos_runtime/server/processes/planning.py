@@ -21,6 +21,7 @@ from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wi
 from mhnos_runtime.process import kinds, plan, ready, template, workerd
 from mhnos_runtime.process.facts import ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
+from mhnos_runtime.process.table import Process
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
 from mhnos_runtime.server.processes.keys import digest
@@ -42,12 +43,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as its kind takes it. ports: numbers asked for by name."""
+    """A request as its kind takes it. ports: numbers asked for by name. host: what it is to be within."""
 
     kind: Kind
     request: m.Spawn
     args: tuple[str, ...]
     ports: Mapping[str, int]
+    host: Process | None = None
 
 
 class Folder(NamedTuple):
@@ -84,10 +86,17 @@ class Planner:
             kill_grace_ms=round(settings.kill_grace_seconds * 1000),
         )
 
-    def asked(self, request: m.Spawn) -> Asked:
-        """Find the kind of a request and have it read the command. Raises Refused and InvalidRequest
-        (unknown-kind, invalid-argument, too-large)."""
+    def asked(self, request: m.Spawn, host: Process | None = None) -> Asked:
+        """Find the kind of a request and have it read the command. host: the process that it is to be within.
+
+        Raises Refused and InvalidRequest (unknown-kind, invalid-argument, too-large).
+        """
         _check_size(request)
+        if host is not None and (request.network is not None or request.limits is not None):
+            raise InvalidRequest(
+                f"network and limits are those of process {host.pid}, which this one is to be within",
+                hint="leave them out, or start it on its own",
+            )
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
         found = self._kinds.get(name)
@@ -99,7 +108,7 @@ class Planner:
             )
         found.hooks.check_allowed(self._settings)
         interpreted = found.hooks.interpret(found, request.command, tuple(request.args))
-        return Asked(interpreted.kind, request, interpreted.args, {**interpreted.ports, **ports})
+        return Asked(interpreted.kind, request, interpreted.args, {**interpreted.ports, **ports}, host)
 
     @contextlib.contextmanager
     def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
@@ -108,7 +117,8 @@ class Planner:
         environment: variables, which those of the request override. dry: write nothing into the workspace.
         Raises MhnosError with a code for whatever is wrong, and OSError without descriptors.
         """
-        folder = self._folder(asked.kind, asked.request.options.cwd or "/")
+        of_host = "/" if asked.host is None else asked.host.facts.cwd
+        folder = self._folder(asked.kind, asked.request.options.cwd or of_host)
         handed = Handed()
         try:
             launch = self._plan(asked, folder, handed, environment, dry)
@@ -130,8 +140,8 @@ class Planner:
     def _plan(
         self, asked: Asked, folder: Folder, handed: Handed, environment: Mapping[str, str], dry: bool
     ) -> LaunchPlan:
-        kind, request = asked.kind, asked.request
-        policy = self._policy(kind, request)
+        kind, request, host = asked.kind, asked.request, asked.host
+        policy = self._policy(kind, request) if host is None else self._policy_of(host)
         engines = self._engines.programs(kind.templates)
         outside = policy.level == "none" or policy.network == "host"
         context = self._context(folder.path, policy, handed, dry)
@@ -148,11 +158,20 @@ class Planner:
             watched=request.attach,
             banner=folder.banner,
             handed=len(handed.descriptors),
+            within=0 if host is None else host.pid,
             given=template.Values(
                 token=token, ports=handed.ports, sockets=handed.sockets, named=named, engines=engines
             ),
         )
         facts = self._facts(asked, folder.path, policy, listening(kind, handed, outside), token)
+        if host is not None:
+            if handed.sockets and not outside:
+                raise InvalidRequest(
+                    f"{kind.name} gets sockets of the machine, and process {host.pid} is in another network",
+                    hint="start it on its own",
+                )
+            choice = Choice(cwd=folder.path)
+            return plan.plan(kind, resolved, self._launch_settings, self._machine, facts.to_plain(), choice)
         choice = Choice(_narrowed(policy), folder.path, self._engines.folders())
         launch = plan.plan(kind, resolved, self._launch_settings, self._machine, facts.to_plain(), choice)
         return self._allowed.confined(launch, handed_sockets=bool(handed.sockets))
@@ -163,6 +182,11 @@ class Planner:
         policy = narrow(narrow(self._sandbox.policy, Wish(**of_kind)), _wish(request))
         _check_memory(kind, policy)
         return policy
+
+    def _policy_of(self, host: Process) -> Policy:
+        """As far as the server knows it; the supervisor takes the rest from the process itself."""
+        known = host.facts.isolation
+        return narrow(self._sandbox.policy, Wish(network=None if known is None else known.network))
 
     def _context(self, cwd: str, policy: Policy, handed: Handed, dry: bool) -> WorkspaceContext:
         return WorkspaceContext(self._workspace, self._view.workspace, cwd, policy.network, handed, dry)
@@ -178,7 +202,7 @@ class Planner:
         return Folder("/", self._workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /")
 
     def _facts(self, asked: Asked, cwd: str, policy: Policy, listens: Listening, token: str) -> ProcessFacts:
-        request = asked.request
+        request, host = asked.request, asked.host
         return ProcessFacts(
             kind=request.process_type,
             command=request.command,
@@ -187,7 +211,8 @@ class Planner:
             cwd=cwd,
             linger_ms=request.linger_ms,
             sandbox=policy.level,
-            isolation=describe(self._sandbox.facts, policy),
+            isolation=describe(self._sandbox.facts, policy) if host is None else host.facts.isolation,
+            within=0 if host is None else host.pid,
             key=None if request.key is None else SpawnKey(request.key, digest(request)),
             single=asked.kind.single,
             early_exit=asked.kind.early_exit,

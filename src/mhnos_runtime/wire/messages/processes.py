@@ -71,7 +71,7 @@ class ProcessInfo(Part):
     """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for
     pipes. `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output
     that is kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really
-    has."""
+    has. `within`: pid of the process whose sandbox it shares, and with which it ends."""
 
     pid: int
     type: str
@@ -90,6 +90,7 @@ class ProcessInfo(Part):
     isolation: Isolation | UnsetType = UNSET
     ready: Readiness | UnsetType = UNSET
     ports: list[Port] | UnsetType = UNSET
+    within: int | UnsetType = UNSET
     exit: ExitInfo | UnsetType | None = UNSET
 
 
