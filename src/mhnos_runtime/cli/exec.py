@@ -37,8 +37,9 @@ def exec(  # noqa: A001 - the verb's name
     name: str | None,
     detach_keys: bytes,
 ) -> int:
-    """Run COMMAND in the sandbox of PROCESS: with its namespaces, network, limits and environment, until either
-    ends.
+    """Run COMMAND in the sandbox of PROCESS: with its namespaces, network, limits and environment.
+
+    It ends with PROCESS.
 
     Options after PROCESS belong to the program. Several words are a program and its arguments; one word is a
     command line of a shell. The exit code is as that of `run`.

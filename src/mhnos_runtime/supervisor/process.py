@@ -363,15 +363,17 @@ class Process:
             self._host._loop.after(0.0, self._host._guest_left)
 
     def _guest_left(self) -> None:
-        if self._guests or self.main_status is None or self.exit is not None:
+        if self._guests or self.exit is not None:
             return
-        self.surroundings.main_ended()
+        if self.main_status is not None:
+            self.surroundings.main_ended()
         if self._orphans_gone:
             self.set_tree_gone()
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: only what is in the PTY or pipes remains to be read."""
         self._orphans_gone = True
+        self._guests.end()  # they know it already, unless there was a defect
         if self._tree_gone or self._guests or not self.surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
