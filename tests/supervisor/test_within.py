@@ -17,10 +17,9 @@ from mhnos_runtime.launch import FORBIDDEN_PLAN, Choice, Confinement, LaunchPlan
 from mhnos_runtime.sandbox import HostFacts
 from mhnos_runtime.sandbox.probe import probe
 from tests.sandbox.conftest import require
-from tests.supervisor.harness import Refused, Seen, Server, Supervised, alive, eventually
+from tests.supervisor.harness import ENVIRONMENT, Refused, Seen, Server, Supervised, alive, eventually
 from tests.supervisor.test_defects import broken
 from tests.supervisor.test_permit import (
-    ENVIRONMENT,
     LAST,
     RETENTION,
     STALL_MS,

@@ -17,16 +17,17 @@ from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused, StartFailed
-from mhnos_runtime.launch import FIRST_HANDED, LaunchPlan, Wish
+from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan, Wish
 from mhnos_runtime.process.facts import ProcessFacts, SpawnKey
 from mhnos_runtime.process.kind import Hooks, Kind, Script, StartContext
 from mhnos_runtime.process.plan import MAX_TIMEOUT_MS
 from mhnos_runtime.process.ready import Readiness
-from mhnos_runtime.sandbox import Policy
+from mhnos_runtime.process.table import Process
+from mhnos_runtime.sandbox import Isolation, Policy
 from mhnos_runtime.server.processes.keys import digest
 from mhnos_runtime.server.processes.planning import DEFAULT_SIZE, Planner
 from mhnos_runtime.wire import messages as m
-from tests.server.processes.scene import descriptors, is_open, planner, shell
+from tests.server.processes.scene import Processes, descriptors, is_open, planner, shell
 
 
 class Writes(Hooks):
@@ -120,6 +121,47 @@ def test_too_much_is_refused_before_anything_is_made_of_it(planned: Planner, req
 def test_names_of_ports_are_checked_first(planned: Planner) -> None:
     with pytest.raises(InvalidRequest, match="not a name"):
         planned.asked(of("serves", ports={"a b": 0}))
+
+
+# Within another process
+
+
+def host_of(processes: Processes, network: str = "host", level: str = "none") -> Process:
+    isolation = Isolation(level, network, 5, (), 0, True, {"memory": "watchdog"}, False)
+    return processes.make(1005, cwd="/app", isolation=isolation, sandbox=level)
+
+
+def within(planned: Planner, host: Process, request: m.Spawn) -> LaunchPlan:
+    with planned.prepare(planned.asked(request, host), {}) as start:
+        return start.plan
+
+
+def test_what_is_within_another_brings_only_what_is_on_top(planned: Planner, processes: Processes) -> None:
+    host = host_of(processes)
+    made = within(planned, host, shell("true", pty=False))
+    assert (made.within, made.env, made.choice) == (1005, {}, Choice(cwd="/app"))
+    found = ProcessFacts.decode(made.facts)
+    assert (found.within, found.cwd, found.isolation) == (1005, "/app", host.facts.isolation)
+    options = m.SpawnOptions(cwd="/", env={"A": "1", "PATH": "/x"})
+    made = within(planned, host, shell("true", pty=True, options=options))
+    assert made.env == {"A": "1", "PATH": "/x", "TERM": "xterm-256color"}
+    assert made.choice == Choice(cwd="/")
+    assert set(within(planned, host, of("serves", "main.sh")).env) == {"TOKEN"}
+
+
+@pytest.mark.parametrize("field", [{"network": "host"}, {"limits": m.SpawnLimits()}])
+def test_what_is_within_another_has_its_network_and_limits(
+    planned: Planner, processes: Processes, field: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest, match="network and limits are those of process 1005"):
+        planned.asked(shell(**field), host_of(processes))
+
+
+def test_no_socket_of_the_machine_comes_into_another_network(root: Path, processes: Processes) -> None:
+    made = planner(root.parent, *KINDS, policy=Policy("relaxed"))
+    with pytest.raises(InvalidRequest, match="in another network"):
+        within(made, host_of(processes, "none", "relaxed"), of("serves", "main.sh"))
+    made._workspace.close()
 
 
 # The folder
