@@ -214,8 +214,8 @@ async def test_one_of_a_single_kind_that_is_asked_for_again_by_its_key_is_found(
 async def test_a_process_is_told_of_the_one_of_its_kind(starts: Starts) -> None:
     starts.go.set()
     assert "RUNNING" not in starts.starting.plan(single()).env
-    first = await starts.starting.spawn(single("the first"))
-    assert starts.starting.plan(single()).env["RUNNING"] == "the first"
+    first = await starts.starting.spawn(single("the-first"))
+    assert starts.starting.plan(single()).env["RUNNING"] == "the-first"
     first.end(ended())
     assert "RUNNING" not in starts.starting.plan(single()).env
 
@@ -226,8 +226,8 @@ async def test_a_process_is_told_of_the_one_of_its_kind(starts: Starts) -> None:
 async def test_one_within_another_is_confined_as_that_one(starts: Starts) -> None:
     starts.go.set()
     host = await starts.starting.spawn(shell())
-    guest = await starts.starting.spawn(shell(within=host.pid))
-    inner = await starts.starting.spawn(shell(within=guest.pid))
+    guest = await starts.starting.spawn(shell(within=host.pid, name="guest"))
+    inner = await starts.starting.spawn(shell(within="guest"))
     assert [each.within for each in starts.plans] == [0, host.pid, host.pid]
     for each in (guest, inner):
         assert (each.facts.within, each.facts.isolation) == (host.pid, host.facts.isolation)

@@ -37,6 +37,12 @@ def describe(process: Process) -> m.ProcessInfo:
         ready=ready(process),
         ports=ports(process) or msgspec.UNSET,
         within=facts.within or msgspec.UNSET,
+        remove=facts.remove or msgspec.UNSET,
+        linger_ms=facts.linger_ms,
+        timeout_ms=facts.timeout_ms,
+        limits=msgspec.UNSET
+        if facts.limits is None
+        else m.ProcessLimits(*msgspec.structs.astuple(facts.limits)),
         exit=None
         if record is None
         else m.ExitInfo(
@@ -55,8 +61,9 @@ def describe(process: Process) -> m.ProcessInfo:
 
 
 def listed(process: Process) -> m.ProcessInfo:
-    """For one of hundreds: without most of a long command line."""
+    """For one of hundreds: without most of a long command line, and what few ask for."""
     info = describe(process)
+    info.linger_ms = info.timeout_ms = info.limits = msgspec.UNSET
     left = LISTED_CHARACTERS
     info.command = shorten(info.command, left)
     for number, text in enumerate(info.args):
