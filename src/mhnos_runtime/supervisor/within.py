@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mhnos_runtime.launch import LaunchPlan
+from mhnos_runtime.proc import descendants
 from mhnos_runtime.supervisor import tree
 from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
 from mhnos_runtime.supervisor.holder import LEFTOVER_SECONDS, LOOK_SECONDS, Namespaces
+from mhnos_runtime.supervisor.leftovers import UNKILLABLE_SECONDS
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.surroundings import Roots, Surroundings
@@ -79,7 +81,7 @@ class Within:
     def main_ended(self) -> None:
         """The main process has been reaped: its orphans must end. The first process of the namespaces has
         adopted them; without namespaces the supervisor has."""
-        tree.ask_to_end(self._orphans())
+        tree.ask_to_end(descendants(self._orphans()))
         self._look(0.0)
 
     def _orphans(self) -> list[int]:
@@ -88,7 +90,7 @@ class Within:
 
     def _look(self, waited: float) -> None:
         left = self._orphans()
-        if left:
+        if left and waited < UNKILLABLE_SECONDS:
             if waited >= LEFTOVER_SECONDS:
                 tree.kill(left)
             self._timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
@@ -98,7 +100,7 @@ class Within:
             self._when_gone()
 
     def when_gone(self, callback: Callable[[], None]) -> bool:
-        """Whether none of its orphans is left. If one is, call back when it is gone."""
+        """Whether none of its orphans is left that the kernel ends. If one is, call back when it is gone."""
         self._when_gone = callback
         return self._orphans_gone
 
