@@ -21,6 +21,7 @@ from mhnos_runtime.bounds import FRAME_BYTES, MESSAGE_BYTES
 from mhnos_runtime.channel import encode
 from mhnos_runtime.cli import host
 from mhnos_runtime.cli.listen import listen
+from mhnos_runtime.cli.node import complete_wheel
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.launch import Hello
@@ -43,6 +44,7 @@ def start(flags: dict[str, Any]) -> None:
     user = host.choose_user(settings)
     own = host.trust(settings, user, config.config_files(flags))
     host.check_own_files(own, settings.sandbox)
+    complete_wheel()
     facts, node, no_node = host.check(settings, user)
     for warning in host.warnings(settings, facts):
         click.echo(f"mhnos-runtime: {warning}", err=True)

@@ -92,7 +92,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     watch: Watch | None
     ready: Readiness | None
     secrets: Secrets
-    within: int = 0
+    within: int
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it, for the supervisor."""
@@ -146,4 +146,5 @@ UNKNOWN = ProcessFacts(
     watch=None,
     ready=None,
     secrets=Secrets(),
+    within=0,
 )

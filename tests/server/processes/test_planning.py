@@ -6,9 +6,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,17 +19,16 @@ from mhnos_runtime import bounds
 from mhnos_runtime.channel import encode
 from mhnos_runtime.config.kinds import ReadySetting
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused, StartFailed
-from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan, Wish
+from mhnos_runtime.launch import FIRST_HANDED, LaunchPlan, Wish
 from mhnos_runtime.process.facts import ProcessFacts, SpawnKey
 from mhnos_runtime.process.kind import Hooks, Kind, Script, StartContext
 from mhnos_runtime.process.plan import MAX_TIMEOUT_MS
 from mhnos_runtime.process.ready import Readiness
-from mhnos_runtime.process.table import Process
-from mhnos_runtime.sandbox import Isolation, Policy
+from mhnos_runtime.sandbox import Policy
 from mhnos_runtime.server.processes.keys import digest
 from mhnos_runtime.server.processes.planning import DEFAULT_SIZE, Planner
 from mhnos_runtime.wire import messages as m
-from tests.server.processes.scene import Processes, descriptors, is_open, planner, shell
+from tests.server.processes.scene import descriptors, is_open, planner, shell
 
 
 class Writes(Hooks):
@@ -123,47 +124,6 @@ def test_names_of_ports_are_checked_first(planned: Planner) -> None:
         planned.asked(of("serves", ports={"a b": 0}))
 
 
-# Within another process
-
-
-def host_of(processes: Processes, network: str = "host", level: str = "none") -> Process:
-    isolation = Isolation(level, network, 5, (), 0, True, {"memory": "watchdog"}, False)
-    return processes.make(1005, cwd="/app", isolation=isolation, sandbox=level)
-
-
-def within(planned: Planner, host: Process, request: m.Spawn) -> LaunchPlan:
-    with planned.prepare(planned.asked(request, host), {}) as start:
-        return start.plan
-
-
-def test_what_is_within_another_brings_only_what_is_on_top(planned: Planner, processes: Processes) -> None:
-    host = host_of(processes)
-    made = within(planned, host, shell("true", pty=False))
-    assert (made.within, made.env, made.choice) == (1005, {}, Choice(cwd="/app"))
-    found = ProcessFacts.decode(made.facts)
-    assert (found.within, found.cwd, found.isolation) == (1005, "/app", host.facts.isolation)
-    options = m.SpawnOptions(cwd="/", env={"A": "1", "PATH": "/x"})
-    made = within(planned, host, shell("true", pty=True, options=options))
-    assert made.env == {"A": "1", "PATH": "/x", "TERM": "xterm-256color"}
-    assert made.choice == Choice(cwd="/")
-    assert set(within(planned, host, of("serves", "main.sh")).env) == {"TOKEN"}
-
-
-@pytest.mark.parametrize("field", [{"network": "host"}, {"limits": m.SpawnLimits()}])
-def test_what_is_within_another_has_its_network_and_limits(
-    planned: Planner, processes: Processes, field: dict[str, Any]
-) -> None:
-    with pytest.raises(InvalidRequest, match="network and limits are those of process 1005"):
-        planned.asked(shell(**field), host_of(processes))
-
-
-def test_no_socket_of_the_machine_comes_into_another_network(root: Path, processes: Processes) -> None:
-    made = planner(root.parent, *KINDS, policy=Policy("relaxed"))
-    with pytest.raises(InvalidRequest, match="in another network"):
-        within(made, host_of(processes, "none", "relaxed"), of("serves", "main.sh"))
-    made._workspace.close()
-
-
 # The folder
 
 
@@ -174,17 +134,33 @@ def test_a_process_starts_in_the_folder_that_it_asks_for(planned: Planner, root:
         assert (start.plan.choice.cwd, start.plan.facts["cwd"]) == ("/app", "/app")
 
 
-def test_a_shell_starts_in_the_workspace_where_its_folder_is_gone(planned: Planner, root: Path) -> None:
-    asked = planned.asked(shell(options=m.SpawnOptions(cwd="/gone")))
+@pytest.mark.parametrize("command", ["", "bash"])
+def test_an_interactive_shell_starts_in_the_workspace_where_its_folder_is_gone(
+    planned: Planner, root: Path, command: str
+) -> None:
+    asked = planned.asked(shell(command, options=m.SpawnOptions(cwd="/gone")))
     with planned.prepare(asked, {}) as start:
         assert os.path.samestat(os.fstat(start.descriptors.folder), root.stat())
         assert start.plan.choice.cwd == "/"
         assert "mhnos: /gone does not exist; starting in /" in start.plan.argv
 
 
-def test_another_program_does_not(planned: Planner) -> None:
-    with pytest.raises(NotFound):
-        plan(planned, of("small", options=m.SpawnOptions(cwd="/gone")))
+@pytest.mark.parametrize(
+    "asked",
+    [
+        of("small"),
+        shell("rm -rf *"),
+        shell("ls", args=["x"]),
+        shell("-c", args=["ls"]),
+        shell("bash", args=["x"]),
+        shell("", pty=False),
+        shell("", args=["-c", "ls"]),
+    ],
+)
+def test_nothing_else_does(planned: Planner, asked: m.Spawn) -> None:
+    """Commands once ran in the workspace itself, after a notice on their output."""
+    with pytest.raises(NotFound, match="/gone"):
+        plan(planned, msgspec.structs.replace(asked, options=m.SpawnOptions(cwd="/gone")))
 
 
 @pytest.mark.parametrize("kind", ["shell", "small"])
@@ -233,6 +209,104 @@ def test_a_kind_s_program_may_take_files_in_memory_and_sockets(planned: Planner,
 def test_a_dry_start_writes_nothing(planned: Planner, root: Path) -> None:
     plan(planned, of("writes", "/app/main.sh"), dry=True)
     assert not (root / "written").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("app/server", "app/server"),
+        ("/app/server", "/app/server.js"),
+        ("/app", "/app"),
+        ("none", "none"),
+        ("/none", "/none"),
+    ],
+)
+def test_node_completes_the_name_of_a_script_and_says_what_it_does_not_find(
+    planned: Planner, root: Path, command: str, run: str
+) -> None:
+    (root / "app" / "server.js").write_text("")
+    made = plan(replace_node(planned), of("node", command)).argv
+    assert made[2] == (f"{root}{run}" if command.startswith("/") else run)
+
+
+@pytest.mark.parametrize("command", ["out", "/out", "/..", "app/../../x", "links/a"])
+def test_no_script_of_node_is_outside_the_workspace(planned: Planner, root: Path, command: str) -> None:
+    (root / "out.js").symlink_to("/etc/out.js")
+    (root / "links").symlink_to("/etc")
+    with pytest.raises(Refused):
+        plan(replace_node(planned), of("node", command))
+
+
+def replace_node(planned: Planner) -> Planner:
+    """With a Node.js, whatever the machine has."""
+    planned._machine = replace(planned._machine, node="/bin/sh")
+    return planned
+
+
+# Programs
+
+
+def a_venv(folder: Path) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python3").symlink_to("/bin/sh")
+    (folder / "pyvenv.cfg").write_text("")
+    return folder
+
+
+def test_python_is_that_of_the_nearest_virtual_environment(planned: Planner, root: Path) -> None:
+    venv = a_venv(root / ".venv")
+    made = plan(planned, of("python", "-V", options=m.SpawnOptions(cwd="/app")))
+    assert made.argv == (f"{venv}/bin/python3", "-V")
+    assert made.env["VIRTUAL_ENV"] == str(venv)
+    assert made.env["PATH"].split(":")[0] == f"{venv}/bin"
+    assert "VIRTUAL_ENV" not in plan(planned, shell()).env
+
+
+def test_python_is_the_one_that_a_client_chooses(planned: Planner, root: Path) -> None:
+    a_venv(root / ".venv")
+    other = a_venv(root / "app" / "other")
+    for env, cwd in (
+        ({"VIRTUAL_ENV": str(other)}, "/"),
+        ({"VIRTUAL_ENV": "other"}, "/app"),
+        ({"PATH": f"{other}/bin:/bin"}, "/"),
+        ({"PATH": "other/bin"}, "/app"),
+    ):
+        made = plan(planned, of("python", "-V", options=m.SpawnOptions(cwd=cwd, env=env)))
+        assert made.argv[0] == f"{other}/bin/python3"
+        assert made.env.items() >= env.items()
+    with pytest.raises(StartFailed, match="python3: no such program"):
+        plan(planned, of("python", "-V", options=m.SpawnOptions(env={"PATH": "/none"})))
+
+
+def test_a_virtual_environment_that_is_broken_is_told(planned: Planner, root: Path) -> None:
+    (a_venv(root / ".venv") / "bin" / "python3").unlink()
+    with pytest.raises(StartFailed, match="virtual environment"):
+        plan(planned, of("python", "-V"))
+
+
+def test_a_script_of_a_shell_whose_interpreter_is_hidden_is_told(root: Path) -> None:
+    strict = planner(root.parent, policy=Policy("strict"))
+    (root / "tool").write_text("#!/root/.pyenv/python3\n")
+    (root / "tool").chmod(0o755)
+    with pytest.raises(StartFailed, match=r"/root/\.pyenv/python3: processes do not see it"):
+        plan(strict, shell("./tool", args=["x"]))
+    strict._workspace.close()
+
+
+def test_node_in_a_shell_is_that_of_the_kind(root: Path) -> None:
+    for folder in ("own", "kind"):
+        (root.parent / folder).mkdir()
+        (root.parent / folder / "node").write_text("")
+        (root.parent / folder / "node").chmod(0o755)
+    own, kind = (f"{root.parent}/{folder}" for folder in ("own", "kind"))
+    for node, path in (
+        (f"{kind}/node", f"{kind}:{own}:/bin"),
+        (f"{own}/node", f"{own}:/bin"),
+        ("", f"{own}:/bin"),
+    ):
+        made = planner(root.parent, hello={"node": node, "path": f"{own}:/bin"})
+        assert plan(made, shell()).env["PATH"] == path
+        made._workspace.close()
 
 
 # Environment, terminal, time
