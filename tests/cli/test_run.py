@@ -51,7 +51,7 @@ async def test_a_program_in_the_place_of_the_kind(
     code, _out, err = await run(server, *words)
     assert code == 125 or "not a TTY" in err
     if "not a TTY" not in err:
-        assert f"use: mhnos-runtime {hint} kinds are node, python, shell" in err
+        assert f"use: mhnos-runtime {hint} as a kind use one of node, python, shell" in err
 
 
 async def test_words_of_a_shell(server: TestServer) -> None:

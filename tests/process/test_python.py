@@ -72,9 +72,9 @@ def test_a_client_that_chooses() -> None:
 
 def test_one_that_cannot_be_used_is_not_passed_over() -> None:
     """The machine's Python once ran in its place."""
-    hidden = StartFailed("/x is /root/python: processes do not see it", code="not-found")
+    hidden = StartFailed("/x is /home/ann/python: processes do not see it", code="not-found")
     context = has("/app/.venv", programs=(), no_program=hidden)
-    with pytest.raises(StartFailed, match="cannot be used: /x is /root/python") as failed:
+    with pytest.raises(StartFailed, match="cannot be used: /x is /home/ann/python") as failed:
         PYTHON.hooks.variables(context, {})
     assert failed.value.code == "not-found"
     assert "-e VIRTUAL_ENV=" in failed.value.hint

@@ -11,8 +11,8 @@ from tests.process.context import Context
 
 def test_a_program_whose_interpreter_is_hidden_is_told_before() -> None:
     """The shell says only that a required file is not found."""
-    context = Context(no_program=StartFailed("/root/python: processes do not see it", code="not-found"))
-    with pytest.raises(StartFailed, match="/root/python"):
+    context = Context(no_program=StartFailed("/home/ann/python: processes do not see it", code="not-found"))
+    with pytest.raises(StartFailed, match="/home/ann/python"):
         SHELL.hooks.check(".venv/bin/pip", ("install", "x"), context)
     assert context.looked_for == ["/home/ws/app/.venv/bin/pip"]
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.sandbox import HostFacts
 from mhnos_runtime.testing import TestServer
+from tests.sandbox.conftest import require
 from tests.server.client import Client, connect
 
 
@@ -158,15 +160,27 @@ async def test_a_virtual_environment_that_was_made_on_the_host(level: str, folde
         assert (await said(client, "venv/bin/pip --version")).startswith("pip ")
 
 
+async def test_strict_shows_nothing_beside_the_way_to_the_workspace(folder: Path, facts: HostFacts) -> None:
+    require(facts, "strict")
+    (folder / "neighbour").mkdir()
+    async with serving(folder, "strict") as (server, client):
+        assert await said(client, f"touch a && ls {server.workspace}") == "a"
+        for parent, name in ((folder, "server"), (folder / "server", "workspace")):
+            assert await said(client, f"ls -A {parent}") == name
+            assert not await said(client, f"touch {parent}/x 2>/dev/null && echo written")
+
+
 async def test_an_interpreter_outside_is_named(level: str, folder: Path) -> None:
     async with serving(folder, level) as (server, client):
-        await asyncio.to_thread(venv_by, sys.executable, server.workspace / "venv")
         hidden = folder / "python" / "python3"
         hidden.parent.mkdir()
-        shutil.copy(os.path.realpath(sys.executable), hidden)
-        for name in ("python", "python3"):
-            (server.workspace / "venv" / "bin" / name).unlink()
-            (server.workspace / "venv" / "bin" / name).symlink_to(hidden)
+        shutil.copy("/bin/sh", hidden)
+        programs = server.workspace / "venv" / "bin"
+        programs.mkdir(parents=True)
+        (programs / "python3").symlink_to(hidden)
+        (programs / "pip").write_text(f"#!{programs}/python3\n")
+        (programs / "pip").chmod(0o755)
+        (server.workspace / "venv" / "pyvenv.cfg").touch()
         for kind, command in (("python", "-V"), ("shell", "venv/bin/pip")):
             answer = await client.ask("spawn", processType=kind, command=command, pty=False)
             assert (answer["type"] == "error") is (level != "none")

@@ -258,6 +258,4 @@ def _hint(plan: Plan, error: RequestFailed) -> str:
         letter for letter, on in zip("itd", (plan.interactive, plan.tty, plan.detach), strict=True) if on
     )
     start = "mhnos-runtime run " + (f"-{flags} " if flags else "")
-    return (
-        f"use: {start}shell {shlex.quote(shlex.join(words))}; {error.hint.replace('use one of', 'kinds are')}"
-    )
+    return f"use: {start}shell {shlex.quote(shlex.join(words))}; as a kind {error.hint}"

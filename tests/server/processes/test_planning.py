@@ -286,9 +286,9 @@ def test_a_virtual_environment_that_is_broken_is_told(planned: Planner, root: Pa
 
 def test_a_script_of_a_shell_whose_interpreter_is_hidden_is_told(root: Path) -> None:
     strict = planner(root.parent, policy=Policy("strict"))
-    (root / "tool").write_text("#!/root/.pyenv/python3\n")
+    (root / "tool").write_text("#!/home/ann/.pyenv/python3\n")
     (root / "tool").chmod(0o755)
-    with pytest.raises(StartFailed, match=r"/root/\.pyenv/python3: processes do not see it"):
+    with pytest.raises(StartFailed, match=r"/home/ann/\.pyenv/python3: processes do not see it"):
         plan(strict, shell("./tool", args=["x"]))
     strict._workspace.close()
 
