@@ -14,7 +14,7 @@ from mhnos_runtime.errors import Unavailable
 
 #: Of all that server and supervisor tell each other. It changes with any of it: after an installation without
 #: a reload, the next server is of another version than the supervisor.
-CHANNEL_VERSION = 1
+CHANNEL_VERSION = 2
 
 STDOUT = 0
 STDERR = 1
@@ -193,8 +193,9 @@ class LaunchPlan:
     the signal that follows). choice: the server's part in the confinement. rlimits (resource number, soft,
     hard) and confine follow from it, see `sandbox.Allowed`. handed: how many descriptors come with the plan
     and stay open in the program, from number FIRST_HANDED on. control: whether the program also gets, as the
-    next number, a socket whose other end every server gets. facts: the server's own facts about the process;
-    the supervisor stores them unread and hands them to the next server.
+    next number, a socket whose other end every server gets. within: pid of a running process, 0 for none. The
+    program runs in the same sandbox, ends with that process, and env is on top of that process's. facts: the
+    server's own facts about the process; the supervisor stores them unread and hands them to the next server.
     """
 
     argv: tuple[str, ...]
@@ -210,11 +211,15 @@ class LaunchPlan:
     choice: Choice = Choice()
     handed: int = 0
     control: bool = False
+    within: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
     def after_start(self) -> LaunchPlan:
-        """What is needed after the start; the rest would be most of a process's memory in the supervisor."""
-        return replace(self, env={}, confine=Confinement(limits=self.confine.limits), choice=Choice())
+        """What is needed after the start: also what processes within this one take over. Within a process
+        that is itself within another one there is nothing."""
+        if self.within:
+            return replace(self, env={}, confine=Confinement(), choice=Choice())
+        return replace(self, confine=replace(self.confine, holder=None))
 
     def to_dict(self) -> dict[str, Any]:
         return {**_shallow(self), "confine": self.confine.to_dict(), "choice": self.choice.to_dict()}

@@ -55,9 +55,9 @@ def descendants(roots: Iterable[int]) -> list[int]:
     return found
 
 
-def usage(os_pid: int) -> Usage | None:
-    """What the process and all below it use; None when it is gone."""
-    rows = [row for each in descendants([os_pid]) if (row := _stat(each)) is not None]
+def usage(*roots: int) -> Usage | None:
+    """What these processes and all below them use; None when they are gone."""
+    rows = [row for each in descendants(roots) if (row := _stat(each)) is not None]
     if not rows:
         return None
     return Usage(

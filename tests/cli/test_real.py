@@ -123,6 +123,39 @@ async def test_a_shell_in_a_terminal_with_two_viewers(server: TestServer) -> Non
         assert first.is_restored()
 
 
+async def test_a_program_in_the_sandbox_of_a_process(server: TestServer) -> None:
+    env = env_of(server)
+    pid = (await command("run", "-d", "-e", "FOO=bar", "python", "wait.py", env=env))[1].decode().strip()
+    assert await command("exec", pid, "echo $FOO; echo err >&2; exit 4", env=env) == (4, b"bar\n", b"err\n")
+    assert (await command("exec", "-e", "FOO=mine", pid, "echo $FOO", env=env))[1] == b"mine\n"
+    assert (await command("exec", "-i", pid, "wc -c", stdin=b"123", env=env))[1].strip() == b"3"
+    async with Console("exec", "-it", pid, "bash", cols=71, rows=19, env=env) as console:
+        await console.until_raw()
+        console.type(b"stty size; echo $FOO-$((40+2)); exit 3\r")
+        await console.until(b"bar-42")
+        assert b"19 71" in console.seen
+        assert await console.exit_code() == 3
+        assert console.is_restored()
+    _, out, _ = await command("exec", "-d", pid, "exec sleep 600", env=env)
+    guest = int(out)
+    rows = {row["pid"]: row for row in json.loads((await command("ps", "--json", env=env))[1])}
+    assert (rows[guest]["within"], rows[guest]["pty"]) == (int(pid), None)
+    await command("kill", pid, env=env)
+    code, _, err = await command("exec", pid, "true", env=env)
+    assert (code, b"has ended" in err) == (125, True)
+    ended = {row["pid"]: row for row in json.loads((await command("ps", "-a", "--json", env=env))[1])}
+    assert f"ended with process {pid}" in ended[guest]["exit"]["evidence"]
+
+
+async def test_the_python_client_runs_within_a_process(server: TestServer) -> None:
+    async with connect(server.url, server.token) as runtime:
+        host = await runtime.spawn("shell", "exec cat", env={"FOO": "bar"}, pty=False)
+        guest = await runtime.spawn("shell", "echo $FOO", within=host, pty=False)
+        seen = b"".join([item.data async for item in guest.output() if isinstance(item, Output)])
+        assert seen == b"bar\n"
+        await host.kill()
+
+
 async def test_output_is_exact_over_a_killed_server(server: TestServer) -> None:
     """The server is killed twice in the middle of a stream; what arrives is still what was written."""
     lines = 120_000

@@ -35,6 +35,7 @@ def test_what_nobody_asks_for_is_not_sent() -> None:
         ({"name": "build", "linger_ms": 0}, {"name": "build", "lingerMs": 0}),
         ({"network": "none", "limits": {"tasks": 4}}, {"network": "none", "limits": {"tasks": 4}}),
         ({"ports": {"http": 0}}, {"ports": {"http": 0}}),
+        ({"within": 1000}, {"within": 1000}),
         ({"worker": m.WorkerOptions(heap_mb=64)}, {"worker": {"heapMb": 64}}),
     ],
 )

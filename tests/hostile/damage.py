@@ -34,6 +34,7 @@ FACTS: dict[str, Any] = {
     "single": False,
     "early_exit": "",
     "secrets": {"token": None},
+    "within": 0,
     "isolation": {
         "level": "none",
         "network": "host",

@@ -103,6 +103,46 @@ def test_a_network_that_cannot_be_given_is_forbidden(level: str) -> None:
             allowed(level).confined(wished, handed_sockets=False)
 
 
+# Within another process
+
+
+def kept(level: str = "strict", **choice: Any) -> LaunchPlan:
+    """What a supervisor keeps of a plan that was started."""
+    asked = plan(choice=Choice(**choice))
+    started = allowed(level).confined(replace(asked, env={"A": "a", "B": "b"}), handed_sockets=False)
+    return started.after_start()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_within_another_takes_over_what_confines_that_one(level: str) -> None:
+    host = kept(level, wish=Wish(open_files=7), cwd="/there", engines=(f"{ENGINES}/node/1",))
+    asked = replace(plan(choice=Choice(cwd="/here"), within=1000), env={"B": "mine", "C": "c"})
+    made = allowed(level).within(asked, host, handed_sockets=False)
+    place = "/workspace/here" if level == "strict" else ""
+    assert made.confine == replace(host.confine, directory=place)
+    assert made.confine.holder is None
+    assert (made.rlimits, made.env) == (host.rlimits, {"A": "a", "B": "mine", "C": "c"})
+    assert (made.argv, made.within) == (asked.argv, 1000)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [Choice(Wish("host")), Choice(Wish(tasks=0)), Choice(engines=(f"{ENGINES}/node/1",)), Choice(cwd="/..")],
+)
+def test_one_within_another_chooses_nothing_but_a_folder(choice: Choice) -> None:
+    with pytest.raises(Refused):
+        allowed().within(plan(choice=choice, within=1000), kept(), handed_sockets=False)
+
+
+def test_sockets_come_only_into_the_machine_s_network() -> None:
+    asked = plan(within=1000, handed=1)
+    for level in LEVELS:
+        allowed(level).within(asked, kept(level), handed_sockets=True)
+        for network in set(OFFERED[level]) - {"host"}:
+            with pytest.raises(Refused, match="network"):
+                allowed(level).within(asked, kept(level, wish=Wish(network)), handed_sockets=True)
+
+
 def something(dice: random.Random) -> Any:
     numbers = (0, -1, 1, 1 << 10, 1 << 40, 1 << 70)
     texts = ("", "/", "/root", "/../..", ENGINES, f"{ENGINES}/a/b", f"{ENGINES}/../..", "host", "none", "\0")

@@ -60,19 +60,19 @@ def as_nobody() -> Iterator[None]:
 def test_memory_files_count_mapped_or_not() -> None:
     """They are in no process's resident set: one with 60 GB of them passed for small."""
     with child("memory_file(64 << 20)") as pid:
-        assert 64 * MIB <= watchdog.searched(pid) < 65 * MIB
+        assert 64 * MIB <= watchdog.searched([pid]) < 65 * MIB
         assert rss_bytes(pid) < 40 * MIB
         limits = Limits(memory_bytes=65 * MIB)
-        assert watchdog.look(pid, limits).reason == ""
-        assert watchdog.look(pid, limits, watchdog.searched(pid)).reason == "memory"
+        assert watchdog.look([pid], limits).reason == ""
+        assert watchdog.look([pid], limits, watchdog.searched([pid])).reason == "memory"
 
 
 def test_a_memory_file_counts_once() -> None:
     """Whoever has it open or mapped, here both, twice."""
     code = "fd = memory_file(64 << 20); m = mmap.mmap(fd, 64 << 20); sum(m[::4096]); os.dup(fd); os.fork()"
     with child(code) as pid:
-        assert 64 * MIB <= watchdog.searched(pid) < 65 * MIB
-        seen = watchdog.look(pid, Limits(memory_bytes=64 * MIB), watchdog.searched(pid))
+        assert 64 * MIB <= watchdog.searched([pid]) < 65 * MIB
+        seen = watchdog.look([pid], Limits(memory_bytes=64 * MIB), watchdog.searched([pid]))
         assert 64 * MIB < seen.memory_bytes < 110 * MIB
 
 
@@ -80,13 +80,13 @@ def test_what_only_looks_like_a_memory_file_is_not_asked(tmp_path: Path) -> None
     """A file system that a process serves itself could let the question wait for ever."""
     code = f"os.chdir({str(tmp_path)!r}); kept.append(open('memfd:x', 'wb')); kept[0].write(bytes(1 << 20))"
     with child(code) as pid:
-        assert watchdog.searched(pid) == 0
+        assert watchdog.searched([pid]) == 0
 
 
 def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "_SEARCHED", 10)
     with child("for _ in range(100): memory_file(1 << 20)") as pid:
-        assert 0 < watchdog.searched(pid) <= 10 * MIB
+        assert 0 < watchdog.searched([pid]) <= 10 * MIB
 
 
 def test_a_process_that_cannot_be_looked_into_counts_in_full() -> None:
@@ -97,4 +97,4 @@ def test_a_process_that_cannot_be_looked_into_counts_in_full() -> None:
     with child(code) as pid, as_nobody():
         with pytest.raises(PermissionError):
             Path(f"/proc/{pid}/smaps_rollup").read_text()
-        assert watchdog.look(pid, Limits(memory_bytes=32 * MIB)).reason == "memory"
+        assert watchdog.look([pid], Limits(memory_bytes=32 * MIB)).reason == "memory"

@@ -29,6 +29,7 @@ class Verb(NamedTuple):
 VERBS = {
     "serve": Verb("serve", "Start the runtime in the foreground and print how to connect."),
     "run": Verb("run", "Start a process and stay with it."),
+    "exec": Verb("exec", "Run a program in the sandbox of a process."),
     "ps": Verb("ps", "List processes."),
     "attach": Verb("attach", "Take a process's terminal over, or watch it."),
     "logs": Verb("logs", "Show what a process has written."),

@@ -47,6 +47,7 @@ class Plan:
     worker: m.WorkerOptions | None
     print_config: bool
     detach_keys: bytes
+    within: int | None = None
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -81,6 +82,9 @@ def _keys(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+env_option = click.option(
+    "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
+)
 detach_keys_option = click.option(
     "--detach-keys", default=DEFAULT_DETACH_KEYS, show_default=True, callback=_keys, help="Keys that leave."
 )
@@ -97,9 +101,7 @@ detach_keys_option = click.option(
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
 @click.option("--cwd", metavar="DIR", help="Folder of the workspace to start in.")
-@click.option(
-    "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
-)
+@env_option
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
 @click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
 @click.option("--name", help="A name to show in lists.")
@@ -148,7 +150,11 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run openclaw gateway
     """
     options["worker"] = worker.take(options)
-    plan = Plan(**options)  # type: ignore[arg-type]
+    return carry_out(Plan(**options), url, token_file)  # type: ignore[arg-type]
+
+
+def carry_out(plan: Plan, url: str | None, token_file: str | None) -> int:
+    """Start what the plan says and stay with it; returns this command's exit code."""
     if plan.tty and plan.interactive and not (plan.detach or plan.dry_run) and not os.isatty(0):
         say.error("the input device is not a TTY", "leave -t out to pipe input, or -i to give none")
         return exits.FAILED
@@ -225,6 +231,7 @@ def _options(plan: Plan) -> SpawnOptions:
         "limits": plan.limits,
         "ports": plan.ports,
         "worker": plan.worker,
+        "within": plan.within,
         "linger_ms": RM_LINGER_MS if plan.remove else None,
     }
 
@@ -237,7 +244,9 @@ def _pty(plan: Plan) -> PtySize | Literal[False] | None:
 
     if plan.tty:
         return size_of(0)
-    if not plan.detach or (plan.kind == "shell" and not is_interactive(plan.command, plan.args)):
+    if plan.within is not None or not plan.detach:
+        return False
+    if plan.kind == "shell" and not is_interactive(plan.command, plan.args):
         return False
     return None
 

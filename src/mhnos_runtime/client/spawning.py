@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.types import PtySize, SpawnOptions
 from mhnos_runtime.wire import messages as m
 
@@ -11,7 +12,7 @@ from mhnos_runtime.wire import messages as m
 def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, Any]:
     """The fields of a Spawn, or of what is made of one."""
     pty, env, limits = options.get("pty"), options.get("env"), options.get("limits")
-    ports = options.get("ports")
+    ports, within = options.get("ports"), options.get("within")
     of_process = m.SpawnOptions(options.get("cwd"), dict(env) if env else None, options.get("timeout_ms"))
     return {
         "process_type": kind,
@@ -25,5 +26,6 @@ def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, An
         "network": options.get("network"),
         "ports": None if ports is None else dict(ports),
         "worker": options.get("worker"),
+        "within": within.pid if isinstance(within, ClientProcess) else within,
         "limits": m.SpawnLimits(**limits) if limits else None,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from mhnos_runtime.client.process import ClientProcess
     from mhnos_runtime.wire.messages import WorkerOptions
 
 Stream = Literal["stdout", "stderr"]
@@ -28,6 +29,8 @@ class SpawnOptions(TypedDict, total=False):
     size. linger_ms: end it so long after its last client has left. network: less than the server gives.
     limits: narrower than the server's own, by the names memory_bytes, tasks, cpu_percent (100: one CPU),
     cpu_seconds, file_bytes and open_files. ports: by name, 0 for any. worker: for a script of workerd.
+    within: a process, or its pid or name, in whose sandbox it runs until that one ends; network and limits
+    are that one's then.
     """
 
     args: Sequence[str]
@@ -42,6 +45,7 @@ class SpawnOptions(TypedDict, total=False):
     limits: Mapping[str, int] | None
     ports: Mapping[str, int] | None
     worker: WorkerOptions | None
+    within: ClientProcess | int | str | None
 
 
 class SearchOptions(TypedDict, total=False):

@@ -70,6 +70,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     changed since. sandbox: the level. isolation: what it really got. limits: None where not known. single:
     whether its kind runs one at a time. early_exit: what an end with an error before it was ready is called,
     or "". watch: what shows that it is ready; where nobody looks None, and so is ready.
+    within: pid of the process whose sandbox it shares, 0 for none.
     """
 
     version: int = VERSION
@@ -91,6 +92,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     watch: Watch | None
     ready: Readiness | None
     secrets: Secrets
+    within: int
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it, for the supervisor."""
@@ -144,4 +146,5 @@ UNKNOWN = ProcessFacts(
     watch=None,
     ready=None,
     secrets=Secrets(),
+    within=0,
 )

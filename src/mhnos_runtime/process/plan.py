@@ -55,7 +55,7 @@ NOTHING_CHOSEN = Choice()
 class ResolvedRequest:
     """What a client asks for, with all that had to be looked up for it. watched: see LaunchPlan. banner: told
     to the user at the start of a shell. handed: how many descriptors come with the plan. given: ports,
-    sockets, engines and the token that were found for it."""
+    sockets, engines and the token that were found for it. within: see LaunchPlan."""
 
     command: str
     args: tuple[str, ...]
@@ -66,6 +66,7 @@ class ResolvedRequest:
     banner: str = ""
     handed: int = 0
     given: template.Values = NOTHING_GIVEN
+    within: int = 0
 
 
 def plan(
@@ -91,10 +92,20 @@ def plan(
         choice=choice,
         handed=request.handed,
         control=kind.events,
+        within=request.within,
         facts=facts,
     )
+    if request.within:
+        result = replace(result, env=_on_top(result.env, kind, request))
     _check(result)
     return result
+
+
+def _on_top(env: Mapping[str, str], kind: Kind, request: ResolvedRequest) -> dict[str, str]:
+    """What of an environment is on top of that of the process that it is within."""
+    of_kind = {name for name, _text in (*kind.env, *kind.piped_env)}
+    own = of_kind.union(request.env, ("TERM",) if request.pty else ())
+    return {name: text for name, text in env.items() if name in own}
 
 
 def _values(kind: Kind, request: ResolvedRequest, settings: LaunchSettings) -> template.Values:

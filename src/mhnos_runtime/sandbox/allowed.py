@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mhnos_runtime.errors import MhnosError, Refused
-from mhnos_runtime.launch import FORBIDDEN_PLAN, MAX_HANDED, LaunchPlan
-from mhnos_runtime.sandbox.plan import Sandbox, confine
+from mhnos_runtime.launch import FORBIDDEN_PLAN, MAX_HANDED, Choice, LaunchPlan
+from mhnos_runtime.sandbox.plan import Sandbox, confine, directory, outside
 from mhnos_runtime.sandbox.policy import narrow
 
 
@@ -51,6 +51,21 @@ class Allowed:
         sandbox = replace(self.sandbox, engines=plan.choice.engines)
         confinement, rlimits = confine(sandbox, policy, plan.choice.cwd, handed_sockets=handed_sockets)
         return replace(plan, confine=confinement, rlimits=rlimits)
+
+    def within(self, plan: LaunchPlan, host: LaunchPlan, handed_sockets: bool) -> LaunchPlan:
+        """The plan with the confinement, limits and environment of the process that it is within.
+
+        host: the plan of that process, as `LaunchPlan.after_start` keeps it. Raises Refused (forbidden-plan),
+        also for a socket of the machine's network where that process is in another one.
+        """
+        self.check(plan)
+        if plan.choice != Choice(cwd=plan.choice.cwd):
+            raise forbidden("it is within another process, and chooses a network, limits or engines")
+        policy = narrow(self.sandbox.policy, host.choice.wish)
+        if handed_sockets and not outside(policy):
+            raise forbidden("it gets a socket of another network than that of the process that it is within")
+        confinement = replace(host.confine, directory=directory(policy, plan.choice.cwd))
+        return replace(plan, env={**host.env, **plan.env}, confine=confinement, rlimits=host.rlimits)
 
     def check(self, plan: LaunchPlan) -> None:
         """Raises Refused (forbidden-plan) for a plan that is forbidden, however confined."""

@@ -123,13 +123,23 @@ def confine(
     confinement = Confinement(
         user=policy.user,
         holder=_holder(sandbox, policy) if strict else None,
-        directory=f"{INSIDE}/{cwd.strip('/')}".rstrip("/") if strict else "",
+        directory=directory(policy, cwd),
         no_new_privs=True,
         landlock=landlock.barrier(facts.landlock) if strict else _ruleset(sandbox, policy),
         seccomp=_filter(facts, policy, handed_sockets),
         limits=limits,
     )
     return confinement, rlimits(policy)
+
+
+def directory(policy: Policy, cwd: str) -> str:
+    """A path of the workspace as the path inside the namespaces, or "" at a level without those."""
+    return f"{INSIDE}/{cwd.strip('/')}".rstrip("/") if policy.level == "strict" else ""
+
+
+def outside(policy: Policy) -> bool:
+    """Whether processes with this policy are in the machine's network."""
+    return policy.level == "none" or policy.network == "host"
 
 
 def _groups(facts: HostFacts, policy: Policy) -> tuple[tuple[str, str], ...]:

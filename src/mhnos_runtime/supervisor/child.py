@@ -27,6 +27,7 @@ from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.signals import reset_signals
 from mhnos_runtime.supervisor.surroundings import Surroundings
+from mhnos_runtime.supervisor.within import Within
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -116,7 +117,7 @@ class Wiring:
 
     pty: tuple[int, int] | None
     user: tuple[int, int] | None = None
-    surroundings: Surroundings | None = None
+    surroundings: Surroundings | Within | None = None
     control: bool = False
     join: list[int] = field(default_factory=list)
     sibling_reader: int = -1

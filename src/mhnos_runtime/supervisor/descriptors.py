@@ -28,7 +28,7 @@ def check_room(plan: LaunchPlan, waiting: int) -> None:
     """Refuse a start that could fail half-way. waiting: other starts that wait for a sandbox. Raises
     LimitReached."""
     needed = START_DESCRIPTORS + plan.handed
-    if plan.confine.holder is not None:
+    if plan.confine.holder is not None or plan.within:
         needed += SANDBOX_DESCRIPTORS
     if free_descriptors() < needed + WAITING_DESCRIPTORS * waiting + KEPT_DESCRIPTORS:
         raise none_left("no descriptors are left for another process")

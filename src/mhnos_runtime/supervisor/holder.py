@@ -16,7 +16,7 @@ from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
 from mhnos_runtime.proc import children
-from mhnos_runtime.supervisor import confine, namespace_files
+from mhnos_runtime.supervisor import confine, namespace_files, tree
 from mhnos_runtime.supervisor.loop import Loop, Timer, Watching
 from mhnos_runtime.supervisor.signals import reset_signals
 
@@ -166,23 +166,21 @@ class Namespaces:
 
     def wind_down(self) -> None:
         """The program has ended: ask its orphans to end, and kill them when they do not."""
-        for os_pid in self._left_behind():
-            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
-                with contextlib.suppress(OSError):
-                    os.kill(os_pid, number)
+        tree.ask_to_end(self.left_behind())
         self._look(0.0)
 
     def _look(self, waited: float) -> None:
         if self.gone:
             return
-        if waited >= LEFTOVER_SECONDS or not self._left_behind():
+        if waited >= LEFTOVER_SECONDS or not self.left_behind():
             self.kill()
         else:
             self._timer: Timer = self._loop.after(LOOK_SECONDS, lambda: self._look(waited + LOOK_SECONDS))
 
-    def _left_behind(self) -> list[int]:
-        """The children of the first process, without the oldest, which is the holder's own command."""
-        return children(self.init)[1:] if self.init else []
+    def left_behind(self) -> list[int]:
+        """Orphans of programs inside: the children of the first process, without the oldest, which is the
+        holder's own command."""
+        return [] if self.gone or not self.init else children(self.init)[1:]
 
     def ended(self) -> None:
         """bubblewrap has been reaped, so everything inside is gone."""

@@ -24,6 +24,7 @@ from mhnos_runtime.supervisor import child
 from mhnos_runtime.supervisor.cgroup import Group, Hierarchies
 from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.surroundings import Surroundings, no_limits
+from mhnos_runtime.supervisor.within import Within
 
 #: When the next child is forked: the program that was just started has written its first bytes by then.
 REFILL_SECONDS = 0.003
@@ -82,11 +83,11 @@ class Launcher:
             raise no_limits(error) from error
 
     def start(
-        self, plan: LaunchPlan, descriptors: StartDescriptors, surroundings: Surroundings
+        self, plan: LaunchPlan, descriptors: StartDescriptors, surroundings: Surroundings | Within
     ) -> child.Child:
         """Have the waiting child execute the plan. The descriptors stay the caller's.
 
-        surroundings: with the namespaces of the plan's holder, which are ready.
+        surroundings: with the namespaces that the program is to be in, which are ready.
 
         Raises LimitReached (code no-pty, start-failed) when the machine runs out of resources.
         """

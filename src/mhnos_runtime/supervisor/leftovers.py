@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -74,8 +73,7 @@ class Leftovers(Generic[Owner]):
         late = [os_pid for os_pid, left in self._present.items() if now - left.since >= GRACE_SECONDS]
         if late:
             self._kill(late)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
-            tree.send(proc.descendants(new), number)
+        tree.ask_to_end(proc.descendants(new))
         self._reaped, self._since = set(), math.inf
         return self._take_gone(now)
 

@@ -18,10 +18,14 @@ from mhnos_runtime.supervisor.child import none_left
 
 
 def permit(
-    allowed: Allowed, plan: LaunchPlan, descriptors: StartDescriptors, listeners: Iterable[int]
+    allowed: Allowed,
+    plan: LaunchPlan,
+    descriptors: StartDescriptors,
+    listeners: Iterable[int],
+    host: LaunchPlan | None = None,
 ) -> LaunchPlan:
-    """The plan as it will be executed. listeners: the runtime's own. Raises LimitReached if descriptors are
-    missing, Refused (forbidden-plan)."""
+    """The plan as it will be executed. listeners: the runtime's own. host: what is kept of the plan of the
+    process that it is within. Raises LimitReached if descriptors are missing, Refused (forbidden-plan)."""
     allowed.check(plan)
     folder, handed = descriptors
     if folder < 0 or len(handed) != plan.handed:
@@ -35,6 +39,8 @@ def permit(
     sockets = [fd for fd in handed if _listens_on_loopback(fd)]
     if not all(fd in sockets or _is_sealed_memory(fd) for fd in handed):
         raise forbidden("it may get only TCP sockets that listen on loopback, and sealed memory files")
+    if host is not None:
+        return allowed.within(plan, host, handed_sockets=bool(sockets))
     confined = allowed.confined(plan, handed_sockets=bool(sockets))
     if not all(map(_is_no_link, _below(allowed.engines_dir, plan.choice.engines))):
         raise forbidden("the folder of an engine is a link to elsewhere")

@@ -22,11 +22,13 @@ from mhnos_runtime.supervisor.archive import Archive, lost
 from mhnos_runtime.supervisor.capture import Capture
 from mhnos_runtime.supervisor.holder import Namespaces
 from mhnos_runtime.supervisor.launcher import Launcher
+from mhnos_runtime.supervisor.leftovers import GRACE_SECONDS
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.requests import with_found
 from mhnos_runtime.supervisor.state import Deadline, ProcessState
 from mhnos_runtime.supervisor.surroundings import Surroundings
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
+from mhnos_runtime.supervisor.within import Guests, Within, around, restored_around
 
 #: When the record of a start is written: the first output has been sent by then.
 SAVE_SECONDS = 0.005
@@ -37,6 +39,8 @@ class Process:
 
     on_started: called with the error or None. on_ended: called when the exit record is there, after the last
     byte is in the log.
+
+    Processes within this one, its guests, share its surroundings: it ends after the last of them.
     """
 
     on_started: Callable[[MhnosError | None], None]
@@ -47,16 +51,20 @@ class Process:
         loop: Watching,
         archive: Archive,
         log: LogWriter,
-        surroundings: Surroundings,
+        surroundings: Surroundings | Within,
         state: ProcessState,
+        host: Process | None = None,
     ) -> None:
-        """Watch a running program; see `launch` and `restore`. state: its own from now on."""
-        self._surroundings = surroundings
+        """Watch a running program; see `launch` and `restore`. state: its own from now on. host: what it is
+        within."""
+        self.surroundings = surroundings
+        self._host = host
+        self._guests = Guests()
         self._loop = loop
         self._archive = archive
         self.log = log
         self._state = state
-        self._tree_gone = False
+        self._orphans_gone = self._tree_gone = False
         self._defect = ""
         self._timers: list[Timer] = []
         self.capture = Capture(
@@ -72,6 +80,8 @@ class Process:
             loop.watch(state.verdict_fd, self._on_verdict)
         for deadline in state.deadlines:
             self._set_timer(deadline)
+        if host is not None:
+            host._guests.add(self)
 
     @classmethod
     def launch(
@@ -84,19 +94,18 @@ class Process:
         plan: LaunchPlan,
         descriptors: StartDescriptors,
         namespaces: Namespaces | None,
+        host: Process | None = None,
     ) -> Process:
         """Allocate the log and start. namespaces: those of the plan's holder, which end with the process.
+        host: the process that it is within.
 
         Raises LimitReached when disk, descriptors or tasks run out.
         """
-        limits = plan.confine.limits
         with contextlib.ExitStack() as undo:
             # Last of all: the waiting child may be in the group, which is then removed with it.
             undo.callback(launcher.discard)
-            surroundings = Surroundings.make(loop, limits, launcher.group(pid, limits.cgroups), namespaces)
+            surroundings = around(loop, launcher, folders, pid, plan, namespaces, host)
             undo.callback(surroundings.close)
-            if plan.confine.landlock is not None and plan.confine.landlock.private_tmp:
-                surroundings.make_temporary(folders, pid, plan.confine.user)
             log = _new_log(archive, pid, plan)
             undo.callback(archive.remove, pid)
             undo.callback(log.close)
@@ -118,7 +127,7 @@ class Process:
             # The log is closed below.
             undo.callback(cls.abandon, loop, replace(state, log_fd=-1))
             # The kernel may watch no more descriptors for this user (epoll_ctl(2), ENOSPC).
-            process = cls(loop, archive, log, surroundings, state)
+            process = cls(loop, archive, log, surroundings, state, host)
             undo.pop_all()
         return process
 
@@ -129,13 +138,15 @@ class Process:
         archive: Archive,
         folders: TemporaryFolders,
         state: ProcessState,
+        host: Process | None = None,
     ) -> Process:
         """Go on with the `state` of another supervisor, whose descriptors this one has."""
-        surroundings = Surroundings.restore(loop, state.plan.confine.limits, state.pid, state.namespaces)
-        surroundings.own_temporary(folders, state.pid)
-        process = cls(loop, archive, LogWriter(state.log_fd), surroundings, state)
+        surroundings = restored_around(loop, folders, state, host)
+        process = cls(loop, archive, LogWriter(state.log_fd), surroundings, state, host)
         if process.started and process.main_status is None:
             process._watch_limits()
+        elif process.main_status is not None and process.exit is None:
+            loop.after(0.0, process._main_gone)  # by then its guests are restored too
         return process
 
     @classmethod
@@ -150,9 +161,24 @@ class Process:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    @property
+    def host(self) -> Process:
+        """The process that it is within, or itself. Within a guest means within its host."""
+        return self._host or self
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """What is kept of it, see `LaunchPlan.after_start`."""
+        return self._state.plan
+
+    @property
+    def steady(self) -> bool:
+        """Whether it runs and is not about to end."""
+        return self.started and self.main_status is None and not self._state.end_reason
+
     def state(self) -> ProcessState:
         """Everything that `restore` needs."""
-        return replace(self._state, sources=dict(self.capture.sources), namespaces=self._surroundings.state())
+        return replace(self._state, sources=dict(self.capture.sources), namespaces=self.surroundings.state())
 
     @property
     def pid(self) -> int:
@@ -184,7 +210,7 @@ class Process:
     @property
     def namespaces(self) -> Namespaces | None:
         """Its namespaces, as long as something runs in them."""
-        found = self._surroundings.namespaces
+        found = self.surroundings.namespaces
         return None if found is None or found.gone else found
 
     @property
@@ -241,7 +267,11 @@ class Process:
         self._archive.prepare(self._state.plan.retention_bytes)
 
     def _watch_limits(self) -> None:
-        self._surroundings.watch(self.os_pid, lambda reason: self.end(signal.SIGKILL, reason))
+        self.surroundings.watch(self._roots, lambda reason: self.end(signal.SIGKILL, reason))
+
+    def _roots(self) -> list[int]:
+        """Main processes of the trees that its limits are for."""
+        return [each.os_pid for each in (self, *self._guests) if each.main_status is None]
 
     # Input
 
@@ -308,11 +338,43 @@ class Process:
         self._state.deadlines.clear()
         for timer in self._timers:
             timer.cancel()
-        self._surroundings.main_ended()
+        self._main_gone()
+
+    def _main_gone(self) -> None:
+        """What is within it ends first, then its own orphans: namespaces and control groups end with it."""
+        self._guests.end()
+        if not self._guests:
+            self.surroundings.main_ended()
+
+    def end_with_host(self) -> None:
+        """Like an orphan of the host: it is asked to end, and killed if it does not."""
+        if self.main_status is not None or self._state.with_host:
+            return
+        self._state.with_host = True
+        self._state.end_reason = self._state.end_reason or "killed"
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            self._state.last_signal = tree.signal_name(number)
+            self._signal(number)
+        self._at(round(GRACE_SECONDS * 1000), signal.SIGKILL, "")
+
+    def _leave_host(self) -> None:
+        if self._host is not None and self._host._guests.remove(self):
+            # Through the loop, so that an exception is charged to that process.
+            self._host._loop.after(0.0, self._host._guest_left)
+
+    def _guest_left(self) -> None:
+        if self._guests or self.exit is not None:
+            return
+        if self.main_status is not None:
+            self.surroundings.main_ended()
+        if self._orphans_gone:
+            self.set_tree_gone()
 
     def set_tree_gone(self) -> None:
         """Nothing of the tree is left: only what is in the PTY or pipes remains to be read."""
-        if self._tree_gone or not self._surroundings.when_gone(self.set_tree_gone):
+        self._orphans_gone = True
+        self._guests.end()  # they know it already, unless there was a defect
+        if self._tree_gone or self._guests or not self.surroundings.when_gone(self.set_tree_gone):
             return
         self._tree_gone = True
         self.capture.drain()
@@ -326,8 +388,9 @@ class Process:
     def check_ended(self) -> None:
         if self.exit is None and self._tree_gone and not self.capture.sources and self._state.verdict_fd < 0:
             self._state.exit = self._exit_record()
-            self._surroundings.close()
+            self.surroundings.close()
             self.close_stdin()
+            self._leave_host()
             self._archive.save(self.record())
             self.on_ended()
 
@@ -335,11 +398,11 @@ class Process:
         if self.main_status is None:
             raise RuntimeError("an exit record before the exit")
         code = os.waitstatus_to_exitcode(self.main_status)
-        self._state.end_reason = self._surroundings.reason(code, self._state.end_reason)
+        self._state.end_reason = self.surroundings.reason(code, self._state.end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
         evidence = f"wait status {self.main_status:#06x}"
         if self._state.last_signal:
-            evidence += f", after {self._state.last_signal} was sent ({self._state.end_reason or 'request'})"
+            evidence += f", after {self._state.last_signal} was sent ({self._cause()})"
         if self._defect:
             evidence += f"; ended for a defect of the runtime: {self._defect}"
         return ExitRecord(
@@ -353,6 +416,11 @@ class Process:
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
         )
+
+    def _cause(self) -> str:
+        if self._state.with_host:
+            return f"ended with process {self.host.pid}"
+        return self._state.end_reason or "request"
 
     # A defect
 
@@ -386,7 +454,10 @@ class Process:
         with contextlib.suppress(Exception):
             tree.kill([self.os_pid] if self.main_status is None else [])
         with contextlib.suppress(Exception):
-            self._surroundings.close()
+            self._guests.end()
+        with contextlib.suppress(Exception):
+            self.surroundings.close()
+        self._leave_host()
         self._archive.save(self.record())
         self.on_ended()
 
@@ -394,7 +465,7 @@ class Process:
         """Bytes; None if the kernel's figure may be that of the supervisor, of which the child was a copy
         before exec (getrusage(2): the figure is kept across execve)."""
         own = self._state.max_rss_kib * 1024 if self._state.max_rss_kib > self._state.least_kib else 0
-        return max(own, self._surroundings.peak_bytes) or None
+        return max(own, self.surroundings.peak_bytes) or None
 
     def _close_capture(self) -> None:
         """Close the sources. Those of a terminal are the input too, whose number may soon be another's."""
@@ -409,7 +480,8 @@ class Process:
         if self._state.control_fd >= 0:
             os.close(self._state.control_fd)
             self._state.control_fd = -1
-        self._surroundings.close()
+        self.surroundings.close()
+        self._leave_host()
         self.log.close()
         self._archive.remove(self.pid)
 

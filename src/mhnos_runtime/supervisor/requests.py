@@ -24,6 +24,7 @@ RANGES = {
     "LaunchPlan.timeout_ms": (0, bounds.MAX_MS),
     "LaunchPlan.escalation": (0, bounds.MAX_MS),
     "LaunchPlan.handed": (0, MAX_HANDED),
+    "LaunchPlan.within": (0, bounds.MAX_PID),
 }
 #: Signals in an escalation.
 MAX_STEPS = 16

@@ -26,8 +26,8 @@ class ProcessState:
     """Descriptors are -1 if there is none. plan: without the parts that only the child needed. verdict_fd:
     the child reports here why it could not start; open until it has. sources: descriptor to stream. size:
     (columns, rows) of the terminal, None for pipes. start, end: of the main process, on the monotonic clock,
-    s. main_status: its wait status, None while it runs. least_kib: the supervisor's memory when it forked the
-    child.
+    s. main_status: its wait status, None while it runs. with_host: whether it was ended because the process
+    that it is within had ended. least_kib: the supervisor's memory when it forked the child.
     """
 
     pid: int
@@ -50,6 +50,7 @@ class ProcessState:
     max_rss_kib: int = 0
     deadlines: list[Deadline] = field(default_factory=list)
     end_reason: str = ""
+    with_host: bool = False
     last_signal: str = ""
 
     @property

@@ -26,6 +26,7 @@ from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_l
 from mhnos_runtime.supervisor.dispatcher import Dispatcher
 from mhnos_runtime.supervisor.handover import HandOver
 from mhnos_runtime.supervisor.holder import Holders, Namespaces
+from mhnos_runtime.supervisor.hosts import host_of
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
@@ -164,13 +165,18 @@ class Supervisor:
 
     def spawn(self, request: int, plan: LaunchPlan, descriptors: list[int]) -> None:
         """Start what the plan says, confined as the operator's policy says. The descriptors are closed after
-        this. Raises what `permit` does, and LimitReached."""
+        this. Raises what `permit` and `host_of` do, and LimitReached."""
         start = StartDescriptors.received(descriptors)
-        confined = permit(self._allowed, plan, start, self._config.listeners)
+        host = host_of(plan, self._processes)
+        if host is not None:
+            plan = replace(plan, within=host.pid)
+        confined = permit(
+            self._allowed, plan, start, self._config.listeners, None if host is None else host.plan
+        )
         self._check_room(confined)
         holder = confined.confine.holder
         if holder is None:
-            self._launch(request, confined, start, None, None)
+            self._launch(request, confined, start, None, None, host)
             return
         kept = duplicated(start)
 
@@ -200,8 +206,9 @@ class Supervisor:
         descriptors: StartDescriptors,
         namespaces: Namespaces | None,
         error: MhnosError | None,
+        host: Process | None = None,
     ) -> None:
-        """Start it inside `namespaces`, which are then its own, or answer why not."""
+        """Start it inside `namespaces`, which are then its own, or within `host`, or answer why not."""
         try:
             if error is not None:
                 raise error
@@ -217,6 +224,7 @@ class Supervisor:
                 plan,
                 descriptors,
                 namespaces,
+                host,
             )
         except Exception as raised:
             if namespaces is not None:
@@ -458,7 +466,10 @@ class Supervisor:
     def _restore(self, state: ProcessState) -> None:
         handover.keep_to_oneself(state.descriptors)
         watching = self._defects.watching(self._loop, state.pid)
-        process = Process.restore(watching, self._archive, self._folders, state)
+        host = self._running(state.plan.within)
+        if state.plan.within and host is None:
+            raise LookupError(f"process {state.plan.within}, which it is within, is not there")
+        process = Process.restore(watching, self._archive, self._folders, state, host)
         if process.namespaces is not None:
             self._holders.adopt(process.namespaces)
         self._take(process, 0)

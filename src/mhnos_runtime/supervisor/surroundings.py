@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeAlias
 
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.launch import Limits
@@ -16,6 +17,9 @@ from mhnos_runtime.supervisor.cgroup import Group
 from mhnos_runtime.supervisor.holder import Namespaces, NamespacesState
 from mhnos_runtime.supervisor.loop import Timer, Watching
 from mhnos_runtime.supervisor.temporary import TemporaryFolders
+
+#: Gives the OS pids of the process and of those within it, whose limits are the same ones.
+Roots: TypeAlias = Callable[[], Collection[int]]
 
 
 def no_limits(error: OSError) -> LimitReached:
@@ -77,6 +81,7 @@ class Surroundings:
 
     def own_temporary(self, folders: TemporaryFolders, pid: int) -> None:
         """Remove the folder that `folders` has for this process at its end."""
+        self.temporary = folders.path(pid)
         self._remove_temporary = lambda: folders.remove(pid)
 
     @classmethod
@@ -93,31 +98,32 @@ class Surroundings:
         """Files through which the child joins its control groups."""
         return () if self._group is None else self._group.doors
 
-    def watch(self, os_pid: int, end: Callable[[str], None]) -> None:
+    def watch(self, roots: Roots, end: Callable[[str], None]) -> None:
         """Call `end` with a reason when a limit is exceeded that the kernel does not enforce."""
         if self._group is not None and self._group.watch_memory():
             self._loop.watch(self._group.oom_fd, lambda: self._out_of_memory(end))
         if self._limits.watched():
-            self._look(os_pid, end)
+            self._look(roots, end)
 
     def _out_of_memory(self, end: Callable[[str], None]) -> None:
         if self._group is not None:
             self._loop.unwatch(self._group.oom_fd)
         end("memory")
 
-    def _look(self, os_pid: int, end: Callable[[str], None]) -> None:
-        seen = watchdog.look(os_pid, self._limits, self._unmapped_bytes(os_pid))
+    def _look(self, roots: Roots, end: Callable[[str], None]) -> None:
+        found = roots()
+        seen = watchdog.look(found, self._limits, self._unmapped_bytes(found))
         self.peak_bytes = max(self.peak_bytes, seen.memory_bytes)
         if seen.reason:
             end(seen.reason)
-        self._timer = self._loop.after(watchdog.INTERVAL_SECONDS, lambda: self._look(os_pid, end))
+        self._timer = self._loop.after(watchdog.INTERVAL_SECONDS, lambda: self._look(roots, end))
 
-    def _unmapped_bytes(self, os_pid: int) -> int:
+    def _unmapped_bytes(self, roots: Collection[int]) -> int:
         """Bytes of files in memory, which count as memory unless a control group counts them."""
         if not self._limits.memory_bytes or self._limits.held("memory"):
             return 0
         if self._looks % watchdog.LOOKS_A_SEARCH == 0:
-            self._searched_bytes = watchdog.searched(os_pid)
+            self._searched_bytes = watchdog.searched(roots)
         self._looks += 1
         private = () if self.namespaces is None else self.namespaces.in_memory
         return self._searched_bytes + watchdog.used(private)
@@ -143,12 +149,15 @@ class Surroundings:
 
     def reason(self, code: int, known: str) -> str:
         """Why it ended: `known`, or that the kernel killed it for its memory, and then also the peak."""
-        if self._group is not None:
-            if code == -signal.SIGKILL and not known and self._group.memory_kills():
-                known = "memory"
-            if known == "memory":
-                self.peak_bytes = max(self.peak_bytes, self._group.peak_bytes() or 0)
+        if not known and self.memory_killed(code):
+            known = "memory"
+        if known == "memory" and self._group is not None:
+            self.peak_bytes = max(self.peak_bytes, self._group.peak_bytes() or 0)
         return known
+
+    def memory_killed(self, code: int) -> bool:
+        """Whether a process here that ended with this exit code was killed by the kernel for its memory."""
+        return code == -signal.SIGKILL and self._group is not None and self._group.memory_kills() > 0
 
     def close(self) -> None:
         """End and close all of it. May be called again."""

@@ -78,6 +78,10 @@ class TemporaryFolders:
         self._begin()
         return self._make(name, user)
 
+    def path(self, pid: int) -> str:
+        """Of the folder of this process; "" if none has one."""
+        return f"{self._path}/p{pid}" if self._fd >= 0 else ""
+
     def remove(self, pid: int) -> None:
         """Remove the folder of this process in the background, if it has one."""
         if self._fd >= 0 and self._throw_away(f"p{pid}", self._fd):

@@ -24,6 +24,13 @@ def send(os_pids: Iterable[int], number: int) -> None:
             os.kill(os_pid, number)
 
 
+def ask_to_end(os_pids: Iterable[int]) -> None:
+    """As a terminal that hangs up, and as a service manager; a stopped one must go on to end."""
+    os_pids = list(os_pids)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+        send(os_pids, number)
+
+
 def kill(roots: Iterable[int]) -> None:
     """Kill the roots and all below them, so that none escapes by forking meanwhile.
 

@@ -1,11 +1,11 @@
-"""Limits on a tree that no control group enforces: measures /proc from time to time."""
+"""Limits on trees that no control group enforces: measures /proc from time to time."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ _SEARCHED = 1000
 
 
 class Look(NamedTuple):
-    """memory_bytes: of the tree; near the limit, shared memory is counted once. reason: for the exit record
+    """memory_bytes: of the trees; near the limit, shared memory is counted once. reason: for the exit record
     if a limit is exceeded, or ""."""
 
     memory_bytes: int
@@ -36,17 +36,18 @@ class _Share(NamedTuple):
     shared: int
 
 
-def look(os_pid: int, limits: Limits, unmapped_bytes: int = 0) -> Look:
-    """The tree's use against its limits. unmapped_bytes: of files in memory, see `used` and `searched`.
+def look(roots: Collection[int], limits: Limits, unmapped_bytes: int = 0) -> Look:
+    """What the trees use together, against their limits. unmapped_bytes: of files in memory, see `used` and
+    `searched`.
 
     The quick figure counts shared pages twice. If it is too high, the exact one decides.
     """
-    usage = proc.usage(os_pid)
+    usage = proc.usage(*roots)
     if usage is None:
         return Look(0, "")
     memory = usage.rss_bytes + unmapped_bytes
     if limits.memory_bytes and memory > limits.memory_bytes:
-        shares = [_share(each) for each in proc.descendants([os_pid])]
+        shares = [_share(each) for each in proc.descendants(roots)]
         # A file in memory may be mapped too.
         shared = max(sum(share.shared for share in shares), unmapped_bytes)
         memory = sum(share.own for share in shares) + shared
@@ -67,15 +68,15 @@ def used(folders: Iterable[str]) -> int:
     return total
 
 
-def searched(os_pid: int) -> int:
-    """Bytes of the memory files (memfd_create(2)) that the tree has descriptors of, mapped or not.
+def searched(roots: Collection[int]) -> int:
+    """Bytes of the memory files (memfd_create(2)) that the trees have descriptors of, mapped or not.
 
     Only of the first _SEARCHED descriptors, and of processes that can be inspected: the watchdog is for
     programs with defects, not for hostile ones.
     """
     sizes: dict[int, int] = {}
     left = _SEARCHED
-    for each in proc.descendants([os_pid]):
+    for each in proc.descendants(roots):
         with contextlib.suppress(OSError), os.scandir(f"/proc/{each}/fd") as entries:
             for entry in islice(entries, left):
                 left -= 1

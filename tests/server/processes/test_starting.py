@@ -12,9 +12,10 @@ import pytest
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached, NotFound, Refused, StartFailed
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.launch import LaunchPlan, StartDescriptors
+from mhnos_runtime.launch import Choice, LaunchPlan, StartDescriptors
 from mhnos_runtime.process.facts import ProcessFacts
 from mhnos_runtime.process.kind import Hooks, Kind
+from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes import room
 from mhnos_runtime.server.processes.starting import Starting
@@ -217,6 +218,46 @@ async def test_a_process_is_told_of_the_one_of_its_kind(starts: Starts) -> None:
     assert starts.starting.plan(single()).env["RUNNING"] == "the-first"
     first.end(ended())
     assert "RUNNING" not in starts.starting.plan(single()).env
+
+
+# Within another
+
+
+async def test_one_within_another_is_confined_as_that_one(starts: Starts) -> None:
+    starts.go.set()
+    host = await starts.starting.spawn(shell())
+    guest = await starts.starting.spawn(shell(within=host.pid, name="guest"))
+    inner = await starts.starting.spawn(shell(within="guest"))
+    assert [each.within for each in starts.plans] == [0, host.pid, host.pid]
+    for each in (guest, inner):
+        assert (each.facts.within, each.facts.isolation) == (host.pid, host.facts.isolation)
+    assert starts.plans[1].choice == Choice()
+
+
+async def test_nothing_starts_within_one_that_does_not_run(starts: Starts) -> None:
+    starts.go.set()
+    with pytest.raises(NotFound) as unknown:
+        await starts.starting.spawn(shell(within=5))
+    assert unknown.value.code == "unknown-process"
+    host = await starts.starting.spawn(shell())
+    guest = await starts.starting.spawn(shell(within=host.pid, key="k"))
+    host.happen(Event.END_REQUESTED)
+    for asked in (host, guest):
+        with pytest.raises(Refused, match=f"process {host.pid} is ending") as refused:
+            await starts.starting.spawn(shell(within=asked.pid))
+        assert refused.value.code == "not-running"
+    guest.end(ended())
+    host.end(ended())
+    with pytest.raises(Refused, match=f"process {guest.pid} has ended"):
+        await starts.starting.spawn(shell(within=guest.pid))
+    assert await starts.starting.spawn(shell(within=host.pid, key="k")) is guest, "asked for again"
+
+
+async def test_what_is_within_another_is_not_planned(starts: Starts) -> None:
+    starts.go.set()
+    host = await starts.starting.spawn(shell())
+    with pytest.raises(InvalidRequest, match="within"):
+        starts.starting.plan(shell(within=host.pid))
 
 
 # Without a start

@@ -36,6 +36,7 @@ def describe(process: Process) -> m.ProcessInfo:
         isolation=isolation(facts.isolation) if facts.isolation is not None else msgspec.UNSET,
         ready=ready(process),
         ports=ports(process) or msgspec.UNSET,
+        within=facts.within or msgspec.UNSET,
         remove=facts.remove or msgspec.UNSET,
         linger_ms=facts.linger_ms,
         timeout_ms=facts.timeout_ms,

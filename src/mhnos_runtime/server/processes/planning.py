@@ -22,6 +22,7 @@ from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wi
 from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
 from mhnos_runtime.process.facts import Limits, ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
+from mhnos_runtime.process.table import Process
 from mhnos_runtime.process.words import is_interactive
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
@@ -45,12 +46,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as its kind takes it. ports: numbers asked for by name."""
+    """A request as its kind takes it. ports: numbers asked for by name. host: what it is to be within."""
 
     kind: Kind
     request: m.Spawn
     args: tuple[str, ...]
     ports: Mapping[str, int]
+    host: Process | None = None
 
 
 class Folder(NamedTuple):
@@ -89,12 +91,19 @@ class Planner:
             return path
         return f"{posixpath.dirname(node)}:{path}"
 
-    def asked(self, request: m.Spawn) -> Asked:
-        """Find the kind of a request and have it read the command. Raises Refused and InvalidRequest
-        (unknown-kind, invalid-argument, too-large)."""
+    def asked(self, request: m.Spawn, host: Process | None = None) -> Asked:
+        """Find the kind of a request and have it read the command. host: the process that it is to be within.
+
+        Raises Refused and InvalidRequest (unknown-kind, invalid-argument, too-large).
+        """
         _check_size(request)
         if request.name is not None:
             names.check(request.name)
+        if host is not None and (request.network is not None or request.limits is not None):
+            raise InvalidRequest(
+                f"network and limits are those of process {host.pid}, which this one is to be within",
+                hint="leave them out, or start it on its own",
+            )
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
         found = self._kinds.get(name)
@@ -106,7 +115,7 @@ class Planner:
             )
         found.hooks.check_allowed(self._settings)
         interpreted = found.hooks.interpret(found, request.command, tuple(request.args))
-        return Asked(interpreted.kind, request, interpreted.args, {**interpreted.ports, **ports})
+        return Asked(interpreted.kind, request, interpreted.args, {**interpreted.ports, **ports}, host)
 
     @contextlib.contextmanager
     def prepare(self, asked: Asked, environment: Mapping[str, str], dry: bool = False) -> Iterator[Start]:
@@ -137,8 +146,8 @@ class Planner:
     def _plan(
         self, asked: Asked, folder: Folder, handed: Handed, environment: Mapping[str, str], dry: bool
     ) -> LaunchPlan:
-        kind, request = asked.kind, asked.request
-        policy = self._policy(kind, request)
+        kind, request, host = asked.kind, asked.request, asked.host
+        policy = self._policy(kind, request) if host is None else self._policy_of(host)
         engines = self._engines.programs(kind.templates)
         outside = policy.level == "none" or policy.network == "host"
         context = self._context(folder.path, policy, handed, dry)
@@ -157,15 +166,26 @@ class Planner:
             watched=request.attach,
             banner=folder.banner,
             handed=len(handed.descriptors),
+            within=0 if host is None else host.pid,
             given=template.Values(
                 token=token, ports=handed.ports, sockets=handed.sockets, named=named, engines=engines
             ),
         )
         facts = self._facts(asked, folder.path, policy, listening(kind, handed, outside), token)
-        choice = Choice(_narrowed(policy), folder.path, self._engines.folders())
+        if host is not None:
+            if handed.sockets and not outside:
+                raise InvalidRequest(
+                    f"{kind.name} gets sockets of the machine, and process {host.pid} is in another network",
+                    hint="start it on its own",
+                )
+            choice = Choice(cwd=folder.path)
+        else:
+            choice = Choice(_narrowed(policy), folder.path, self._engines.folders())
         find = partial(self._programs.find, cwd=folder.path)
         machine = replace(self._machine, find=find)
         launch = plan.plan(kind, resolved, self._launch_settings, machine, facts.to_plain(), choice)
+        if host is not None:
+            return launch  # the supervisor knows how that process is confined
         return self._allowed.confined(launch, handed_sockets=bool(handed.sockets))
 
     def _policy(self, kind: Kind, request: m.Spawn) -> Policy:
@@ -175,6 +195,11 @@ class Planner:
         _check_memory(kind, policy)
         return policy
 
+    def _policy_of(self, host: Process) -> Policy:
+        """As far as the server knows it; the supervisor takes the rest from the process itself."""
+        known = host.facts.isolation
+        return narrow(self._sandbox.policy, Wish(network=None if known is None else known.network))
+
     def _context(self, cwd: str, policy: Policy, handed: Handed, dry: bool) -> WorkspaceContext:
         path = self._machine.path
         return WorkspaceContext(self._workspace, self._programs, cwd, path, policy.network, handed, dry)
@@ -182,7 +207,8 @@ class Planner:
     def _folder(self, asked: Asked) -> Folder:
         """Raises NotFound. For a shell that a person sits before, the workspace itself stands in for a folder
         that is not there; commands must not run elsewhere than where they were meant to."""
-        cwd = self._workspace.normalise(asked.request.options.cwd or "/")
+        of_host = "/" if asked.host is None else asked.host.facts.cwd
+        cwd = self._workspace.normalise(asked.request.options.cwd or of_host)
         try:
             return Folder(cwd, self._workspace.open_dir(cwd))
         except NotFound:
@@ -192,7 +218,7 @@ class Planner:
         return Folder("/", self._workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /")
 
     def _facts(self, asked: Asked, cwd: str, policy: Policy, listens: Listening, token: str) -> ProcessFacts:
-        request = asked.request
+        request, host = asked.request, asked.host
         return ProcessFacts(
             kind=request.process_type,
             command=request.command,
@@ -202,9 +228,10 @@ class Planner:
             linger_ms=request.linger_ms,
             timeout_ms=_timeout_ms(request.options.timeout) or None,
             remove=request.remove,
-            limits=_limits(policy),
+            limits=_limits(policy) if host is None else host.facts.limits,
             sandbox=policy.level,
-            isolation=describe(self._sandbox.facts, policy),
+            isolation=describe(self._sandbox.facts, policy) if host is None else host.facts.isolation,
+            within=0 if host is None else host.pid,
             key=None if request.key is None else SpawnKey(request.key, digest(request)),
             single=asked.kind.single,
             early_exit=asked.kind.early_exit,

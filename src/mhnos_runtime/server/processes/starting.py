@@ -6,15 +6,18 @@ import contextlib
 import errno
 from collections.abc import Iterator, Mapping
 
-from mhnos_runtime.errors import Refused
+from mhnos_runtime.errors import InvalidRequest, Refused
 from mhnos_runtime.launch import LaunchPlan
 from mhnos_runtime.process.kind import Kind
+from mhnos_runtime.process.state import State
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes import room
 from mhnos_runtime.server.processes.keys import Keys
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.planning import Planner
 from mhnos_runtime.wire import messages as m
+
+_NOT_NOW = {State.ENDING: "is ending", State.EXITED: "has ended"}
 
 
 class Starting:
@@ -36,7 +39,7 @@ class Starting:
         return await self._keys.once(request, lambda: self._spawn(request))
 
     async def _spawn(self, request: m.Spawn) -> Process:
-        asked = self._planner.asked(request)
+        asked = self._planner.asked(request, self._host(request))
         with self._alone(asked.kind):
             self._table.reserve(request.name)
             try:
@@ -53,9 +56,32 @@ class Starting:
 
     def plan(self, request: m.Spawn) -> LaunchPlan:
         """What `spawn` would have executed. Raises as `spawn`, but for what only a start can show."""
+        if request.within is not None:
+            raise InvalidRequest(
+                "what is within another process cannot be planned: much of it is that process's",
+                hint=f"plan what process {request.within} was asked for",
+            )
         asked = self._planner.asked(request)
         with self._planner.prepare(asked, self._environment(asked.kind), dry=True) as start:
             return start.plan
+
+    def _host(self, request: m.Spawn) -> Process | None:
+        """The process that a request is within; of one that is itself within another, the outer one.
+
+        Raises NotFound, and Refused (not-running).
+        """
+        if request.within is None:
+            return None
+        asked = self._table.find(request.within)
+        host = self._table.find(asked.facts.within or asked.pid)
+        for each in (asked, host):
+            if each.state is not State.RUNNING:
+                raise Refused(
+                    f"process {each.pid} {_NOT_NOW[each.state]}",
+                    code="not-running",
+                    hint="mhnos-runtime ps lists the processes that run",
+                )
+        return host
 
     def worker_config(self, request: m.WorkerConfig) -> str:
         """The config that a spawn of the same script would run. Raises as `spawn`."""

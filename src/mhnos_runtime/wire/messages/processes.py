@@ -82,8 +82,8 @@ class ProcessInfo(Part):
     """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for
     pipes. `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output
     that is kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really
-    has. `remove`: its record goes at its end. Not in lists: `linger_ms` and `timeout_ms`, null for none, and
-    `limits`."""
+    has. `within`: pid of the process whose sandbox it shares, and with which it ends. `remove`: its record
+    goes at its end. Not in lists: `linger_ms` and `timeout_ms`, null for none, and `limits`."""
 
     pid: int
     type: str
@@ -102,6 +102,7 @@ class ProcessInfo(Part):
     isolation: Isolation | UnsetType = UNSET
     ready: Readiness | UnsetType = UNSET
     ports: list[Port] | UnsetType = UNSET
+    within: int | UnsetType = UNSET
     remove: bool | UnsetType = UNSET
     linger_ms: int | UnsetType | None = UNSET
     timeout_ms: int | UnsetType | None = UNSET

@@ -14,6 +14,7 @@ from mhnos_runtime import bounds
 from mhnos_runtime.wire.messages.base import (
     MAX_INTEGER,
     Count,
+    Handle,
     Message,
     Milliseconds,
     Name,
@@ -78,7 +79,8 @@ class Spawn(Message, tag="spawn"):
     key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
     Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's. `ports`: numbers
     by name, 0 for any free one. `worker`: for workerd with a script. `remove`: its record and output go once
-    it has ended and those who watch it have read that.
+    it has ended and those who watch it have read that. `within`: run it in the sandbox of
+    this process, with its network, limits and environment, until that one ends.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -96,6 +98,7 @@ class Spawn(Message, tag="spawn"):
     acks: bool = False
     ports: Annotated[dict[PortName, PortNumber], Meta(max_length=bounds.PORTS)] | None = None
     worker: WorkerOptions | None = None
+    within: Handle | None = None
     remove: bool = False
 
 
