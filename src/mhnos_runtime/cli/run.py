@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from mhnos_runtime.cli import exits, say, worker
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, parse_keys
+from mhnos_runtime.cli.keys import parse_keys
 from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -68,15 +68,28 @@ def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
-def _keys(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
+def _keys(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes:
     try:
-        return parse_keys(value)
+        return parse_keys(_keys_of_settings() if value is None else value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _keys_of_settings() -> str:
+    """A settings file that is another user's, or damaged, is a matter of `serve`."""
+    from mhnos_runtime.config import SETTINGS, ConfigError, find
+
+    try:
+        return str(find("detach_keys"))
+    except ConfigError:
+        return next(str(setting.default) for setting in SETTINGS if setting.name == "detach_keys")
+
+
 detach_keys_option = click.option(
-    "--detach-keys", default=DEFAULT_DETACH_KEYS, show_default=True, callback=_keys, help="Keys that leave."
+    "--detach-keys",
+    metavar="KEYS",
+    callback=_keys,
+    help="Keys that leave, such as ctrl-],x; without it those of the settings, else ctrl-p,ctrl-q.",
 )
 
 

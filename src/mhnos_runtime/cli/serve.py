@@ -228,7 +228,7 @@ serve = click.Command(
     callback=lambda **flags: start(flags),
     params=[
         click.Option(["--config"], metavar="FILE", help="settings file (TOML) (MHNOS_CONFIG)"),
-        *map(_option, SETTINGS),
+        *(_option(setting) for setting in SETTINGS if not setting.of_client),
     ],
     help="""Start the runtime in the foreground and print how to connect.
 

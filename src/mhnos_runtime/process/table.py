@@ -20,8 +20,8 @@ class Process:
     """One process.
 
     holds: backpressure, for whom it waits. facts: those of the record, decoded. viewers: who watches it, with
-    what to call when there is something to read. typed_at: when the supervisor was last told that somebody
-    types (event loop's clock).
+    what to call when there is something to read. sizes: of the terminals of clients, the latest last.
+    typed_at: when the supervisor was last told that somebody types (event loop's clock).
     """
 
     record: ProcessRecord
@@ -31,6 +31,7 @@ class Process:
     facts: ProcessFacts = UNKNOWN
     state: State = State.RUNNING
     viewers: dict[object, Callable[[], None]] = field(default_factory=dict)
+    sizes: dict[object, tuple[int, int]] = field(default_factory=dict)
     typed_at: float = 0.0
 
     def __post_init__(self) -> None:

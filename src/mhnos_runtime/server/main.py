@@ -89,7 +89,7 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     table = ProcessTable(
         settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000), hello.spawned
     )
-    lifetimes, terminals = Lifetimes(loop, table, link), Terminals(loop, link)
+    lifetimes, terminals = Lifetimes(loop, table, link), Terminals(loop, link, settings.window_size)
     starting = Starting(table, Planner(settings, hello, workspace), link)
     reports = Reports(loop, settings.stall_seconds, table, lifetimes, terminals, link, gone)
     files = FileRequests(workspace, work)

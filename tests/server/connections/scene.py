@@ -339,7 +339,7 @@ class Scene:
         self.link = Link()
         self.table = ProcessTable(max_processes=50, retain_count=10, retain_ms=1 << 40)
         link = cast(Any, self.link)
-        self.lifetimes, self.terminals = Lifetimes(loop, self.table, link), Terminals(loop, link)
+        self.lifetimes, self.terminals = Lifetimes(loop, self.table, link), Terminals(loop, link, "latest")
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)
         requests = request_table(

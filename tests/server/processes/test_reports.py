@@ -49,7 +49,7 @@ class Scene:
         self.lifetimes = Lifetimes(loop, self.table, link)
         self.gone = 0
         self.reports = Reports(
-            loop, STALL_SECONDS, self.table, self.lifetimes, Terminals(loop, link), link, self._gone
+            loop, STALL_SECONDS, self.table, self.lifetimes, Terminals(loop, link, "latest"), link, self._gone
         )
 
     def _gone(self) -> None:

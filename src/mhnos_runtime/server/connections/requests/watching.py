@@ -41,6 +41,9 @@ class WatchRequests:
 
     def detach(self, connection: Connection, request: m.Detach) -> m.Detached:
         connection.watching.unwatch(request.pid)
+        process = connection.get(request.pid)
+        if process is not None:
+            self._terminals.leave(process, connection)
         return m.Detached(request.pid, id=request.id)
 
     def ack(self, connection: Connection, request: m.Ack) -> None:
