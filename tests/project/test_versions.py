@@ -55,8 +55,8 @@ CHANNEL = (Hello, Allowed, Settings, Known, requests.Request, ProcessRecord)
 @pytest.mark.parametrize(
     ("version", "kinds", "known"),
     [
-        pytest.param(STATE_VERSION, STATE, "6:494dcd61a06c", id="supervisor/handover.py STATE_VERSION"),
-        pytest.param(CHANNEL_VERSION, CHANNEL, "1:902c31f54f6a", id="launch.py CHANNEL_VERSION"),
+        pytest.param(STATE_VERSION, STATE, "6:73b530883f8d", id="supervisor/handover.py STATE_VERSION"),
+        pytest.param(CHANNEL_VERSION, CHANNEL, "1:620c0c6bb3c4", id="launch.py CHANNEL_VERSION"),
         pytest.param(
             RECORD_VERSION, (ProcessRecord,), "2:173afab4d8ac", id="supervisor/archive.py RECORD_VERSION"
         ),
