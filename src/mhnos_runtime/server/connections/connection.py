@@ -14,7 +14,7 @@ import msgspec
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
-from mhnos_runtime.process.table import Process, ProcessTable, unknown_process
+from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import Forbidden, Grant
 from mhnos_runtime.server.connections.input import Input
 from mhnos_runtime.server.connections.replies import Replies, Reply
@@ -33,6 +33,9 @@ from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import WireError, parse_request
 from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
+
+#: No process has it. It stands in answers about a name that nothing has.
+NO_PID = 0
 
 
 class Requests(Protocol):
@@ -108,14 +111,20 @@ class Connection:
 
     # What the grant shows of the table
 
-    def get(self, pid: int) -> Process | None:
-        return self._table.get(pid) if self.grant.sees(pid) else None
+    def get(self, handle: m.Handle) -> Process | None:
+        """What a pid or a name means to this client; see ProcessTable.get."""
+        return self._table.get(handle, self.grant.sees)
 
-    def find(self, pid: int) -> Process:
+    def find(self, handle: m.Handle) -> Process:
         """Raises NotFound (unknown-process), also for one that is there and not this client's to see."""
-        if not self.grant.sees(pid):
-            raise unknown_process(pid)
-        return self._table.find(pid)
+        return self._table.find(handle, self.grant.sees)
+
+    def pid(self, handle: m.Handle) -> int:
+        """A pid as it is, of a process that may be gone by now; for a name that no process has, NO_PID."""
+        if isinstance(handle, int):
+            return handle
+        process = self.get(handle)
+        return NO_PID if process is None else process.pid
 
     def require(self, kind: type[m.Message]) -> None:
         """Whether a request of this kind may be made. Raises Forbidden."""

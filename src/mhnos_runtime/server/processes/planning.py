@@ -18,7 +18,7 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
-from mhnos_runtime.process import kinds, plan, ready, template, workerd
+from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
 from mhnos_runtime.process.facts import ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
@@ -88,6 +88,8 @@ class Planner:
         """Find the kind of a request and have it read the command. Raises Refused and InvalidRequest
         (unknown-kind, invalid-argument, too-large)."""
         _check_size(request)
+        if request.name is not None:
+            names.check(request.name)
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
         found = self._kinds.get(name)

@@ -84,13 +84,13 @@ class ProcessRequests:
         number = signal_number(request.signal)
         process = connection.get(request.pid)
         if process is None:
-            return m.Killed(request.pid, id=request.id)
+            return m.Killed(connection.pid(request.pid), id=request.id)
         name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
         escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
         # At once: what is done later ends with the connection, and this client may leave without waiting.
         self._lifetimes.kill(process, number, escalate)
         if not escalate:
-            return m.Killed(request.pid, id=request.id)
+            return m.Killed(process.pid, id=request.id)
         connection.later(self._killed(connection, process, request), request)
         return None
 

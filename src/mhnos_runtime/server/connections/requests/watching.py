@@ -40,14 +40,15 @@ class WatchRequests:
             self._terminals.repaint(process)
 
     def detach(self, connection: Connection, request: m.Detach) -> m.Detached:
-        connection.watching.unwatch(request.pid)
-        process = connection.get(request.pid)
+        pid = connection.pid(request.pid)
+        connection.watching.unwatch(pid)
+        process = connection.get(pid)
         if process is not None:
             self._terminals.leave(process, connection)
-        return m.Detached(request.pid, id=request.id)
+        return m.Detached(pid, id=request.id)
 
     def ack(self, connection: Connection, request: m.Ack) -> None:
-        viewer = connection.watching.get(request.pid)
+        viewer = connection.watching.get(connection.pid(request.pid))
         if viewer is not None:
             viewer.acknowledge(request.offset)
 
