@@ -79,6 +79,13 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def span(ms: int) -> str:
+    """A time that somebody set, exactly: "500 ms", "1.5 s", "2m 5s"."""
+    if ms < 1000:
+        return f"{ms} ms"
+    return f"{ms / 1000:g} s" if ms < 60_000 else duration(ms / 1000)
+
+
 def silence_stdout() -> None:
     """The reader of a pipe has gone: what is buffered goes nowhere, also at the interpreter's end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
