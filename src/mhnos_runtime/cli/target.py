@@ -63,7 +63,7 @@ def open_runtime(
 
 
 def open_direct(url: str | None, token_file: str | None, timeout_s: float = CONNECT_TIMEOUT_S) -> Direct:
-    """As open_runtime, for verbs that ask one thing: no event loop, no reconnecting; to be used with `with`."""
+    """As open_runtime, for verbs that ask one thing: no event loop, no reconnecting; for use by `with`."""
     from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.client.discovery import discover
 
