@@ -14,8 +14,8 @@ import click
 from mhnos_runtime.cli import exits
 from mhnos_runtime.cli.lines import LastLines, Stamper
 from mhnos_runtime.cli.target import (
+    Handle,
     ParamType,
-    Pid,
     open_runtime,
     parse_duration_ms,
     run_async,
@@ -75,7 +75,7 @@ class Since(ParamType):
 
 
 @click.command(short_help="Show what a process has written.")
-@click.argument("pid", type=Pid())
+@click.argument("pid", type=Handle())
 @click.option("-f", "--follow", is_flag=True, help="Go on until the process ends.")
 @click.option("--since", "since_ms", type=Since(), help="Not before: 5m (ago) or 2030-01-31T12:00.")
 @click.option("-n", "--tail", type=TailType(), help="Only the last 20 (lines) or 4k (bytes).")
@@ -84,7 +84,7 @@ class Since(ParamType):
 def logs(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    pid: int | str,
     follow: bool,
     since_ms: int | None,
     tail: Tail | None,
@@ -105,7 +105,7 @@ def logs(
 async def _logs(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    pid: int | str,
     follow: bool,
     since_ms: int | None,
     tail: Tail,
@@ -123,7 +123,7 @@ async def _logs(
 
 
 async def _attach(
-    runtime: Runtime, pid: int, timeline: Sequence[tuple[int, int]], since_ms: int | None, tail: Tail
+    runtime: Runtime, pid: int | str, timeline: Sequence[tuple[int, int]], since_ms: int | None, tail: Tail
 ) -> ClientProcess:
     if since_ms is not None:
         start = next((offset for offset, time_ms in timeline if time_ms >= since_ms), None)

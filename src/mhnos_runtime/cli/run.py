@@ -11,7 +11,15 @@ import click
 
 from mhnos_runtime.cli import exits, say, worker
 from mhnos_runtime.cli.keys import parse_keys
-from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import (
+    Duration,
+    Kind,
+    NewName,
+    WorkspacePath,
+    open_runtime,
+    run_async,
+    target_options,
+)
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
     from mhnos_runtime.client.types import PtySize, SpawnOptions
     from mhnos_runtime.wire import messages as m
 
-# ms that a process of --rm outlives a client that vanished without a goodbye: enough to reconnect
-RM_LINGER_MS = 10_000
+# ms that a process outlives a client that vanished without a goodbye, at least: enough to reconnect
+RECONNECT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Plan:
     env: dict[str, str]
     timeout_ms: int | None
     remove: bool
+    linger_ms: int | None
     name: str | None
     network: Literal["host", "loopback", "none"] | None
     limits: dict[str, int]
@@ -98,18 +107,24 @@ detach_keys_option = click.option(
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
 )
 @click.argument("kind", type=Kind())
-@click.argument("command", required=False, default="")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", required=False, default="", type=WorkspacePath())
+@click.argument("args", nargs=-1, type=WorkspacePath())
 @click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the process.")
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
-@click.option("--cwd", metavar="DIR", help="Folder of the workspace to start in.")
+@click.option("--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in.")
 @click.option(
     "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
 )
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
-@click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
-@click.option("--name", help="A name to show in lists.")
+@click.option("--rm", "remove", is_flag=True, help="Remove record and output when the process has ended.")
+@click.option(
+    "--linger",
+    "linger_ms",
+    type=Duration(),
+    help="End the process so long after nobody is attached any more: 0, 30s, 5m.",
+)
+@click.option("--name", type=NewName(), metavar="NAME", help="What to call it, instead of its pid.")
 @click.option(
     "--network", type=click.Choice(("host", "loopback", "none")), help="Less network than the server gives."
 )
@@ -137,8 +152,12 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
 
     Without -t, Ctrl-C goes to the process first; a second one ends it. The process outlives this command when
-    it is detached from, terminated or cut off, unless --rm is given: then it ends with this command, a few
-    seconds later where this command could not say goodbye.
+    it is detached from, terminated or cut off, unless --linger is given: --linger 0 ends it with this
+    command, a few seconds later where this command could not say goodbye.
+
+    When the process has ended, record and output are kept for 10 minutes, and among the last 256
+    (retain_seconds and retain_count in the settings), for `logs`, `ps -a` and `attach`; with --rm they are
+    not.
 
     \b
     Examples:
@@ -147,6 +166,7 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
       sort words.txt | mhnos-runtime run -i python count.py
       mhnos-runtime run -d --name web node server.js
+      mhnos-runtime run -it --rm shell
       mhnos-runtime run workerd hello.js --watch
       mhnos-runtime run --port http=8080 workerd app.capnp
       mhnos-runtime run openclaw gateway
@@ -193,7 +213,8 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             feed=plan.interactive,
             detach_keys=plan.detach_keys,
             close_at_end=not plan.tty,
-            end_on_leave=plan.remove,
+            end_on_leave=plan.linger_ms == 0,
+            timeout_ms=plan.timeout_ms,
         )
         return await Session(runtime, process, manner, status).run()
 
@@ -229,8 +250,14 @@ def _options(plan: Plan) -> SpawnOptions:
         "limits": plan.limits,
         "ports": plan.ports,
         "worker": plan.worker,
-        "linger_ms": RM_LINGER_MS if plan.remove else None,
+        "linger_ms": None if plan.linger_ms is None else _linger_ms(plan),
+        "remove": plan.remove,
     }
+
+
+def _linger_ms(plan: Plan) -> int:
+    """This command says goodbye at its end; one that vanished is given the time to come back."""
+    return plan.linger_ms or 0 if plan.detach else max(plan.linger_ms or 0, RECONNECT_MS)
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:
