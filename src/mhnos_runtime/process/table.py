@@ -21,7 +21,9 @@ class Process:
 
     holds: backpressure, for whom it waits. facts: those of the record, decoded. viewers: who watches it, with
     what to call when there is something to read. sizes: of the terminals of clients, the latest last.
-    typed_at: when the supervisor was last told that somebody types (event loop's clock).
+    typed_at: when the supervisor was last told that somebody types (event loop's clock). awaited: clients
+    that may not have got all that they were sent, and until when (epoch ms) a record that goes at the end
+    stays for them. forgotten: it has left the table.
     """
 
     record: ProcessRecord
@@ -33,6 +35,8 @@ class Process:
     viewers: dict[object, Callable[[], None]] = field(default_factory=dict)
     sizes: dict[object, tuple[int, int]] = field(default_factory=dict)
     typed_at: float = 0.0
+    awaited: dict[object, int] = field(default_factory=dict)
+    forgotten: bool = False
 
     def __post_init__(self) -> None:
         self.pid = self.record.pid
@@ -161,34 +165,43 @@ class ProcessTable:
         self._processes[process.pid] = process
         self.total_spawned += new
 
-    def expire(self, now_ms: int, kept: Container[int] = ()) -> list[Process]:
-        """Remove the ended processes that are too old or too many, and that nobody is reading; return
-        them. kept: pids of those that stay all the same."""
+    def drop(self, process: Process) -> None:
+        """Nobody finds it any more."""
+        del self._processes[process.pid]
+        process.forgotten = True
+
+    def expired(self, now_ms: int, kept: Container[int] = ()) -> list[Process]:
+        """The ended processes that are too old or too many, and that nobody is reading. kept: pids of those
+        that stay all the same."""
         ended = sorted(
             (p for p in self._processes.values() if p.exit is not None),
             key=lambda p: p.exit.end_time_ms if p.exit else 0,
         )
         excess = len(ended) - self._retain_count
-        expired = [
+        return [
             process
             for number, process in enumerate(ended)
             if not process.viewers
             and process.pid not in kept
-            and process.exit is not None
-            and (number < excess or now_ms - process.exit.end_time_ms >= self._retain_ms)
+            and (number < excess or now_ms >= self._kept_until_ms(process))
         ]
-        for process in expired:
-            del self._processes[process.pid]
-        return expired
+
+    def _kept_until_ms(self, process: Process) -> int:
+        """Of an ended process. One that goes at its end waits for those who may not have seen that."""
+        end_ms = 0 if process.exit is None else process.exit.end_time_ms
+        kept_until_ms = end_ms + self._retain_ms
+        if process.facts.remove:
+            return min(kept_until_ms, max(process.awaited.values(), default=end_ms))
+        return kept_until_ms
 
     def next_expiry_ms(self, kept: Container[int] = ()) -> int | None:
-        """Epoch time at which `expire` has something to do again; None while nothing has ended."""
-        ends = [
-            process.exit.end_time_ms
+        """Epoch time at which there are `expired` ones again; None while nothing has ended."""
+        ends = (
+            self._kept_until_ms(process)
             for process in self._processes.values()
             if process.exit is not None and not process.viewers and process.pid not in kept
-        ]
-        return min(ends) + self._retain_ms if ends else None
+        )
+        return min(ends, default=None)
 
 
 def _ended_last(process: Process) -> tuple[bool, int, int]:

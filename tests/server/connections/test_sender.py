@@ -55,9 +55,22 @@ class Source:
         return self._frame
 
 
+class Waiting:
+    """Events, by their names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def next(self) -> bytes | None:
+        return self.names.pop(0).encode() if self.names else None
+
+
 def sender(turns: Turns, **options: Any) -> tuple[Sender, Socket]:
     socket = Socket()
-    options = {"finished": lambda _viewer: None, "on_room": lambda: None, **options}
+    options = {"events": Waiting(), "finished": lambda _viewer: None, "on_room": lambda: None, **options}
     return Sender(cast(Any, socket), turns, **options), socket
 
 

@@ -28,16 +28,20 @@ class Lives:
         self._processes = processes
         self.loop: ManualLoop = loop
         self.link: Link = link
+        self.told: list[tuple[str, int, int]] = []
         self.table = ProcessTable(100, RETAIN_COUNT, RETAIN_MS)
-        self.lifetimes = Lifetimes(loop, self.table, link)
+        self.lifetimes = Lifetimes(loop, self.table, link, self._tell)
 
     def let_pass(self, ms: int) -> None:
         self.loop.clock.let_pass(ms / 1000)
 
-    def come(self, pid: int = 1000, **known: Any) -> Process:
+    def _tell(self, what: str, process: Process, time_ms: int) -> None:
+        self.told.append((what, process.pid, time_ms))
+
+    def come(self, pid: int = 1000, new: bool = True, **known: Any) -> Process:
         process = self._processes.make(pid, **known)
         self.table.add(process)
-        self.lifetimes.begin(process)
+        self.lifetimes.begin(process, new)
         return process
 
     def end(self, process: Process) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -16,6 +16,7 @@ from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import Forbidden, Grant
+from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.input import Input
 from mhnos_runtime.server.connections.replies import Replies, Reply
 from mhnos_runtime.server.connections.sender import Sender
@@ -56,6 +57,7 @@ class Services:
     lifetimes: Lifetimes
     terminals: Terminals
     turns: Turns
+    events: EventLog
     requests: Requests
 
 
@@ -73,7 +75,8 @@ class Connection:
         self._table = services.table
         self._requests = services.requests
         self._terminals = services.terminals
-        self._sender = Sender(socket, services.turns, self._finished, self._work)
+        self.events = services.events.subscription(grant.sees, self._wake)
+        self._sender = Sender(socket, services.turns, self.events, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
         self.input = Input(services.terminals, self.get, self._tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
@@ -91,6 +94,7 @@ class Connection:
             await self._socket.closed
         finally:
             self._cancel_tasks()
+            self.events.end()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
@@ -102,6 +106,7 @@ class Connection:
         self._inbox.clear()
         self._busy = True
         self._cancel_tasks()
+        self.events.end()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
 
@@ -276,18 +281,30 @@ class Connection:
         """Answer when the work is done, without keeping the next requests waiting."""
         self._begin_task(self._finish(work, request, self.begin()))
 
+    def in_turn(self, act: Callable[[], m.Message]) -> None:
+        """Answer with what `act` gives when all earlier answers are out."""
+        self._begin_task(self._act(act, self.begin()))
+
+    async def _act(self, act: Callable[[], m.Message], reply: Reply) -> None:
+        await reply.first.wait()
+        self.answer(act(), reply)
+
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:
             self.answer(await work, reply)
         except MhnosError as error:
             self.fail(error, request, reply)
 
+    def _wake(self) -> None:
+        """There are events to be told."""
+        self._sender.flush()
+
     # Output and input
 
     def _finished(self, viewer: Viewer) -> None:
         pid = viewer.process.pid
         if self.watching.get(pid) is viewer:
-            self.watching.unwatch(pid)
+            self.watching.finished(pid)
             self.input.forget(pid)
 
     def _take_input(self, data: Payload) -> None:

@@ -19,7 +19,7 @@ from mhnos_runtime.errors import InvalidRequest, NotFound
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
-from mhnos_runtime.process.facts import ProcessFacts, Secrets, SpawnKey
+from mhnos_runtime.process.facts import Limits, ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
@@ -188,6 +188,9 @@ class Planner:
             name=request.name,
             cwd=cwd,
             linger_ms=request.linger_ms,
+            timeout_ms=_timeout_ms(request.options.timeout) or None,
+            remove=request.remove,
+            limits=_limits(policy),
             sandbox=policy.level,
             isolation=describe(self._sandbox.facts, policy),
             key=None if request.key is None else SpawnKey(request.key, digest(request)),
@@ -250,6 +253,18 @@ def _narrowed(policy: Policy) -> Wish:
     """The wish that narrows the operator's policy to this one."""
     return Wish(
         policy.network,
+        policy.memory_bytes,
+        policy.tasks,
+        policy.cpu_percent,
+        policy.cpu_seconds,
+        policy.file_bytes,
+        policy.open_files,
+    )
+
+
+def _limits(policy: Policy) -> Limits:
+    """For people to look at."""
+    return Limits(
         policy.memory_bytes,
         policy.tasks,
         policy.cpu_percent,

@@ -25,8 +25,11 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Title: TypeAlias = Annotated[str, Meta(max_length=bounds.TITLE_CHARACTERS)]
 Word: TypeAlias = Annotated[str, Meta(max_length=bounds.WORD_CHARACTERS)]
 ProcessName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=bounds.NAME_CHARACTERS)]
-#: Which process: its pid, or its name. A name finds the process that runs, else the one that ended last.
-Handle: TypeAlias = Integer | ProcessName
+#: Which process: its pid, or its name, which is never digits alone. A name finds the process that runs, else
+#: the one that ended last.
+Handle: TypeAlias = (
+    Integer | Annotated[str, Meta(min_length=1, max_length=bounds.NAME_CHARACTERS, pattern="[^0-9]")]
+)
 Path: TypeAlias = Annotated[str, Meta(max_length=bounds.PATH_CHARACTERS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
