@@ -9,7 +9,7 @@ import click
 
 from mhnos_runtime.cli import exits, say
 from mhnos_runtime.cli.run import detach_keys_option
-from mhnos_runtime.cli.target import Handle, ParamType, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import Handle, ParamType, open_runtime, pid_of, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 
@@ -84,7 +84,9 @@ async def _attach(
     ) as runtime:
         may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
-        process = await runtime.attach(handle, from_=start, repaint=repaint and may_control)
+        process = await runtime.attach(
+            await pid_of(runtime, handle), from_=start, repaint=repaint and may_control
+        )
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
         controls = may_control and not no_stdin
         manner = Manner(

@@ -62,7 +62,9 @@ def kinds(incomplete: str) -> list[CompletionItem]:
         own = {}
     found = {**dict.fromkeys(BUILT_IN_KINDS, ""), **own}
     return [
-        CompletionItem(kind, help=about or None) for kind, about in found.items() if kind.startswith(incomplete)
+        CompletionItem(kind, help=about or None)
+        for kind, about in found.items()
+        if kind.startswith(incomplete)
     ]
 
 

@@ -45,6 +45,8 @@ def reason(ended: Ending, limit_bytes: int | None = None, timeout_ms: int | None
     if ended.reason == "signal":
         return f"killed by {ended.signal}" if ended.signal not in _USUAL_SIGNALS else ""
     said = _LONG.get(ended.reason, "")
+    if ended.reason == "killed" and ended.signal is None:
+        return said.replace("killed", "ended")  # it obeyed, with an exit code of its own
     if ended.reason == "memory" and limit_bytes:
         return f"{said} of {say.size(limit_bytes).replace('.0 ', ' ')}"
     if ended.reason == "timeout" and timeout_ms:

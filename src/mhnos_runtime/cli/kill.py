@@ -7,7 +7,6 @@ import click
 from mhnos_runtime.cli.asking import each
 from mhnos_runtime.cli.target import Handle, Signal, open_direct, signal_name, target_options
 
-
 #: Signals that mean "end": stronger ones follow until nothing is left.
 ENDING = ("SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT")
 

@@ -18,6 +18,7 @@ from mhnos_runtime.cli.target import (
     ParamType,
     open_runtime,
     parse_duration_ms,
+    pid_of,
     run_async,
     target_options,
 )
@@ -105,7 +106,7 @@ def logs(
 async def _logs(
     url: str | None,
     token_file: str | None,
-    pid: int | str,
+    handle: int | str,
     follow: bool,
     since_ms: int | None,
     tail: Tail,
@@ -115,6 +116,7 @@ async def _logs(
 
     status = StatusLines()
     async with open_runtime(url, token_file, on_state=status.connection if follow else None) as runtime:
+        pid = await pid_of(runtime, handle)
         timeline = await runtime.timeline(pid) if timestamps or since_ms is not None else []
         process = await _attach(runtime, pid, timeline, since_ms, tail)
         stamper = Stamper(timeline, process.attached_at or 0) if timestamps else None
@@ -123,7 +125,7 @@ async def _logs(
 
 
 async def _attach(
-    runtime: Runtime, pid: int | str, timeline: Sequence[tuple[int, int]], since_ms: int | None, tail: Tail
+    runtime: Runtime, pid: int, timeline: Sequence[tuple[int, int]], since_ms: int | None, tail: Tail
 ) -> ClientProcess:
     if since_ms is not None:
         start = next((offset for offset, time_ms in timeline if time_ms >= since_ms), None)

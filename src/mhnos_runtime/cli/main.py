@@ -20,7 +20,7 @@ PROGRAM = "mhnos-runtime"
 
 
 class Verb(NamedTuple):
-    """Where a verb lives (the attribute has its name), and what the overview says of it, under which title."""
+    """Where a verb lives (the attribute has its name); what the overview says of it, under which title."""
 
     module: str
     summary: str

@@ -112,7 +112,9 @@ detach_keys_option = click.option(
 @click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the process.")
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
-@click.option("--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in.")
+@click.option(
+    "--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in."
+)
 @click.option(
     "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
 )

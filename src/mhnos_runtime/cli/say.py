@@ -72,7 +72,9 @@ _BETWEEN = "  "
 
 def _line(row: Sequence[str], widths: Sequence[int], columns: int | None) -> str:
     cells = (cut(cell, space) for cell, space in zip(row, widths, strict=True))
-    line = _BETWEEN.join(cell + " " * (space - width(cell)) for cell, space in zip(cells, widths, strict=True))
+    line = _BETWEEN.join(
+        cell + " " * (space - width(cell)) for cell, space in zip(cells, widths, strict=True)
+    )
     return line.rstrip() if columns is None else cut(line.rstrip(), columns)
 
 

@@ -41,9 +41,9 @@ def target_options(function: F) -> F:
         callback=_given_before,
         help="File that holds the token.",
     )(function)
-    return click.option(
-        "--url", metavar="URL", callback=_given_before, help="Address of the runtime."
-    )(function)
+    return click.option("--url", metavar="URL", callback=_given_before, help="Address of the runtime.")(
+        function
+    )
 
 
 def open_runtime(
@@ -68,6 +68,15 @@ def open_direct(url: str | None, token_file: str | None, timeout_s: float = CONN
     from mhnos_runtime.client.discovery import discover
 
     return Direct.open(discover(url, token_file), timeout_s)
+
+
+async def pid_of(runtime: Runtime, handle: int | str) -> int:
+    """The number of a process that was named. Raises RequestFailed (unknown-process)."""
+    from mhnos_runtime.wire import messages as m
+
+    if isinstance(handle, int):
+        return handle
+    return (await runtime.request(m.Inspect(pid=handle), m.Inspected, resend=True)).process.pid
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -154,7 +163,7 @@ class Handle(ParamType):
 
 
 class NewName(ParamType):
-    """What a process shall be called. The rule is the server's; here it is checked before anything is asked."""
+    """What a process shall be called. The rule is the server's; it is checked before anything is asked."""
 
     name = "name"
 

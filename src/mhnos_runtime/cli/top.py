@@ -136,7 +136,10 @@ class Screen:
         self._used = used
         size = os.get_terminal_size(sys.stdout.fileno())
         drawn = lines(used, self._note, size.columns or 80, size.lines or 24)
-        bold = [say.paint(line, say.BOLD, sys.stdout) if number == 2 else line for number, line in enumerate(drawn)]
+        bold = [
+            say.paint(line, say.BOLD, sys.stdout) if number == 2 else line
+            for number, line in enumerate(drawn)
+        ]
         self._write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in bold) + "\x1b[J")
 
     def key(self, until: float) -> str | None:
@@ -171,8 +174,8 @@ class Screen:
 
 @contextlib.contextmanager
 def _signals(wake_fd: int) -> Iterator[None]:
-    """A new size wakes the loop; the signals that end a command leave by an exception, so that the terminal is
-    given back."""
+    """A new size wakes the loop. Signals that end a command leave by an exception: the terminal is given
+    back."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise click.exceptions.Exit(exits.for_signal(number))

@@ -63,7 +63,10 @@ class Sampler:
         usages = self.usages(runtime)
         about = {row.pid: row for row in runtime.ask(m.List(), m.ProcessList).processes}
         span_s, self._then_s = now_s - self._then_s, now_s
-        before, self._before = self._before, {each.pid: each.cpu_ms for each in usages if each.cpu_ms is not None}
+        before, self._before = (
+            self._before,
+            {each.pid: each.cpu_ms for each in usages if each.cpu_ms is not None},
+        )
         return [
             Used(about[each.pid], each, _share(each.cpu_ms, before.get(each.pid), span_s))
             for each in usages

@@ -36,6 +36,7 @@ class SpawnOptions(TypedDict, total=False):
     pty: PtySize | bool | None
     name: str | None
     linger_ms: int | None
+    remove: bool
     network: Literal["host", "loopback", "none"] | None
     limits: Mapping[str, int] | None
     ports: Mapping[str, int] | None
