@@ -34,9 +34,14 @@ _LONG = {
 
 def status(ended: Ending) -> str:
     """For lists: "exited (0)", "exited (137, killed: memory)", with the exit code that `run` ends with."""
-    why = ended.signal or "" if ended.reason == "signal" else _SHORT.get(ended.reason, ended.reason)
+    why = short(ended)
     code = "" if ended.reason == "lost" else str(exits.for_exit(ended))
     return f"exited ({', '.join(filter(None, (code, why)))})"
+
+
+def short(ended: Ending) -> str:
+    """Why it ended, in two or three words; "" for an exit of its own."""
+    return ended.signal or "" if ended.reason == "signal" else _SHORT.get(ended.reason, ended.reason)
 
 
 def reason(ended: Ending, limit_bytes: int | None = None, timeout_ms: int | None = None) -> str:

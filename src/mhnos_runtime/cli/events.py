@@ -75,7 +75,7 @@ def in_words(event: ProcessEvent) -> str:
         "command": " ".join([row.command, *row.args]).strip(),
     }
     if event.event == "ended" and isinstance(row.exit, m.ExitInfo):
-        told |= {"exit": str(exits.for_exit(row.exit)), "reason": endings.reason(row.exit)}
+        told |= {"exit": str(exits.for_exit(row.exit)), "reason": endings.short(row.exit)}
     if event.event == "ready" and isinstance(row.ready, m.Readiness):
         told |= {"state": row.ready.state}
     shown = ", ".join(f"{name}={say.printable(text)}" for name, text in told.items() if text)
