@@ -13,15 +13,13 @@ from mhnos_runtime.cli.completion import script
 from mhnos_runtime.testing import TestServer
 from tests.cli.console import command
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 Env = dict[str, str]
 # What bash does at a Tab key behind these words, the last of which is unfinished.
 _TAB = """
 source <("$1" -m mhnos_runtime completion bash)
 shift
 mhnos-runtime() { "$PYTHON" -m mhnos_runtime "$@"; }
-compopt() { echo "compopt $*" >&2; }
+compopt() { echo compopt "$@" >&2; }
 env() { builtin command env "${@:1:3}" "$PYTHON" -m mhnos_runtime; }
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
 _mhnos_runtime_completion mhnos-runtime
@@ -54,6 +52,7 @@ async def offered(*words: str, env: Env) -> list[str]:
     return found
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_verbs_options_and_choices_are_offered(env: Env) -> None:
     assert await offered("re", env=env) == ["rename", "reload"]
     assert "--filter" in await offered("ps", "--", env=env)
@@ -63,6 +62,7 @@ async def test_verbs_options_and_choices_are_offered(env: Env) -> None:
     assert {"node", "python", "shell"} <= set(await offered("run", "", env=env))
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_handles_are_names_first_and_those_that_the_verb_can_use(env: Env) -> None:
     _, running, _ = await command("run", "-d", "--name", "completed", "shell", "sleep 600", env=env)
     _, ended, _ = await command("run", "-d", "--name", "complete", "shell", "true", env=env)
@@ -74,6 +74,7 @@ async def test_handles_are_names_first_and_those_that_the_verb_can_use(env: Env)
     await command("rm", "-f", pid, gone, env=env)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_paths_are_those_of_the_workspace(env: Env, shared: TestServer) -> None:
     app = shared.workspace / "app"
     (app / "deep").mkdir(parents=True)
@@ -91,18 +92,17 @@ async def test_paths_are_those_of_the_workspace(env: Env, shared: TestServer) ->
     assert await offered("run", "shell", "app/", env=env) == [], "a command of a shell is no file"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_without_a_runtime_nothing_is_offered_and_nothing_said(tmp_path: Path) -> None:
     nobody = {"MHNOS_STATE_DIR": str(tmp_path), "MHNOS_URL": "http://127.0.0.1:1"}
     for words in (("logs", ""), ("run", "python", ""), ("run", "--cwd", "")):
         assert await tab(*words, env=nobody) == ([], "")
     (tmp_path / "config.toml").write_text("damaged = ")
-    assert "shell" in await offered(
-        "run", "", env={**nobody, "MHNOS_CONFIG": str(tmp_path / "config.toml")}
-    )
+    assert "shell" in await offered("run", "", env={**nobody, "MHNOS_CONFIG": str(tmp_path / "config.toml")})
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-async def test_each_shell_has_a_script(shell: str) -> None:
+def test_each_shell_has_a_script(shell: str) -> None:
     text = script(shell)
     assert "_MHNOS_RUNTIME_COMPLETE" in text
     if shell != "fish":

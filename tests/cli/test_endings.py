@@ -39,9 +39,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("code", "signal_", "reason", "status", "line"), CASES)
-def test_an_end_in_words(
-    code: int | None, signal_: str | None, reason: str, status: str, line: str
-) -> None:
+def test_an_end_in_words(code: int | None, signal_: str | None, reason: str, status: str, line: str) -> None:
     ended = ExitInfo(code, signal_, reason, "", 1, 1, None, 0, 1)  # type: ignore[arg-type]
     assert endings.status(ended) == status
     assert endings.reason(ended, 512 << 20, 30_000) == line

@@ -20,7 +20,11 @@ def row(**fields: object) -> tuple[str, ...]:
 def test_a_row_says_what_there_is() -> None:
     assert row() == ("1001", "-", "shell", "make -j 2", "1m ago", "running", "-")
     ended = ExitInfo(None, "SIGKILL", "memory", "", 1, 1, None, 0, 1)
-    ports = [Port("http", 8080, "127.0.0.1", "http://127.0.0.1:8080"), Port("db", 5, "::1"), Port("in", 6, None)]
+    ports = [
+        Port("http", 8080, "127.0.0.1", "http://127.0.0.1:8080"),
+        Port("db", 5, "::1"),
+        Port("in", 6, None),
+    ]
     assert row(name="web", exit=ended, ports=ports)[1:] == (
         "web",
         "shell",
@@ -59,7 +63,12 @@ def test_the_width_of_a_text(text: str, width: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "columns", "cut"),
-    [("abc", 3, "abc"), ("abcd", 3, "ab\u2026"), ("\u6f22\u5b57", 3, "\u6f22\u2026"), ("\u6f22\u5b57", 2, "\u2026")],
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab\u2026"),
+        ("\u6f22\u5b57", 3, "\u6f22\u2026"),
+        ("\u6f22\u5b57", 2, "\u2026"),
+    ],
 )
 def test_what_is_cut_says_so(text: str, columns: int, cut: str) -> None:
     assert say.cut(text, columns) == cut

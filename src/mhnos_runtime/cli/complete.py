@@ -5,9 +5,9 @@ Knows how to ask; must not know what the verbs do with an answer.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,7 +44,7 @@ def handles(ctx: click.Context, incomplete: str, ended: bool | None) -> list[Com
     return [
         CompletionItem(handle, help=_about(row.type, row.command, row.args))
         for handle, row in found.items()
-        if handle.startswith(incomplete) and not {handle, row.pid} & taken
+        if handle.startswith(incomplete) and not {row.name, row.pid} & taken
     ]
 
 
@@ -75,15 +75,23 @@ def paths(
     if param.name == "command" and ctx.params.get("kind") not in _SCRIPTED:
         return []
     try:
-        with _ask(ctx) as runtime:
-            workspace = Path(runtime.hello.config.workspace)
         inside = "" if folders_only else str(ctx.params.get("cwd") or "")
-        return _listed(workspace, inside, incomplete, folders_only)
+        return _listed(_workspace(ctx), inside, incomplete, folders_only)
     except Exception:
         return []
 
 
-def _listed(workspace: Path, inside: str, incomplete: str, folders_only: bool) -> list[CompletionItem]:
+def _workspace(ctx: click.Context) -> str:
+    """Of the runtime on this machine, if it is the one that is meant. Raises OSError, ValueError, KeyError."""
+    from mhnos_runtime.client.discovery import default_state_dir, discover
+
+    here = json.loads((default_state_dir(os.environ) / "server.json").read_text(encoding="utf-8"))
+    if discover(*_target(ctx)).url != here["url"]:
+        raise ValueError("another runtime")
+    return str(here["workspace"])
+
+
+def _listed(workspace: str, inside: str, incomplete: str, folders_only: bool) -> list[CompletionItem]:
     """inside: the folder that relative paths begin in."""
     typed, _, start = incomplete.rpartition("/")
     base = "" if incomplete.startswith("/") else inside
@@ -107,6 +115,9 @@ def _listed(workspace: Path, inside: str, incomplete: str, folders_only: bool) -
 
 
 def _ask(ctx: click.Context) -> Direct:
+    return open_direct(*_target(ctx), TIMEOUT_S)
+
+
+def _target(ctx: click.Context) -> tuple[str | None, str | None]:
     root = ctx.find_root().params
-    url, token_file = (ctx.params.get(name) or root.get(name) for name in ("url", "token_file"))
-    return open_direct(url, token_file, TIMEOUT_S)
+    return ctx.params.get("url") or root.get("url"), ctx.params.get("token_file") or root.get("token_file")

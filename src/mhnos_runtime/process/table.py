@@ -214,4 +214,8 @@ def _taken(name: str, hint: str) -> Refused:
 
 def unknown_process(handle: int | str) -> NotFound:
     """With the text of protocol 1.0."""
-    return NotFound(f"Process {handle} not found", code="unknown-process", hint="`mhnos-runtime ps -a` lists those there are, as does `list` with `all`")
+    return NotFound(
+        f"Process {handle} not found",
+        code="unknown-process",
+        hint="`mhnos-runtime ps -a` lists those there are, as does `list` with `all`",
+    )
