@@ -75,6 +75,6 @@ class Watching:
                 self._wait_for(viewer.process)
             self.unwatch(pid, vanished)
         waited_for, self._waited_for = self._waited_for, {}
-        if not vanished:
-            for process in waited_for.values():
-                self._lifetimes.has_got_all(process, self)
+        over = self._lifetimes.has_vanished if vanished else self._lifetimes.has_got_all
+        for process in waited_for.values():
+            over(process, self)

@@ -23,6 +23,10 @@ _LATE_SECONDS = 0.01
 RETURN_MS = 60_000
 
 
+class Vanished:
+    """A client that may come back. Which one that was, nothing shows."""
+
+
 class Lifetimes:
     """Ends processes, and removes those from the table that have ended and are kept no longer."""
 
@@ -53,7 +57,7 @@ class Lifetimes:
         if new:
             self._tell("started", process, process.record.start_time_ms)
         else:
-            self.wait_for(process, None)
+            self.wait_for(process, Vanished())
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
             self._unanswered.add(process.pid)
@@ -124,11 +128,21 @@ class Lifetimes:
     # Records that go at the end, see Process.awaited
 
     def wait_for(self, process: Process, client: object) -> None:
-        """The client may be cut off before it has got what it was sent, and come back for it."""
-        if process.facts.remove:
-            now_ms = _now_ms()
-            process.awaited = {each: until for each, until in process.awaited.items() if until > now_ms}
-            process.awaited[client] = now_ms + RETURN_MS
+        """The client may be cut off before it has got what it was sent, and come back for it. A client that
+        is new here stands for one that has vanished."""
+        if not process.facts.remove:
+            return
+        now_ms = _now_ms()
+        awaited = {each: until for each, until in process.awaited.items() if until > now_ms}
+        if client not in awaited:
+            awaited.pop(next((each for each in awaited if isinstance(each, Vanished)), None), None)
+        process.awaited = {**awaited, client: now_ms + RETURN_MS}
+
+    def has_vanished(self, process: Process, client: object) -> None:
+        """The client was cut off."""
+        until = process.awaited.pop(client, None)
+        if until is not None:
+            process.awaited[Vanished()] = until
 
     def has_got_all(self, process: Process, client: object) -> None:
         """The client has said goodbye."""

@@ -78,5 +78,6 @@ async def _awaited(connection: Connection, request: m.Request, work: Awaitable[m
 
 def _fail(connection: Connection, request: m.Request, error: MhnosError) -> None:
     handle = getattr(request, "pid", None)
-    process = connection.get(handle) if isinstance(handle, str) else None
-    connection.fail(error, request, pid=process.pid if process is not None else handle)
+    if isinstance(handle, str):
+        handle = connection.pid(handle) or None
+    connection.fail(error, request, pid=handle)
