@@ -82,7 +82,8 @@ def paths(
 
 
 def _workspace(ctx: click.Context) -> str:
-    """Of the runtime on this machine, if it is the one that is meant. Raises OSError, ValueError, KeyError."""
+    """Of the runtime on this machine, if that is the one that is meant. Raises OSError, ValueError and
+    KeyError."""
     from mhnos_runtime.client.discovery import default_state_dir, discover
 
     here = json.loads((default_state_dir(os.environ) / "server.json").read_text(encoding="utf-8"))

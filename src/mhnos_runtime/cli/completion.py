@@ -33,6 +33,9 @@ def script(shell: str) -> str:
     return source
 
 
+_ZSH_END = "    compadd -U -V unsorted -a completions\n    fi\n"
+_ZSH_FOLDERS = "    if [ -n \"$folders\" ]; then\n        compadd -U -S '' -V unsorted -a folders\n    fi\n"
+
 #: What is replaced in click's scripts by what. fish puts no space behind a slash by itself.
 _FOLDERS = {
     "bash": [("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace')],
@@ -42,10 +45,6 @@ _FOLDERS = {
             'completions+=("$key")\n',
             'if [[ "$key" == */ ]]; then folders+=("$key"); else completions+=("$key"); fi\n',
         ),
-        (
-            "    compadd -U -V unsorted -a completions\n    fi\n",
-            "    compadd -U -V unsorted -a completions\n    fi\n"
-            "    if [ -n \"$folders\" ]; then\n        compadd -U -S '' -V unsorted -a folders\n    fi\n",
-        ),
+        (_ZSH_END, _ZSH_END + _ZSH_FOLDERS),
     ],
 }
