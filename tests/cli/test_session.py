@@ -56,8 +56,8 @@ async def test_a_signal_ends_the_command_and_restores_the_terminal(number: signa
         assert fake.processes[1000].signals == []
 
 
-async def test_rm_ends_the_process_when_the_command_goes() -> None:
-    async with FakeServer() as fake, console(fake, "run", "-it", "--rm", "shell") as terminal:
+async def test_linger_0_ends_the_process_when_the_command_goes() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "--linger", "0", "shell") as terminal:
         await ready(fake, terminal)
         os.kill(terminal.pid, signal.SIGTERM)
         assert await terminal.exit_code() == 143

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from mhnos_runtime.cli.kill import signal_name
 from mhnos_runtime.cli.main import VERBS, cli
+from mhnos_runtime.cli.target import signal_name
 from tests.project.checkout import ROOT, files, shown
 
 PLACES = [
@@ -31,7 +31,7 @@ def mentions(path: Path) -> Iterator[list[str]]:
         words = shlex.split(match[1].rstrip(".,:"))
         if words[:1] == ["mhnos-runtime"]:  # a container of this name
             del words[0]
-        if words and words[0] not in ("...", "…"):
+        if words and words[0] not in ("...", "…", "VERB"):
             yield words
 
 

@@ -45,7 +45,8 @@ def stop(
             begun.append((handle, process.pid))
             # The runtime has a grace of its own; with another one, it is this command that kills.
             signal(runtime, process.pid, "SIGTERM", escalate=grace_s is None)
-            if grace_s is not None and isinstance(process.pty, m.PtySize):
+            talks = process.type == "shell" and not process.command and isinstance(process.pty, m.PtySize)
+            if grace_s is not None and talks:
                 # A shell that talks to a person ignores SIGTERM; the end of its terminal ends it.
                 signal(runtime, process.pid, "SIGHUP", escalate=False)
 
