@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from mhnos_runtime.errors import LimitReached, NotFound
+from mhnos_runtime.errors import LimitReached, NotFound, Refused
 from mhnos_runtime.launch import ExitRecord, ProcessRecord
 from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.state import Event, NotNow, State
@@ -123,6 +124,75 @@ def test_a_process_that_is_not_there_is_named(logs: Logs) -> None:
     with pytest.raises(NotFound, match=r"^Process 999 not found$") as refused:
         table_of(logs, []).find(999)
     assert refused.value.code == "unknown-process"
+
+
+def test_a_record_that_goes_at_the_end_waits_for_nobody_or_for_who_may_come_back(logs: Logs) -> None:
+    table = table_of(logs, [10, 20, 30], keep_ms=500)
+    for process in table:
+        process.facts = msgspec.structs.replace(process.facts, remove=True)
+    table.find(1001).awaited["somebody"] = 100
+    table.find(1002).awaited.update(a=100, b=100_000)
+    assert table.next_expiry_ms() == 0
+    assert expire(table, 99) == [1000]
+    assert table.next_expiry_ms() == 100
+    assert expire(table, 100) == [1001]
+    assert table.next_expiry_ms() == 530, "no longer than others are kept"
+    assert expire(table, 530) == [1002]
+
+
+# Names
+
+
+def named(logs: Logs, *rows: tuple[str | None, int | None]) -> ProcessTable:
+    """From 1000 on; each its name and its end."""
+    table = table_of(logs, [end for _name, end in rows])
+    for process, (name, _end) in zip(table, rows, strict=True):
+        process.facts = msgspec.structs.replace(process.facts, name=name)
+    return table
+
+
+def test_a_name_means_the_one_that_runs_else_the_one_that_ended_last(logs: Logs) -> None:
+    table = named(logs, ("a", 30), ("a", 10), ("a", None), ("b", 20), ("b", 50), ("b", 50), (None, None))
+    assert [table.find("a").pid, table.find("b").pid] == [1002, 1005]
+    table.drop(table.find("a"))
+    assert table.find("a").pid == 1000
+    assert table.get("c") is table.get("1000") is table.get("") is None
+    with pytest.raises(NotFound, match=r"^Process c not found$"):
+        table.find("c")
+
+
+def test_of_what_somebody_does_not_see_there_is_no_name(logs: Logs) -> None:
+    table = named(logs, ("a", 30), ("a", None), ("b", None))
+    sees = {1000}.__contains__
+    assert table.find("a", sees).pid == 1000
+    for handle in ("b", 1001, 1002):
+        assert table.get(handle, sees) is None
+
+
+def test_a_name_is_taken_by_who_runs_and_by_who_starts(logs: Logs) -> None:
+    table = named(logs, ("runs", None), ("ended", 10))
+    for name, hint in (("runs", "process 1000 has it"), ("starts", "starts at this moment")):
+        table.reserve("starts") if name == "starts" else None
+        for attempt in (table.check_name, table.reserve):
+            with pytest.raises(Refused, match=f"^the name {name} is taken$") as refused:
+                attempt(name)
+            assert refused.value.code == "name-taken"
+            assert hint in refused.value.hint
+    assert table.starting == 1, "what was refused is not counted"
+    table.check_name("ended")
+    table.check_name("runs", table.find(1000))
+    table.release("starts")
+    table.reserve("starts")
+    table.release("starts")
+    table.reserve()
+    table.release()
+
+
+def test_a_name_is_free_again_when_there_was_no_room_for_its_process(logs: Logs) -> None:
+    table = ProcessTable(0, 256, 600_000)
+    for _ in range(2):
+        with pytest.raises(LimitReached):
+            table.reserve("full")
 
 
 # The maximum

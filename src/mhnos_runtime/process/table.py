@@ -188,10 +188,9 @@ class ProcessTable:
 
     def _kept_until_ms(self, process: Process) -> int:
         """Of an ended process. One that goes at its end waits for those who may not have seen that."""
-        end_ms = 0 if process.exit is None else process.exit.end_time_ms
-        kept_until_ms = end_ms + self._retain_ms
+        kept_until_ms = self._retain_ms + (0 if process.exit is None else process.exit.end_time_ms)
         if process.facts.remove:
-            return min(kept_until_ms, max(process.awaited.values(), default=end_ms))
+            return min(kept_until_ms, max(process.awaited.values(), default=0))
         return kept_until_ms
 
     def next_expiry_ms(self, kept: Container[int] = ()) -> int | None:

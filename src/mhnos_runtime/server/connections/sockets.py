@@ -55,6 +55,8 @@ FEATURES = [
     "ready",
     "ports",
     "workerd",
+    "names",
+    "events",
 ]
 
 _log = logs.get("server")
