@@ -16,11 +16,12 @@ from mhnos_runtime.testing import TestServer
 async def test_a_client_whose_token_is_revoked_does_not_come_back(tmp_path: Path) -> None:
     async with TestServer(tmp_path) as server:
         operator = Target(server.url, server.token, "test")
-        made = await ask(operator, "POST", "/v1/tokens", {"name": "helper", "scopes": ["control"]})
+        wanted = {"name": "helper", "scopes": ["control"]}
+        made = await asyncio.to_thread(ask, operator, "POST", "/v1/tokens", wanted)
         states: list[str] = []
         async with connect(server.url, made["token"], on_state=states.append) as runtime:
             process = await runtime.spawn("shell", "sleep 60")
-            await ask(operator, "DELETE", "/v1/tokens/helper")
+            await asyncio.to_thread(ask, operator, "DELETE", "/v1/tokens/helper")
             with pytest.raises(Unauthorized, match="revoked or has expired"):
                 await asyncio.wait_for(process.wait(), 30)
         assert states == []

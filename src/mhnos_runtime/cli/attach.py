@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.run import detach_keys_option
-from mhnos_runtime.cli.target import Handle, ParamType, open_runtime, pid_of, run_async, target_options
+from mhnos_runtime.cli.run import detach_keys_for, detach_keys_option
+from mhnos_runtime.cli.target import Handle, ParamType, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 
@@ -44,7 +44,7 @@ def attach(
     no_stdin: bool,
     from_: int | str,
     end: bool,
-    detach_keys: bytes,
+    detach_keys: bytes | None,
 ) -> int:
     """Show what a process has written and writes, and send it what is typed; any number may be attached.
 
@@ -73,7 +73,7 @@ async def _attach(
     no_stdin: bool,
     from_: int | str,
     repaint: bool,
-    detach_keys: bytes,
+    detach_keys: bytes | None,
 ) -> int:
     from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
@@ -84,15 +84,14 @@ async def _attach(
     ) as runtime:
         may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
-        process = await runtime.attach(
-            await pid_of(runtime, handle), from_=start, repaint=repaint and may_control
-        )
+        process = await runtime.attach(handle, from_=start, repaint=repaint and may_control)
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
         controls = may_control and not no_stdin
+        raw = has_terminal and controls and os.isatty(0) and process.exit is None
         manner = Manner(
-            raw=has_terminal and controls and os.isatty(0) and process.exit is None,
+            raw=raw,
             feed=controls and process.exit is None,
-            detach_keys=detach_keys,
+            detach_keys=detach_keys_for(detach_keys, raw),
             forward_interrupt=controls,
         )
         session = Session(runtime, process, manner, status)

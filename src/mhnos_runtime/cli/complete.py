@@ -86,7 +86,8 @@ def _workspace(ctx: click.Context) -> str:
     KeyError."""
     from mhnos_runtime.client.discovery import default_state_dir, discover
 
-    here = json.loads((default_state_dir(os.environ) / "server.json").read_text(encoding="utf-8"))
+    with open(os.path.join(default_state_dir(os.environ), "server.json"), encoding="utf-8") as file:
+        here = json.load(file)
     if discover(*_target(ctx)).url != here["url"]:
         raise ValueError("another runtime")
     return str(here["workspace"])

@@ -18,7 +18,6 @@ from mhnos_runtime.cli.target import (
     ParamType,
     open_runtime,
     parse_duration_ms,
-    pid_of,
     run_async,
     target_options,
 )
@@ -116,7 +115,7 @@ async def _logs(
 
     status = StatusLines()
     async with open_runtime(url, token_file, on_state=status.connection if follow else None) as runtime:
-        pid = await pid_of(runtime, handle)
+        pid = await runtime.pid(handle)
         timeline = await runtime.timeline(pid) if timestamps or since_ms is not None else []
         process = await _attach(runtime, pid, timeline, since_ms, tail)
         stamper = Stamper(timeline, process.attached_at or 0) if timestamps else None

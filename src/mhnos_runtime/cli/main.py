@@ -1,4 +1,4 @@
-"""The entry point: finds the verb, and turns what it raises into lines on stderr and an exit code.
+"""The command line: finds the verb, and turns what it raises into lines on stderr and an exit code.
 
 Knows the verbs by name only: a verb's module is imported when it is used.
 """
@@ -114,11 +114,6 @@ def cli(ctx: click.Context, url: str | None, token_file: str | None) -> None:
     for name, value in (("url", url), ("token_file", token_file)):
         if value is not None and command is not None and name not in taken:
             raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {verb}", ctx)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """What the `mhnos-runtime` command runs."""
-    sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:

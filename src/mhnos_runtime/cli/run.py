@@ -53,7 +53,7 @@ class Plan:
     ports: dict[str, int] | None
     worker: m.WorkerOptions | None
     print_config: bool
-    detach_keys: bytes
+    detach_keys: bytes | None
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -62,6 +62,8 @@ def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) 
 
 
 def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    if not values:
+        return {}  # what follows takes a tenth of a short command's time to load
     from mhnos_runtime.config.kinds import LIMITS, nearest
     from mhnos_runtime.config.values import Wrong, size_of
 
@@ -77,11 +79,24 @@ def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
-def _keys(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes:
+def _keys(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
     try:
-        return parse_keys(_keys_of_settings() if value is None else value)
+        return None if value is None else parse_keys(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+def detach_keys_for(given: bytes | None, raw: bool) -> bytes:
+    """Those that were given, else those of the settings, which are read only where keys are typed. Raises
+    ConfigError."""
+    if given is not None or not raw:
+        return given or b""
+    from mhnos_runtime.errors import ConfigError
+
+    try:
+        return parse_keys(_keys_of_settings())
+    except ValueError as error:
+        raise ConfigError(f"detach_keys in the settings: {error}") from None
 
 
 def _keys_of_settings() -> str:
@@ -213,7 +228,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         manner = Manner(
             raw=plan.tty and plan.interactive,
             feed=plan.interactive,
-            detach_keys=plan.detach_keys,
+            detach_keys=detach_keys_for(plan.detach_keys, plan.tty and plan.interactive),
             close_at_end=not plan.tty,
             end_on_leave=plan.linger_ms == 0,
             timeout_ms=plan.timeout_ms,

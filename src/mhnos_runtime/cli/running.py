@@ -22,9 +22,13 @@ def found(runtime: Direct, handle: Handle) -> ProcessInfo:
 
 def found_running(runtime: Direct, handle: Handle) -> ProcessInfo:
     """As `found`. Raises RequestFailed for one that has ended too."""
+    return running(found(runtime, handle), handle)
+
+
+def running(process: ProcessInfo, handle: Handle) -> ProcessInfo:
+    """The process that was found by a handle, if it runs. Raises RequestFailed."""
     from mhnos_runtime.client.errors import RequestFailed
 
-    process = found(runtime, handle)
     if exit_of(process) is not None:
         raise RequestFailed(f"process {handle} does not run", hint="`mhnos-runtime ps` lists those that do")
     return process

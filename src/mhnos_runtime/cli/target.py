@@ -70,15 +70,6 @@ def open_direct(url: str | None, token_file: str | None, timeout_s: float = CONN
     return Direct.open(discover(url, token_file), timeout_s)
 
 
-async def pid_of(runtime: Runtime, handle: int | str) -> int:
-    """The number of a process that was named. Raises RequestFailed (unknown-process)."""
-    from mhnos_runtime.wire import messages as m
-
-    if isinstance(handle, int):
-        return handle
-    return (await runtime.request(m.Inspect(pid=handle), m.Inspected, resend=True)).process.pid
-
-
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """The one way in which a verb enters an event loop."""
     import asyncio

@@ -24,7 +24,7 @@ STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
 def dial(address: Address, until: float) -> socket.socket:
     """Connect to the first of the host's addresses that answers, each of which gets its share of the time.
     until: of time.monotonic(). Raises OSError."""
-    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    places = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, place) in enumerate(places):
         connection = socket.socket(family, kind, protocol)
         try:
@@ -65,17 +65,22 @@ def context(option: SslOption = True) -> ssl.SSLContext:
 
 
 def _secured(connection: socket.socket, address: Address) -> socket.socket:
-    return context().wrap_socket(connection, server_hostname=address.host.partition("%")[0])
+    return context().wrap_socket(connection, server_hostname=certified_name(address))
 
 
-def failed(url: str, error: OSError) -> ConnectFailed:
-    """What kept a connection from being made, in words."""
+def certified_name(address: Address) -> str:
+    """What the certificate has to be for: an IPv6 address without its zone."""
+    return address.host.partition("%")[0]
+
+
+def failed(url: str, error: OSError, what: str = "connect to") -> ConnectFailed:
+    """What kept a connection from being made, in words. what: was to be done with the address."""
     if is_untrusted(error):
         return ConnectFailed(
-            f"cannot connect to {url}: its certificate is not trusted, or is of another name",
+            f"cannot {what} {url}: its certificate is not trusted, or is of another name",
             hint="with a certificate of your own: SSL_CERT_FILE=cert.pem, and an address that it names",
         )
-    return ConnectFailed(f"cannot connect to {url}: {reason(error)}", hint=STARTS_ONE)
+    return ConnectFailed(f"cannot {what} {url}: {reason(error)}", hint=STARTS_ONE)
 
 
 def is_untrusted(error: OSError) -> bool:
