@@ -67,7 +67,8 @@ class StatusLines:
 
     def say(self, text: str) -> None:
         """One line in brackets. In raw mode it may meet a cursor anywhere in a line."""
-        line = f"\r\n[{text}]\r\n" if self.raw else f"[{text}]\n"
+        shown = say.printable(text)
+        line = f"\r\n[{shown}]\r\n" if self.raw else f"[{shown}]\n"
         if self._sink is not None:
             task = asyncio.ensure_future(self._sink.write(line.encode()))
             self._tasks.add(task)
