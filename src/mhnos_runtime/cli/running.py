@@ -10,22 +10,20 @@ if TYPE_CHECKING:
     from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.wire.messages import ExitInfo, ProcessInfo
 
-Handle = int | str
 
-
-def found(runtime: Direct, handle: Handle) -> ProcessInfo:
+def found(runtime: Direct, handle: int | str) -> ProcessInfo:
     """The process that a pid or name means. Raises RequestFailed."""
     from mhnos_runtime.wire import messages as m
 
     return runtime.ask(m.Inspect(pid=handle), m.Inspected).process
 
 
-def found_running(runtime: Direct, handle: Handle) -> ProcessInfo:
+def found_running(runtime: Direct, handle: int | str) -> ProcessInfo:
     """As `found`. Raises RequestFailed for one that has ended too."""
     return running(found(runtime, handle), handle)
 
 
-def running(process: ProcessInfo, handle: Handle) -> ProcessInfo:
+def running(process: ProcessInfo, handle: int | str) -> ProcessInfo:
     """The process that was found by a handle, if it runs. Raises RequestFailed."""
     from mhnos_runtime.client.errors import RequestFailed
 
@@ -51,7 +49,7 @@ class Ends:
         self._seen: dict[int, ExitInfo] = {}
         runtime.ask(m.Subscribe(), m.Subscribed)
 
-    def of(self, handle: Handle) -> ExitInfo:
+    def of(self, handle: int | str) -> ExitInfo:
         """When it has ended, or has before. Raises RequestFailed."""
         process = found(self._runtime, handle)
         ended = exit_of(process) or self.wait(process.pid)
