@@ -123,7 +123,7 @@ def complete(words: str, env: dict[str, str]) -> list[str]:
         text=True,
         check=False,
     )
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 

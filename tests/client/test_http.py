@@ -13,6 +13,7 @@ from mhnos_runtime.client import http
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized
 from mhnos_runtime.client.http import ask
+from tests.client.peer import Peer, Scripted
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 TOKEN = "t" * 43
@@ -167,6 +168,32 @@ async def test_nobody_there_and_no_http() -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConnectFailed, match="cannot ask"):
             await asyncio.to_thread(ask, Target(f"http://127.0.0.1:{port}", TOKEN, "a test"), "GET", "/v1/x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1]", [1]),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1]", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nX: " + bytes(1 << 17), None),
+        (b"", None),
+    ],
+)
+def test_an_answer_that_ends_with_the_connection_and_ones_that_do_not_end(
+    answer: bytes, expected: object
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(answer)
+
+    with Scripted(script) as server:
+        there = Target(server.url, TOKEN, "a test")
+        if expected is not None:
+            assert ask(there, "GET", "/v1/x") == expected
+            return
+        with pytest.raises(ConnectFailed, match="cannot ask"):
+            ask(there, "GET", "/v1/x")
 
 
 @pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "a\nb"])

@@ -126,7 +126,9 @@ def run(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return exits.INTERRUPTED
-    except SystemExit:
+    except SystemExit as leaving:
+        if not leaving.code:
+            return exits.OK  # it has completed a word for a shell
         # Click turns a broken pipe into an exit with 1, whatever its caller wants of other errors.
         say.silence_stdout()
         return exits.READER_GONE

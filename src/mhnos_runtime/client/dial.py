@@ -4,6 +4,7 @@ certificates; not what is said over them."""
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: True: certificates are checked against those that the system trusts, or SSL_CERT_FILE; False: not at all.
 SslOption: TypeAlias = "ssl.SSLContext | bool"
+
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
 
@@ -90,8 +93,11 @@ def is_untrusted(error: OSError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The system's own words where there are any: those of asyncio repeat the address."""
+    """The system's own words where there are any: those of asyncio repeat the address, or all that a name
+    has."""
     number = getattr(error, "errno", None)
+    if number is None and (first := _NUMBER.search(str(error))):
+        number = int(first[1])
     foreign = isinstance(error, socket.gaierror) or type(error).__module__ == "ssl"
     if isinstance(number, int) and number > 0 and not foreign:
         return os.strerror(number)

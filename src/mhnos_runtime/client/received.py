@@ -54,19 +54,22 @@ class Inbound:
 
     def _take(self, event: rfc.Incoming) -> Received | Ping | Goodbye | None:
         payload = bytes(event.payload)
-        if event.opcode == rfc.PING:
-            return Ping(payload)
-        if event.opcode == rfc.CLOSE:
-            return Goodbye(rfc.close_code(payload))
         if event.part:
             self._parts.append(payload)
             if not event.last:
                 return None
             payload, self._parts = b"".join(self._parts), []
         self.size = len(payload)
-        if event.opcode == rfc.BINARY:
-            return unpack(payload)
-        return parse_message(payload) if event.opcode == rfc.TEXT else None
+        match event.opcode:
+            case rfc.BINARY:
+                return unpack(payload)
+            case rfc.TEXT:
+                return parse_message(payload)
+            case rfc.PING:
+                return Ping(payload)
+            case rfc.CLOSE:
+                return Goodbye(rfc.close_code(payload))
+        return None
 
 
 def _limit(binary: bool, _head: bytes) -> int:
