@@ -35,7 +35,7 @@ class Runtime:
             if message.pid not in self.processes:
                 raise RequestFailed("not found", code="unknown-process")
             return m.Inspected(self.processes[cast(int, message.pid)])
-        return answer(cast(int, message.pid)) if isinstance(message, m.Kill) else answer()
+        return answer(message.pid) if isinstance(message, m.Kill) else answer()
 
     def send(self, message: m.Message) -> None:
         self.sent.append(message)
