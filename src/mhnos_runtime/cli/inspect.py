@@ -23,7 +23,7 @@ def inspect(url: str | None, token_file: str | None, processes: tuple[int | str,
     """
     import msgspec
 
-    from mhnos_runtime.cli.running import found
+    from mhnos_runtime.cli.processes import found
 
     told: list[object] = []
     with open_direct(url, token_file) as runtime:

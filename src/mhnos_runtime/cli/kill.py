@@ -41,7 +41,7 @@ def kill(url: str | None, token_file: str | None, processes: tuple[int | str, ..
       mhnos-runtime kill -9 web
       mhnos-runtime kill -s INT 1000 1001
     """
-    from mhnos_runtime.cli.running import Ends, found_running, signal
+    from mhnos_runtime.cli.processes import Ends, found_running, signal
 
     escalate, begun = signal_ in ENDING, list[tuple[int | str, int]]()
     with open_direct(url, token_file) as runtime:

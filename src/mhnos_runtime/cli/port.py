@@ -26,7 +26,7 @@ def port(url: str | None, token_file: str | None, process: int | str, name: str 
       mhnos-runtime port worker
       curl $(mhnos-runtime port worker http)
     """
-    from mhnos_runtime.cli.running import found_running
+    from mhnos_runtime.cli.processes import found_running
 
     with open_direct(url, token_file) as runtime:
         told = found_running(runtime, process).ports

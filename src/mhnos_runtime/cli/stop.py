@@ -30,7 +30,7 @@ def stop(
       mhnos-runtime stop web
       mhnos-runtime stop -t 30 1000 1001
     """
-    from mhnos_runtime.cli.running import Ends, end_within, exit_of, found, signal
+    from mhnos_runtime.cli.processes import Ends, end_within, exit_of, found, signal
     from mhnos_runtime.wire import messages as m
 
     begun: list[tuple[int | str, int | None]] = []

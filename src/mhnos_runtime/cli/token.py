@@ -60,7 +60,7 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
 
 def _pids(url: str | None, token_file: str | None, handles: tuple[int | str, ...]) -> list[int]:
     """A grant is for processes by their numbers: another process may have the name tomorrow."""
-    from mhnos_runtime.cli.running import found
+    from mhnos_runtime.cli.processes import found
 
     if all(isinstance(handle, int) for handle in handles):
         return [int(handle) for handle in handles]

@@ -21,7 +21,7 @@ def wait(url: str | None, token_file: str | None, processes: tuple[int | str, ..
       mhnos-runtime wait build
       test "$(mhnos-runtime wait 1000)" = 0
     """
-    from mhnos_runtime.cli.running import Ends
+    from mhnos_runtime.cli.processes import Ends
 
     with open_direct(url, token_file) as runtime:
         ends = Ends(runtime)

@@ -48,7 +48,7 @@ def _typed_at_once(
 ) -> bool:
     """Type what fits into one frame, without an event loop. False: that takes patience; under the same name
     of the client, what was typed already is not typed again."""
-    from mhnos_runtime.cli.running import found_running
+    from mhnos_runtime.cli.processes import found_running
     from mhnos_runtime.client.errors import ConnectionLost, RequestTimedOut
     from mhnos_runtime.wire import messages as m
 
@@ -94,7 +94,7 @@ async def _type(
     client: str,
 ) -> None:
     """However long it takes, and over lost connections. typed: None for this command's own input."""
-    from mhnos_runtime.cli.running import running
+    from mhnos_runtime.cli.processes import running
     from mhnos_runtime.cli.session import chunks, uncertain_in_words
 
     def uncertain(found: InputUncertain) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mhnos_runtime.cli.running import Ends, end_within, found_running
+from mhnos_runtime.cli.processes import Ends, end_within, found_running
 from mhnos_runtime.client.errors import RequestFailed, RequestTimedOut
 from mhnos_runtime.wire import messages as m
 
@@ -34,7 +34,7 @@ class Runtime:
         if isinstance(message, m.Inspect):
             if message.pid not in self.processes:
                 raise RequestFailed("not found", code="unknown-process")
-            return m.Inspected(self.processes[cast(int, message.pid)])
+            return m.Inspected(self.processes[message.pid])
         return answer(message.pid) if isinstance(message, m.Kill) else answer()
 
     def send(self, message: m.Message) -> None:
