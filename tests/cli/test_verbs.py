@@ -152,6 +152,18 @@ async def test_wait_prints_codes_in_the_order_of_its_arguments(env: Env) -> None
     assert (await command("wait", "999999", env=env))[0] == 1
 
 
+async def test_wait_goes_on_after_a_killed_server(env: Env, shared: TestServer) -> None:
+    early, pid = await started("shell", "exit 33", env=env), await serving(env=env)
+    async with Console("wait", early, pid, env=env) as terminal:
+        await terminal.until(b"33")
+        os.kill(shared.server_pid(), signal.SIGKILL)
+        await terminal.until(b"[resumed]")
+        await told("kill", "-9", pid, env=env)
+        assert await terminal.exit_code() == 0
+        await terminal.until(b"137")
+        assert terminal.seen.count(b"33\r\n") == 1
+
+
 # Records
 
 

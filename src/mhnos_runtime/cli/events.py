@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -32,14 +31,10 @@ def events(url: str | None, token_file: str | None, json_: bool) -> int:
     from mhnos_runtime.client.discovery import discover
 
     try:
-        lasting(discover(url, token_file), lambda runtime: _show(runtime, json_), _say)
+        lasting(discover(url, token_file), lambda runtime: _show(runtime, json_), say.status)
     except KeyboardInterrupt:
         pass
     return exits.OK
-
-
-def _say(text: str) -> None:
-    print(f"[{text}]", file=sys.stderr, flush=True)
 
 
 def _show(runtime: Direct, json_: bool) -> None:

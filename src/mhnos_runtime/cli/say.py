@@ -28,6 +28,11 @@ def error(message: str, hint: str = "") -> None:
         print(f"{paint('hint:', BOLD, sys.stderr)} {_printable_lines(hint)}", file=sys.stderr)
 
 
+def status(text: str) -> None:
+    """A line in brackets between a command's output, as `run` and `attach` have them."""
+    print(f"[{printable(text)}]", file=sys.stderr, flush=True)
+
+
 def as_json(value: object) -> None:
     """One JSON document."""
     import json
