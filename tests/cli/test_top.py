@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,18 @@ async def test_a_stop_lends_the_terminal_to_the_shell(env: dict[str, str]) -> No
         await terminal.until_raw()
         terminal.type(b"q")
         assert await terminal.exit_code() == 0
+
+
+async def test_without_a_server_one_can_still_leave(tmp_path: Path) -> None:
+    async with TestServer(tmp_path) as server:
+        env = {"MHNOS_STATE_DIR": str(server.state_dir), "MHNOS_URL": server.url}
+        async with Console("top", env=env) as terminal:
+            await terminal.until(b"COMMAND")
+            await server.stop()
+            await terminal.until(b"reconnecting")
+            terminal.type(b"q")
+            assert await terminal.exit_code() == 0
+            assert terminal.is_restored()
 
 
 @pytest.mark.asyncio(loop_scope="module")

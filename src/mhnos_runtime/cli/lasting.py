@@ -17,8 +17,14 @@ GIVE_UP_S = 30.0
 POLL_S = 0.2
 
 
-def lasting(target: Target, work: Callable[[Direct], T], told: Callable[[str], None]) -> T:
-    """What `work` returns; it is called anew on each connection. told: what is said of a lost one.
+def lasting(
+    target: Target,
+    work: Callable[[Direct], T],
+    told: Callable[[str], None],
+    pause: Callable[[float], None] = time.sleep,
+) -> T:
+    """What `work` returns; it is called anew on each connection. told: what is said of a lost one. pause:
+    waits so many seconds between two attempts, and may raise what ends them.
 
     Raises what Direct.open raises, where nobody answers for GIVE_UP_S, and what `work` raises but
     ConnectionLost.
@@ -34,11 +40,11 @@ def lasting(target: Target, work: Callable[[Direct], T], told: Callable[[str], N
             except ConnectionLost:
                 pass
         told("connection lost, reconnecting...")
-        runtime = _opened_again(target)
+        runtime = _opened_again(target, pause)
         told("resumed")
 
 
-def _opened_again(target: Target) -> Direct:
+def _opened_again(target: Target, pause: Callable[[float], None]) -> Direct:
     from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.client.errors import ConnectFailed
 
@@ -49,4 +55,4 @@ def _opened_again(target: Target) -> Direct:
         except ConnectFailed as error:
             if not error.retry or time.monotonic() >= until:
                 raise
-        time.sleep(POLL_S)
+        pause(POLL_S)

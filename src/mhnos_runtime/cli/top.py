@@ -28,6 +28,7 @@ FIRST_S = 0.5  # the span of the first CPU share
 REFRESH_S = 1.5  # htop's
 _STDIN = 0
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_LEAVING = ("q", "Q", "\x03", "\x04")
 _KEYS = "q quit   p by CPU   m by memory"
 
 
@@ -51,7 +52,7 @@ def top(url: str | None, token_file: str | None, processes: tuple[int | str, ...
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return lasting(target, lambda runtime: _once(runtime, processes), lambda _text: None)
     with Screen() as screen:
-        return lasting(target, lambda runtime: _live(runtime, processes, screen), screen.note)
+        return lasting(target, lambda runtime: _live(runtime, processes, screen), screen.note, screen.pause)
 
 
 def _once(runtime: Direct, handles: Sequence[int | str]) -> int:
@@ -71,7 +72,7 @@ def _live(runtime: Direct, handles: Sequence[int | str], screen: Screen) -> int:
     while True:
         due = time.monotonic() + wait_s
         while (key := screen.key(due)) is not None:
-            if key in ("q", "Q", "\x03", "\x04"):
+            if key in _LEAVING:
                 return exits.OK
             order = {"m": by_memory, "M": by_memory, "p": by_cpu, "P": by_cpu}.get(key, order)
             screen.show(order(used))
@@ -106,7 +107,6 @@ class Screen:
 
     _note: str = ""
     _used: Sequence[Used] = ()
-    _changed: bool = False
 
     def __enter__(self) -> Screen:
         from mhnos_runtime.cli.terminal import RawMode
@@ -127,13 +127,18 @@ class Screen:
         self._close()
 
     def note(self, text: str) -> None:
-        """Say this instead of the keys, with the last table."""
+        """Say this instead of the keys, with the last table, until there is another one."""
         self._note = text
-        self.show(self._used)
+        self._draw()
 
     def show(self, used: Sequence[Used]) -> None:
-        """Draw a table. Each line is written over the old one, so that nothing flickers."""
-        self._used = used
+        """Show a table."""
+        self._used, self._note = used, ""
+        self._draw()
+
+    def _draw(self) -> None:
+        """Each line is written over the old one, so that nothing flickers."""
+        used = self._used
         size = os.get_terminal_size(sys.stdout.fileno())
         drawn = lines(used, self._note, size.columns or 80, size.lines or 24)
         bold = [
@@ -148,7 +153,7 @@ class Screen:
             ready, _, _ = select.select([_STDIN, self._wake_r], [], [], max(0.0, until - time.monotonic()))
             if self._wake_r in ready:
                 os.read(self._wake_r, 512)
-                self.show(self._used)
+                self._draw()
             elif not ready:
                 return None
             else:
@@ -158,12 +163,17 @@ class Screen:
                 else:
                     return typed.decode("latin-1") or "q"  # the terminal has gone
 
+    def pause(self, seconds: float) -> None:
+        """Wait, while there is no server. Raises click's Exit for a key that leaves."""
+        if self.key(time.monotonic() + seconds) in _LEAVING:
+            raise click.exceptions.Exit(exits.OK)
+
     def _stop(self) -> None:
         """As Ctrl-Z stops every other program."""
         self._write(_LEAVE)
         self._raw.stop_self()
         self._write(_ENTER)
-        self.show(self._used)
+        self._draw()
 
     def _write(self, text: str) -> None:
         from mhnos_runtime.cli.terminal import write_all
