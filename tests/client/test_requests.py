@@ -92,3 +92,14 @@ async def test_events_go_on_over_a_killed_server(server: TestServer, runtime: Ru
         assert process.pid in [row.pid for row in await runtime.list()]
         await process.kill()
         assert (await event_of(events, process.pid)).event == "ended"
+
+
+async def test_what_is_about_no_process(runtime: Runtime) -> None:
+    planned = await runtime.plan("shell", "echo x", name="planned")
+    assert "echo x" in planned.plan["argv"]
+    with pytest.raises(RequestFailed, match="not allowed"):
+        await runtime.plan("shell", name="Not a name")
+    assert (await runtime.status()).config.sandbox_mode == "none"
+    assert (await runtime.push({"/a.txt": b"x"})).synced == 1
+    assert (await runtime.pull())["/a.txt"] == b"x"
+    assert {row.pid for row in await runtime.list(all=True)} >= {row.pid for row in await runtime.list()}

@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.server.auth.grants import Grant, Scope
 from mhnos_runtime.server.connections import events as module
 from mhnos_runtime.server.connections.events import EventLog, Subscription
@@ -22,6 +24,10 @@ def processes(tmp_path: Any) -> Any:
     made = Processes(tmp_path)
     yield made
     made.close()
+
+
+#: Of a process that can be renamed.
+KNOWN = msgspec.structs.replace(UNKNOWN, kind="shell")
 
 
 class Reader:
@@ -160,7 +166,7 @@ async def test_a_start_a_name_an_end_and_a_removal_are_told(scene: Scene) -> Non
     client = await scene.client()
     client.send("subscribe", id=1)
     await client.until("subscribed")
-    program = scene.program()
+    program = scene.program(facts=KNOWN)
     client.send("rename", pid=1000, name="web")
     await client.until("renamed")
     program.end(3)
@@ -213,7 +219,7 @@ async def test_a_client_that_does_not_read_misses_events_and_nothing_else(
     client.send("subscribe")
     await client.until("subscribed")
     client.transport.stall()
-    program = scene.program()
+    program = scene.program(facts=KNOWN)
     for number in range(3000):
         scene.records.rename(program.process, f"name-{number}")
         if number % 10 == 0:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.errors import InvalidRequest, Refused
-from mhnos_runtime.process.facts import Found
+from mhnos_runtime.process.facts import UNKNOWN, Found
 from mhnos_runtime.process.ready import Port, Readiness
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.records import Records
@@ -77,3 +77,11 @@ def test_not_to_what_is_no_name_nor_to_one_that_is_taken(scene: Scene) -> None:
             with pytest.raises(Refused, match="is taken"):
                 scene.records.rename(each, name)
     assert (scene.link.asked, scene.told) == ([], [])
+
+
+def test_what_another_version_has_written_is_not_changed(scene: Scene) -> None:
+    process = scene.come(1000)
+    process.facts = UNKNOWN
+    with pytest.raises(Refused, match="nothing is known"):
+        scene.records.rename(process, "name")
+    assert scene.link.asked == []

@@ -9,8 +9,9 @@ import time
 
 from msgspec import UNSET
 
+from mhnos_runtime.errors import Refused
 from mhnos_runtime.process import names
-from mhnos_runtime.process.facts import Found
+from mhnos_runtime.process.facts import UNKNOWN, Found
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.news import Tell
@@ -33,7 +34,13 @@ class Records:
         process.wake()
 
     def rename(self, process: Process, name: str | None) -> None:
-        """Give a process a name that is free, or none. Raises InvalidRequest, and Refused (name-taken)."""
+        """Give a process a name that is free, or none. Raises InvalidRequest, and Refused (name-taken), also
+        where a server of another version has written the facts: what nobody can read is not written to."""
+        if process.facts is UNKNOWN:
+            raise Refused(
+                f"nothing is known of process {process.pid} but that it is there",
+                hint="a server of the version that started it can rename it",
+            )
         if name is not None:
             names.check(name)
             self._table.check_name(name, process)
