@@ -88,4 +88,5 @@ def test_what_tls_is_done_with() -> None:
     own = ssl.create_default_context()
     assert context(own) is own
     assert context(True).verify_mode is ssl.CERT_REQUIRED
+    assert context(True) is context(True)
     assert context(False).verify_mode is ssl.CERT_NONE

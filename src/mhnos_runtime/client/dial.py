@@ -3,6 +3,7 @@ certificates; not what is said over them."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -57,12 +58,18 @@ def left(until: float) -> float:
 
 def context(option: SslOption = True) -> ssl.SSLContext:
     """What TLS is done with."""
+    if not isinstance(option, bool):
+        return option
+    return _made_context(option, *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+
+
+@functools.lru_cache(maxsize=4)
+def _made_context(checked: bool, *_trusted: str | None) -> ssl.SSLContext:
+    """One for each set of certificates: to read the system's takes 20 ms, on the event loop too."""
     import ssl
 
-    if isinstance(option, ssl.SSLContext):
-        return option
     made = ssl.create_default_context()
-    if option is False:
+    if not checked:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     return made
 
