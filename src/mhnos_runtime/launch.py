@@ -288,7 +288,7 @@ class ProcessDescriptors(NamedTuple):
 
 
 #: Why a process ended, in its exit record.
-REASONS = ("exit", "signal", "timeout", "memory", "killed", "idle", "lost")
+REASONS = ("exit", "signal", "timeout", "memory", "killed", "idle", "stopped", "lost")
 
 
 @dataclass(frozen=True, slots=True)

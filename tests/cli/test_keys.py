@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, DetachKeys, parse_keys
+from mhnos_runtime.cli.keys import DetachKeys, parse_keys
 
 
 @pytest.mark.parametrize(
     ("notation", "keys"),
     [
-        (DEFAULT_DETACH_KEYS, b"\x10\x11"),
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
         ("ctrl-@,ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_", b"\x00\x1b\x1c\x1d\x1e\x1f"),
         ("CTRL-A,d", b"\x01d"),
         ("", b""),

@@ -79,7 +79,7 @@ def test_the_runtime_failing_is_125(args: list[str], capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "args",
     [
-        ["kill", "abc"],
+        ["kill", "ABC"],
         ["kill", "-s", "NOSUCH", "1000"],
         ["run", "--timeout", "soon", "shell"],
         ["run", "--detach-keys", "ctrl-1", "shell"],

@@ -56,8 +56,8 @@ async def test_a_signal_ends_the_command_and_restores_the_terminal(number: signa
         assert fake.processes[1000].signals == []
 
 
-async def test_rm_ends_the_process_when_the_command_goes() -> None:
-    async with FakeServer() as fake, console(fake, "run", "-it", "--rm", "shell") as terminal:
+async def test_linger_0_ends_the_process_when_the_command_goes() -> None:
+    async with FakeServer() as fake, console(fake, "run", "-it", "--linger", "0", "shell") as terminal:
         await ready(fake, terminal)
         os.kill(terminal.pid, signal.SIGTERM)
         assert await terminal.exit_code() == 143
@@ -78,6 +78,34 @@ async def test_detach_keys_leave_the_process_and_undo_its_modes() -> None:
         await terminal.until(b"\x1b[?1049l")
         assert b"\x1b[?25h" in terminal.seen
         assert fake.processes[1000].written == b"a\x10b"
+
+
+@pytest.mark.parametrize("place", ["variable", "file", "flag"])
+async def test_the_keys_that_leave_are_those_of_the_settings(place: str, tmp_path: Path) -> None:
+    env, flags = {"XDG_CONFIG_HOME": str(tmp_path)}, ["--detach-keys", "ctrl-a,d"] if place == "flag" else []
+    if place == "file":
+        (tmp_path / "mhnos-runtime").mkdir()
+        (tmp_path / "mhnos-runtime/config.toml").write_text('detach_keys = "ctrl-a,d"\n')
+    else:
+        env["MHNOS_DETACH_KEYS"] = "ctrl-a,d" if place == "variable" else "ctrl-b,x"
+    async with FakeServer() as fake:
+        env |= {"MHNOS_URL": fake.url, "MHNOS_TOKEN": "t" * 40}
+        async with Console("run", "-it", *flags, "shell", env=env) as terminal:
+            await ready(fake, terminal)
+            terminal.type(b"\x10\x11\x01d")
+            assert await terminal.exit_code() == 0
+            assert fake.processes[1000].written == b"\x10\x11"
+
+
+async def test_a_damaged_settings_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
+    """It may be the operator's, who starts the server with it."""
+    (tmp_path / "config.toml").write_text("no = toml = at all")
+    async with FakeServer() as fake:
+        env = {"MHNOS_URL": fake.url, "MHNOS_TOKEN": "t" * 40, "MHNOS_CONFIG": str(tmp_path / "config.toml")}
+        async with Console("run", "-it", "shell", env=env) as terminal:
+            await ready(fake, terminal)
+            terminal.type(b"\x10\x11")
+            assert await terminal.exit_code() == 0
 
 
 async def test_a_lost_connection_is_told_and_goes_on_exactly() -> None:

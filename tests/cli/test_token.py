@@ -131,7 +131,7 @@ async def test_who_is_revoked_while_watching_is_told_and_leaves(server: TestServ
         (("create", "--name", "x"), 2, "--scope"),
         (("create", "--name", "x", "--scope", "root"), 2, "root"),
         (("create", "--name", "x", "--scope", "view", "--expires", "soon"), 2, "duration"),
-        (("create", "--name", "x", "--scope", "view", "--process", "all"), 2, "pid"),
+        (("create", "--name", "x", "--scope", "view", "--process", "ALL"), 2, "pid"),
         (("create", "--name", "a/b", "--scope", "view"), 1, "name: expected 1 to 64"),
         (("create", "--name", "x", "--scope", "view", "--expires", "0s"), 1, "lifetimeMs"),
         (("create", "--name", "x", "--scope", "view", "--path", "src"), 1, "paths"),

@@ -23,13 +23,12 @@ PROCESS = {
     "nextOffset": 0,
     "exit": None,
 }
-STATS = {"totalSpawned": 1, "totalKilled": 0, "active": 1}
 
 
 def begins(peer: Peer, typed: int) -> tuple[str, bytes]:
     """Answer up to the first frame of input: the client's name, and what it types from `typed` on."""
     peer.greet()
-    peer.say(type="processList", id=peer.request()["id"], processes=[PROCESS], stats=STATS)
+    peer.say(type="inspected", id=peer.request()["id"], process=PROCESS)
     opened = peer.request()
     peer.say(type="inputOpened", id=opened["id"], pid=1000, next=typed)
     return opened["client"], b"" if typed == 6 else piece(peer, typed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.config import SETTINGS, ConfigError, Settings, describe, docs_table, load, table
+from mhnos_runtime.config import SETTINGS, ConfigError, Settings, describe, docs_table, find, load, table
 from mhnos_runtime.config.values import Where
 from tests.config.conftest import write_config
 
@@ -80,6 +80,14 @@ def test_defaults_in_the_table_are_what_their_types_take(env: dict[str, str]) ->
         assert setting.type.parse(default, where) == default
 
 
+def test_one_setting_is_found_beside_others_that_are_wrong(env: dict[str, str]) -> None:
+    write_config(env, 'port = "x"\ntls_cert = "/nosuch"\ndetach_keys = "ctrl-]"\n')
+    assert find("detach_keys", env) == "ctrl-]"
+    assert find("detach_keys", env | {"MHNOS_DETACH_KEYS": "ctrl-a,d"}) == "ctrl-a,d"
+    with pytest.raises(ConfigError):
+        find("port", env)
+
+
 # --- precedence and sources
 
 # name, flag value, variable text, TOML text, and the value each gives
@@ -129,6 +137,8 @@ EACH = [
     ("retain_count", "0", "1", "2", 0, 1, 2),
     ("stall_seconds", "0", "0.25", "2.5", 0.0, 0.25, 2.5),
     ("kill_grace_seconds", "1", "2", "3", 1.0, 2.0, 3.0),
+    ("window_size", "smallest", "LARGEST", '"latest"', "smallest", "largest", "latest"),
+    ("detach_keys", "ctrl-]", "none", '"ctrl-a,d"', "ctrl-]", "none", "ctrl-a,d"),
 ]
 
 

@@ -55,8 +55,8 @@ CHANNEL = (Hello, Allowed, Settings, Known, requests.Request, ProcessRecord)
 @pytest.mark.parametrize(
     ("version", "kinds", "known"),
     [
-        pytest.param(STATE_VERSION, STATE, "7:4918eebd9a95", id="supervisor/handover.py STATE_VERSION"),
-        pytest.param(CHANNEL_VERSION, CHANNEL, "2:972494c3f177", id="launch.py CHANNEL_VERSION"),
+        pytest.param(STATE_VERSION, STATE, "7:d2ad0c518cff", id="supervisor/handover.py STATE_VERSION"),
+        pytest.param(CHANNEL_VERSION, CHANNEL, "2:ce48d44a4798", id="launch.py CHANNEL_VERSION"),
         pytest.param(
             RECORD_VERSION, (ProcessRecord,), "2:173afab4d8ac", id="supervisor/archive.py RECORD_VERSION"
         ),

@@ -216,6 +216,31 @@ async def test_a_size_that_is_none(client: Client, pty: object) -> None:
     assert (answer["type"], answer["code"]) == ("error", "invalid-argument")
 
 
+async def test_a_terminal_gets_the_size_of_who_still_shows_it(
+    client: Client, other: Client, newer: Client
+) -> None:
+    pid = await client.spawn("shell", "read x", pty={"cols": 50, "rows": 5})
+
+    async def size() -> tuple[int, int]:
+        [row] = [row for row in (await client.ask("list"))["processes"] if row["pid"] == pid]
+        return row["pty"]["cols"], row["pty"]["rows"]
+
+    await client.send("resize", pid=pid, cols=60, rows=6)
+    await newer.ask("attach", pid=pid)
+    await newer.send("resize", pid=pid, cols=70, rows=7)
+    await newer.ask("ping")
+    assert await size() == (70, 7)
+    await newer.ask("detach", pid=pid)
+    assert await size() == (60, 6)
+    await newer.send("resize", pid=pid, cols=70, rows=7)
+    await newer.ask("ping")
+    await newer.socket.close()
+    while await size() != (60, 6):
+        pass  # the server notices the end of a connection when it comes to it
+    await client.send("write", pid=pid, data="\r")
+    await client.exit(pid)
+
+
 async def test_the_record_tells_a_late_client_everything(client: Client, other: Client) -> None:
     pid = await client.spawn(
         "shell", "read x; exit 9", name="mine", pty={"cols": 50, "rows": 5}, options={"cwd": "/"}

@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.run import detach_keys_option
-from mhnos_runtime.cli.target import ParamType, Pid, open_runtime, run_async, target_options
+from mhnos_runtime.cli.run import detach_keys_for, detach_keys_option
+from mhnos_runtime.cli.target import Handle, ParamType, open_runtime, run_async, target_options
 from mhnos_runtime.errors import MhnosError
 
 
@@ -27,7 +27,7 @@ class Start(ParamType):
 
 
 @click.command(short_help="Take a process's terminal over, or watch it.")
-@click.argument("pid", type=Pid())
+@click.argument("process", type=Handle())
 @click.option("--no-stdin", is_flag=True, help="Only watch.")
 @click.option(
     "--from", "from_", type=Start(), default="start", show_default=True, help="start, end or an offset."
@@ -40,13 +40,13 @@ class Start(ParamType):
 def attach(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    process: int | str,
     no_stdin: bool,
     from_: int | str,
     end: bool,
-    detach_keys: bytes,
+    detach_keys: bytes | None,
 ) -> int:
-    """Show what process PID has written and writes, and send it what is typed; any number may be attached.
+    """Show what a process has written and writes, and send it what is typed; any number may be attached.
 
     Leaving (Ctrl-P Ctrl-Q in a terminal) leaves the process alone, and so does the end of this command's
     input. With a token that may only view, this only watches. The exit code is the process's, as with `run`;
@@ -54,13 +54,13 @@ def attach(
 
     \b
     Examples:
-      mhnos-runtime attach 1000
+      mhnos-runtime attach web
       mhnos-runtime attach --end 1000
       mhnos-runtime attach --no-stdin --from end 1000
     """
     try:
         start = "end" if end else from_
-        return run_async(_attach(url, token_file, pid, no_stdin, start, end, detach_keys))
+        return run_async(_attach(url, token_file, process, no_stdin, start, end, detach_keys))
     except MhnosError as error:
         say.error(error.message, error.hint)
         return exits.RUNTIME_FAILED
@@ -69,11 +69,11 @@ def attach(
 async def _attach(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    handle: int | str,
     no_stdin: bool,
     from_: int | str,
     repaint: bool,
-    detach_keys: bytes,
+    detach_keys: bytes | None,
 ) -> int:
     from mhnos_runtime.cli.session import Manner, Session, StatusLines
     from mhnos_runtime.wire.messages import PtySize
@@ -84,13 +84,14 @@ async def _attach(
     ) as runtime:
         may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
-        process = await runtime.attach(pid, from_=start, repaint=repaint and may_control)
+        process = await runtime.attach(handle, from_=start, repaint=repaint and may_control)
         has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
         controls = may_control and not no_stdin
+        raw = has_terminal and controls and os.isatty(0) and process.exit is None
         manner = Manner(
-            raw=has_terminal and controls and os.isatty(0) and process.exit is None,
+            raw=raw,
             feed=controls and process.exit is None,
-            detach_keys=detach_keys,
+            detach_keys=detach_keys_for(detach_keys, raw),
             forward_interrupt=controls,
         )
         session = Session(runtime, process, manner, status)

@@ -16,10 +16,35 @@ def completion(shell: str) -> None:
       mhnos-runtime completion zsh > ~/.zfunc/_mhnos-runtime
       mhnos-runtime completion fish | source
     """
+    print(script(shell))
+
+
+def script(shell: str) -> str:
+    """Click's, but that no space comes behind a folder, whose content is to be completed next."""
     from click.shell_completion import get_completion_class
 
     from mhnos_runtime.cli.main import PROGRAM, cli
 
     found = get_completion_class(shell)
     assert found is not None  # noqa: S101 - the choices are click's own
-    print(found(cli, {}, PROGRAM, "_MHNOS_RUNTIME_COMPLETE").source())
+    source = found(cli, {}, PROGRAM, "_MHNOS_RUNTIME_COMPLETE").source()
+    for place, more in _FOLDERS.get(shell, ()):
+        source = source.replace(place, more)
+    return source
+
+
+_ZSH_END = "    compadd -U -V unsorted -a completions\n    fi\n"
+_ZSH_FOLDERS = "    if [ -n \"$folders\" ]; then\n        compadd -U -S '' -V unsorted -a folders\n    fi\n"
+
+#: What is replaced in click's scripts by what. fish puts no space behind a slash by itself.
+_FOLDERS = {
+    "bash": [("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace')],
+    "zsh": [
+        ("local -a completions\n", "local -a completions\n    local -a folders\n"),
+        (
+            'completions+=("$key")\n',
+            'if [[ "$key" == */ ]]; then folders+=("$key"); else completions+=("$key"); fi\n',
+        ),
+        (_ZSH_END, _ZSH_END + _ZSH_FOLDERS),
+    ],
+}

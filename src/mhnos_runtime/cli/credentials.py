@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import open_direct, target_options
+from mhnos_runtime.cli.target import Handle, open_direct, target_options
 
 
 @click.command(short_help="Show the token of a process, such as OpenClaw's.")
-@click.argument("pid", type=int)
+@click.argument("process", type=Handle())
 @target_options
-def credentials(url: str | None, token_file: str | None, pid: int) -> int:
+def credentials(url: str | None, token_file: str | None, process: int | str) -> int:
     """Print the token that the runtime made for a process; clients of that process have to show it.
 
     \b
@@ -21,9 +21,9 @@ def credentials(url: str | None, token_file: str | None, pid: int) -> int:
     from mhnos_runtime.wire import messages as m
 
     with open_direct(url, token_file) as runtime:
-        token = runtime.ask(m.Credentials(pid), m.CredentialsAnswer).token
+        token = runtime.ask(m.Credentials(pid=process), m.CredentialsAnswer).token
     if token is None:
-        say.error(f"process {pid} has no token")
+        say.error(f"process {process} has no token")
         return exits.FAILED
     print(token)
     return exits.OK

@@ -5,28 +5,34 @@ from __future__ import annotations
 import click
 
 from mhnos_runtime.cli.run import Plan, carry_out, detach_keys_option, env_option
-from mhnos_runtime.cli.target import Pid, target_options
+from mhnos_runtime.cli.target import Handle, NewName, WorkspacePath, target_options
 
 
 @click.command(
     short_help="Run a program in the sandbox of a process.",
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
 )
-@click.argument("process", metavar="PROCESS", type=Pid())
+@click.argument("process", metavar="PROCESS", type=Handle())
 @click.argument("command")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the program.")
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the new pid and leave.")
 @env_option
-@click.option("-w", "--cwd", metavar="DIR", help="Folder of the workspace to start in; else the process's.")
-@click.option("--name", help="A name to show in lists.")
+@click.option(
+    "-w",
+    "--cwd",
+    metavar="DIR",
+    type=WorkspacePath(folders=True),
+    help="Folder of the workspace to start in; else the process's.",
+)
+@click.option("--name", type=NewName(), metavar="NAME", help="What to call it, instead of its pid.")
 @detach_keys_option
 @target_options
 def exec(  # noqa: A001 - the verb's name
     url: str | None,
     token_file: str | None,
-    process: int,
+    process: int | str,
     command: str,
     args: tuple[str, ...],
     interactive: bool,
@@ -35,7 +41,7 @@ def exec(  # noqa: A001 - the verb's name
     env: dict[str, str],
     cwd: str | None,
     name: str | None,
-    detach_keys: bytes,
+    detach_keys: bytes | None,
 ) -> int:
     """Run COMMAND in the sandbox of PROCESS: with its namespaces, network, limits and environment.
 
@@ -46,10 +52,10 @@ def exec(  # noqa: A001 - the verb's name
 
     \b
     Examples:
-      mhnos-runtime exec -it 1000 bash
-      mhnos-runtime exec 1000 ps aux
-      mhnos-runtime exec 1000 'kill -HUP $(pidof node)'
-      mhnos-runtime exec -d -e DEBUG=1 --cwd app 1000 npm run watch
+      mhnos-runtime exec -it web bash
+      mhnos-runtime exec web ps aux
+      mhnos-runtime exec web 'kill -HUP $(pidof node)'
+      mhnos-runtime exec -d -e DEBUG=1 --cwd app web npm run watch
     """
     plan = Plan(
         kind="shell",
@@ -62,6 +68,7 @@ def exec(  # noqa: A001 - the verb's name
         env=env,
         timeout_ms=None,
         remove=False,
+        linger_ms=None,
         name=name,
         network=None,
         limits={},

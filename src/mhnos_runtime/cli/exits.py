@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mhnos_runtime.client.types import ExitInfo
+from typing import Protocol
 
 OK = 0
 FAILED = 1
@@ -38,7 +35,18 @@ def for_signal(name_or_number: str | int) -> int:
         return SIGNAL_BASE
 
 
-def for_exit(exit_: ExitInfo) -> int:
+class Ending(Protocol):
+    """What of a process's end is told by a code; see messages.ExitInfo."""
+
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def signal(self) -> str | None: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def for_exit(exit_: Ending) -> int:
     """What a shell would show for a process that ended so."""
     if exit_.reason == "timeout":
         return TIMED_OUT

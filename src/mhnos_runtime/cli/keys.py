@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"  # docker's, so that fingers need not learn others
 _CONTROL_SYMBOLS = "@abcdefghijklmnopqrstuvwxyz[\\]^_"  # in the order of their control codes 0..31
 
 

@@ -14,8 +14,8 @@ import click
 from mhnos_runtime.cli import exits
 from mhnos_runtime.cli.descriptors import FD_OF, terminals, write_all
 from mhnos_runtime.cli.target import (
+    Handle,
     ParamType,
-    Pid,
     open_direct,
     open_runtime,
     parse_duration_ms,
@@ -78,7 +78,7 @@ class Moment(ParamType):
 
 
 @click.command(short_help="Show what a process has written.")
-@click.argument("pid", type=Pid())
+@click.argument("pid", type=Handle())
 @click.option("-f", "--follow", is_flag=True, help="Go on until the process ends.")
 @click.option("--since", "since_ms", type=Moment(), help="Not before: 5m (ago) or 2030-01-31T12:00.")
 @click.option("--until", "until_ms", type=Moment(), help="Not after: 5m (ago) or 2030-01-31T12:00.")
@@ -90,7 +90,7 @@ class Moment(ParamType):
 def logs(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    pid: int | str,
     follow: bool,
     since_ms: int | None,
     until_ms: int | None,
@@ -126,7 +126,7 @@ def logs(
 class Wanted:
     """Times are epoch ms."""
 
-    pid: int
+    pid: int | str
     since_ms: int | None
     until_ms: int | None
     tail: Tail
@@ -164,7 +164,7 @@ def _show(url: str | None, token_file: str | None, wanted: Wanted) -> bool:
     return view.shown
 
 
-def _timeline(direct: Direct, pid: int) -> list[tuple[int, int]]:
+def _timeline(direct: Direct, pid: int | str) -> list[tuple[int, int]]:
     from mhnos_runtime.wire import messages as m
 
     times: list[tuple[int, int]] = []
@@ -239,8 +239,9 @@ async def _follow(url: str | None, token_file: str | None, wanted: Wanted) -> bo
 
     status = StatusLines()
     async with open_runtime(url, token_file, on_state=status.connection) as runtime:
-        timeline = await runtime.handle(wanted.pid).timeline() if wanted.timestamps else []
-        process = await runtime.attach(wanted.pid, tail=wanted.tail.size_bytes, since=wanted.since_ms)
+        pid = await runtime.pid(wanted.pid)
+        timeline = await runtime.handle(pid).timeline() if wanted.timestamps else []
+        process = await runtime.attach(pid, tail=wanted.tail.size_bytes, since=wanted.since_ms)
         view = View(wanted.selection(), timeline, terminals())
         view.live_from(process.attached_at or 0)
         left_s = None if wanted.until_ms is None else wanted.until_ms / 1000 - time.time()

@@ -20,14 +20,17 @@ PROGRAM = "mhnos-runtime"
 
 
 class Verb(NamedTuple):
-    """Where a verb lives (the attribute has its name), and what the overview says of it."""
+    """Where a verb lives (the attribute has its name); what the overview says of it, under which title."""
 
     module: str
     summary: str
+    section: str = "Processes"
+
+
+_SERVER, _REST = "Server", "Other"
 
 
 VERBS = {
-    "serve": Verb("serve", "Start the runtime in the foreground and print how to connect."),
     "run": Verb("run", "Start a process and stay with it."),
     "exec": Verb("exec", "Run a program in the sandbox of a process."),
     "ps": Verb("ps", "List processes."),
@@ -35,18 +38,28 @@ VERBS = {
     "logs": Verb("logs", "Show what a process has written."),
     "search": Verb("search", "Find lines in what processes have written."),
     "write": Verb("write", "Type into a process."),
+    "stop": Verb("stop", "End processes: SIGTERM, and SIGKILL after a grace."),
     "kill": Verb("kill", "Signal or end processes."),
-    "stats": Verb("stats", "Show what processes use."),
-    "reload": Verb("reload", "Restart the runtime with the installed version; processes go on."),
-    "health": Verb("health", "Ask the runtime on this machine whether it serves."),
-    "token": Verb("token", "Show or replace the token that clients need; make lesser ones."),
-    "doctor": Verb("doctor", "Tell what this machine can enforce."),
-    "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw."),
+    "wait": Verb("wait", "Wait until processes have ended; print their exit codes."),
+    "rm": Verb("rm", "Remove ended processes with their output."),
+    "prune": Verb("prune", "Remove all ended processes with their output."),
+    "rename": Verb("rename", "Give a process another name."),
+    "inspect": Verb("inspect", "Show all that is known of processes, as JSON."),
+    "port": Verb("port", "Show where a process can be reached."),
+    "top": Verb("top", "Show what processes use, live."),
+    "stats": Verb("stats", "Show what processes use, once."),
+    "events": Verb("events", "Show starts, readiness and ends of processes as they happen."),
     "credentials": Verb("credentials", "Show the token of a process, such as OpenClaw's."),
-    "template": Verb("template", "Print a workerd config to begin with."),
-    "config": Verb("config", "Show the settings in force and where each comes from."),
-    "check": Verb("check", "Try every request on a running runtime."),
-    "completion": Verb("completion", "Print the completion script for a shell."),
+    "serve": Verb("serve", "Start the runtime in the foreground and print how to connect.", _SERVER),
+    "reload": Verb("reload", "Restart the runtime with the installed version; processes go on.", _SERVER),
+    "health": Verb("health", "Ask the runtime on this machine whether it serves.", _SERVER),
+    "check": Verb("check", "Try every request on a running runtime.", _SERVER),
+    "token": Verb("token", "Show or replace the token that clients need; make lesser ones.", _SERVER),
+    "config": Verb("config", "Show the settings in force and where each comes from.", _SERVER),
+    "doctor": Verb("doctor", "Tell what this machine can enforce.", _SERVER),
+    "engines": Verb("engines", "Install, update and remove Node.js, workerd and OpenClaw.", _SERVER),
+    "template": Verb("template", "Print a workerd config to begin with.", _REST),
+    "completion": Verb("completion", "Print the completion script for a shell.", _REST),
 }
 
 _EPILOG = """\b
@@ -55,9 +68,10 @@ Examples:
   mhnos-runtime run -it shell            a terminal in the workspace
   mhnos-runtime run python app.py        run a script, see its output
   mhnos-runtime ps                       what runs
-  mhnos-runtime attach 1000              go on where you left
+  mhnos-runtime attach web               go on where you left
 
 \b
+A process is named by its pid or by its name.
 Address and token come from --url and --token-file, else from MHNOS_URL and
 MHNOS_TOKEN, else from the runtime that serves on this machine."""
 
@@ -77,8 +91,11 @@ class Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+        for title in ("Processes", _SERVER, _REST):
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, verb.summary) for name, verb in VERBS.items() if verb.section == title]
+                )
 
 
 @click.group(
@@ -88,8 +105,17 @@ class Verbs(click.Group):
     no_args_is_help=True,
 )
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
-def cli() -> None:
+@click.option("--url", metavar="URL", help="Address of the runtime.")
+@click.option("--token-file", metavar="FILE", type=click.Path(), help="File that holds the token.")
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, token_file: str | None) -> None:
     """Real processes behind a WebSocket: start, watch, feed and stop them from here."""
+    verb = ctx.invoked_subcommand or ""
+    command = cli.get_command(ctx, verb)
+    taken = {param.name for param in command.params} if command is not None else set()
+    for name, value in (("url", url), ("token_file", token_file)):
+        if value is not None and command is not None and name not in taken:
+            raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {verb}", ctx)
 
 
 def run(args: Sequence[str] | None = None) -> int:

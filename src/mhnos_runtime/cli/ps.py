@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import say
+from mhnos_runtime.cli import endings, say
+from mhnos_runtime.cli.port import address_of
 from mhnos_runtime.cli.target import open_direct, target_options
 
 if TYPE_CHECKING:
     from mhnos_runtime.wire.messages import ProcessInfo
 
-_COMMAND_CHARS = 48
+HEAD = ("PID", "NAME", "KIND", "COMMAND", "STARTED", "STATUS", "PORTS")
+COMMAND = HEAD.index("COMMAND")  # the column that shrinks where the screen is narrow
+
+
+def _filters(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[Callable[[ProcessInfo], bool]]:
+    return [_filter(ctx, param, *value.partition("=")[::2]) for value in values]
+
+
+def _filter(
+    ctx: click.Context, param: click.Parameter, key: str, wanted: str
+) -> Callable[[ProcessInfo], bool]:
+    if key == "name":
+        return lambda row: isinstance(row.name, str) and wanted in row.name
+    if key == "kind":
+        return lambda row: row.type == wanted
+    if key == "status":
+        return lambda row: row.status == wanted
+    raise click.BadParameter(f"{key!r} is none of name, kind and status", ctx, param)
 
 
 @click.command(short_help="List processes.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also ended processes that are still kept.")
 @click.option("-q", "--quiet", is_flag=True, help="Pids only.")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_filters,
+    help="Only those of a name (or a part of it), kind or status: name=web, kind=shell, status=exited.",
+)
 @click.option("--json", "json_", is_flag=True, help="As JSON, with every field.")
 @target_options
-def ps(url: str | None, token_file: str | None, everything: bool, quiet: bool, json_: bool) -> None:
-    """List the processes that run.
+def ps(
+    url: str | None,
+    token_file: str | None,
+    everything: bool,
+    quiet: bool,
+    filters: list[Callable[[ProcessInfo], bool]],
+    json_: bool,
+) -> None:
+    """List the processes that run; with -a also those that have ended. An ended process is kept with its
+    output for 10 minutes, and among the last 256 (retain_seconds and retain_count in the settings).
 
     \b
     Examples:
       mhnos-runtime ps
-      mhnos-runtime ps -a --json
+      mhnos-runtime ps -a --filter kind=python
       mhnos-runtime kill $(mhnos-runtime ps -q)
     """
     from mhnos_runtime.wire import messages as m
 
     with open_direct(url, token_file) as runtime:
-        rows = runtime.ask(m.List(all=everything), m.ProcessList).processes
+        listed = runtime.ask(m.List(all=everything), m.ProcessList).processes
+    rows = [row for row in listed if all(wanted(row) for wanted in filters)]
     if json_:
         import msgspec
 
@@ -41,27 +80,19 @@ def ps(url: str | None, token_file: str | None, everything: bool, quiet: bool, j
     elif quiet:
         print("".join(f"{row.pid}\n" for row in rows), end="")
     else:
-        say.table(
-            ("PID", "KIND", "COMMAND", "STARTED", "STATUS", "NAME"), [cells(row, time.time()) for row in rows]
-        )
+        say.table(HEAD, [cells(row, time.time()) for row in rows], shrink=COMMAND)
 
 
 def cells(row: ProcessInfo, now_s: float) -> tuple[str, ...]:
     """One row of the table."""
-    command = " ".join([row.command, *row.args]).strip()
-    if len(command) > _COMMAND_CHARS:
-        command = command[: _COMMAND_CHARS - 1] + "…"
     started = f"{say.duration(now_s - row.start_time / 1000)} ago"
+    ports = [f"{port.name} {address_of(port)}" for port in row.ports] if isinstance(row.ports, list) else []
+    command = " ".join([row.command, *row.args]).strip()
     name = row.name if isinstance(row.name, str) else ""
-    return str(row.pid), row.type, command or "-", started, _status(row), name or "-"
+    return str(row.pid), name or "-", row.type, command or "-", started, _status(row), ", ".join(ports) or "-"
 
 
 def _status(row: ProcessInfo) -> str:
-    from mhnos_runtime.wire.messages import ExitInfo
+    from mhnos_runtime.wire import messages as m
 
-    ended = row.exit
-    if not isinstance(ended, ExitInfo):
-        return row.status
-    what = ended.signal or ("" if ended.code is None else f"code {ended.code}")
-    why = "" if ended.reason in ("exit", "signal") else ended.reason
-    return f"exited ({', '.join(filter(None, (what, why)))})"
+    return endings.status(row.exit) if isinstance(row.exit, m.ExitInfo) else row.status

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from mhnos_runtime.cli import exits, say, worker
-from mhnos_runtime.cli.keys import DEFAULT_DETACH_KEYS, parse_keys
-from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, target_options
+from mhnos_runtime.cli.keys import parse_keys
+from mhnos_runtime.cli.target import (
+    Duration,
+    Kind,
+    NewName,
+    WorkspacePath,
+    open_runtime,
+    run_async,
+    target_options,
+)
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
@@ -21,8 +29,8 @@ if TYPE_CHECKING:
     from mhnos_runtime.client.types import PtySize, SpawnOptions
     from mhnos_runtime.wire import messages as m
 
-# ms that a process of --rm outlives a client that vanished without a goodbye: enough to reconnect
-RM_LINGER_MS = 10_000
+# ms that a process outlives a client that vanished without a goodbye, at least: enough to reconnect
+RECONNECT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Plan:
     env: dict[str, str]
     timeout_ms: int | None
     remove: bool
+    linger_ms: int | None
     name: str | None
     network: Literal["host", "loopback", "none"] | None
     limits: dict[str, int]
@@ -46,8 +55,8 @@ class Plan:
     ports: dict[str, int] | None
     worker: m.WorkerOptions | None
     print_config: bool
-    detach_keys: bytes
-    within: int | None = None
+    detach_keys: bytes | None
+    within: int | str | None = None
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -75,9 +84,9 @@ def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
-def _keys(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
+def _keys(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
     try:
-        return parse_keys(value)
+        return None if value is None else parse_keys(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
@@ -85,8 +94,36 @@ def _keys(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
 env_option = click.option(
     "-e", "--env", metavar="NAME[=VALUE]", multiple=True, callback=_env, help="Environment variable."
 )
+
+
+def detach_keys_for(given: bytes | None, raw: bool) -> bytes:
+    """Those that were given, else those of the settings, which are read only where keys are typed. Raises
+    ConfigError."""
+    if given is not None or not raw:
+        return given or b""
+    from mhnos_runtime.errors import ConfigError
+
+    try:
+        return parse_keys(_keys_of_settings())
+    except ValueError as error:
+        raise ConfigError(f"detach_keys in the settings: {error}") from None
+
+
+def _keys_of_settings() -> str:
+    """A settings file that is another user's, or damaged, is a matter of `serve`."""
+    from mhnos_runtime.config import SETTINGS, ConfigError, find
+
+    try:
+        return str(find("detach_keys"))
+    except ConfigError:
+        return next(str(setting.default) for setting in SETTINGS if setting.name == "detach_keys")
+
+
 detach_keys_option = click.option(
-    "--detach-keys", default=DEFAULT_DETACH_KEYS, show_default=True, callback=_keys, help="Keys that leave."
+    "--detach-keys",
+    metavar="KEYS",
+    callback=_keys,
+    help="Keys that leave, such as ctrl-],x; without it those of the settings, else ctrl-p,ctrl-q.",
 )
 
 
@@ -95,16 +132,24 @@ detach_keys_option = click.option(
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
 )
 @click.argument("kind", type=Kind())
-@click.argument("command", required=False, default="")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", required=False, default="", type=WorkspacePath())
+@click.argument("args", nargs=-1, type=WorkspacePath())
 @click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the process.")
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
-@click.option("--cwd", metavar="DIR", help="Folder of the workspace to start in.")
+@click.option(
+    "--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in."
+)
 @env_option
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
-@click.option("--rm", "remove", is_flag=True, help="End the process when this command goes away.")
-@click.option("--name", help="A name to show in lists.")
+@click.option("--rm", "remove", is_flag=True, help="Remove record and output when the process has ended.")
+@click.option(
+    "--linger",
+    "linger_ms",
+    type=Duration(),
+    help="End the process so long after nobody is attached any more: 0, 30s, 5m.",
+)
+@click.option("--name", type=NewName(), metavar="NAME", help="What to call it, instead of its pid.")
 @click.option(
     "--network", type=click.Choice(("host", "loopback", "none")), help="Less network than the server gives."
 )
@@ -133,8 +178,12 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
 
     Without -t, Ctrl-C goes to the process first; a second one ends it. The process outlives this command when
-    it is detached from, terminated or cut off, unless --rm is given: then it ends with this command, a few
-    seconds later where this command could not say goodbye.
+    it is detached from, terminated or cut off, unless --linger is given: --linger 0 ends it with this
+    command, a few seconds later where this command could not say goodbye.
+
+    When the process has ended, record and output are kept for 10 minutes, and among the last 256
+    (retain_seconds and retain_count in the settings), for `logs`, `ps -a` and `attach`; with --rm they are
+    not.
 
     \b
     Examples:
@@ -145,6 +194,7 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
       mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
       sort words.txt | mhnos-runtime run -i python count.py
       mhnos-runtime run -d --name web node server.js
+      mhnos-runtime run -it --rm shell
       mhnos-runtime run workerd hello.js --watch
       mhnos-runtime run --port http=8080 workerd app.capnp
       mhnos-runtime run openclaw gateway
@@ -193,9 +243,10 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
         manner = Manner(
             raw=plan.tty and plan.interactive,
             feed=plan.interactive,
-            detach_keys=plan.detach_keys,
+            detach_keys=detach_keys_for(plan.detach_keys, plan.tty and plan.interactive),
             close_at_end=not plan.tty,
-            end_on_leave=plan.remove,
+            end_on_leave=plan.linger_ms == 0,
+            timeout_ms=plan.timeout_ms,
         )
         return await Session(runtime, process, manner, status).run()
 
@@ -232,8 +283,14 @@ def _options(plan: Plan) -> SpawnOptions:
         "ports": plan.ports,
         "worker": plan.worker,
         "within": plan.within,
-        "linger_ms": RM_LINGER_MS if plan.remove else None,
+        "linger_ms": None if plan.linger_ms is None else _linger_ms(plan),
+        "remove": plan.remove,
     }
+
+
+def _linger_ms(plan: Plan) -> int:
+    """This command says goodbye at its end; one that vanished is given the time to come back."""
+    return plan.linger_ms or 0 if plan.detach else max(plan.linger_ms or 0, RECONNECT_MS)
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:

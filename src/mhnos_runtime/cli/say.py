@@ -28,6 +28,11 @@ def error(message: str, hint: str = "") -> None:
         print(f"{paint('hint:', BOLD, sys.stderr)} {_printable_lines(hint)}", file=sys.stderr)
 
 
+def status(text: str) -> None:
+    """A line in brackets between a command's output, as `run` and `attach` have them."""
+    print(f"[{printable(text)}]", file=sys.stderr, flush=True)
+
+
 def as_json(value: object) -> None:
     """One JSON document."""
     import json
@@ -35,19 +40,67 @@ def as_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they need to be."""
-    print("\n".join(table_lines(head, rows)))
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, shrink: int | None = None) -> None:
+    """Columns as wide as they need to be. shrink: the one that gives way, so that on a terminal no line is
+    wider than the screen."""
+    print("\n".join(table_lines(head, rows, shrink=shrink, columns=screen_columns(sys.stdout))))
 
 
-def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table; cells hold nothing that would move a cursor."""
+def screen_columns(stream: TextIO) -> int | None:
+    """How many characters fit into a line there; None: any number, since it is no terminal."""
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def table_lines(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    shrink: int | None = None,
+    columns: int | None = None,
+) -> list[str]:
+    """The lines of a table; cells hold nothing that would move a cursor. shrink: a column that is cut where
+    the lines would be wider than `columns`; what is still too wide is cut at its end."""
     cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    widths = [max(width(row[column]) for row in cells) for column in range(len(head))]
+    if columns is not None and shrink is not None:
+        over = sum(widths) + len(_BETWEEN) * (len(widths) - 1) - columns
+        widths[shrink] = min(widths[shrink], max(len(head[shrink]), widths[shrink] - over))
+    return [_line(row, widths, columns) for row in cells]
+
+
+_BETWEEN = "  "
+
+
+def _line(row: Sequence[str], widths: Sequence[int], columns: int | None) -> str:
+    cells = (cut(cell, space) for cell, space in zip(row, widths, strict=True))
+    line = _BETWEEN.join(
+        cell + " " * (space - width(cell)) for cell, space in zip(cells, widths, strict=True)
+    )
+    return line.rstrip() if columns is None else cut(line.rstrip(), columns)
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: East Asian characters take two, accents none (UAX #11)."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """At most so wide; where something is missing, it says so."""
+    if width(text) <= columns:
+        return text
+    while text and width(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def printable(text: str) -> str:
@@ -78,6 +131,13 @@ def duration(seconds: float) -> str:
             parts.append(f"{left // unit}{name}")
             left %= unit
     return " ".join(parts[:2])
+
+
+def span(ms: int) -> str:
+    """A time that somebody set, exactly: "500 ms", "1.5 s", "2m 5s"."""
+    if ms < 1000:
+        return f"{ms} ms"
+    return f"{ms / 1000:g} s" if ms < 60_000 else duration(ms / 1000)
 
 
 def silence_stdout() -> None:

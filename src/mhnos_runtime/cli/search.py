@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import Pid, open_direct, target_options
+from mhnos_runtime.cli.target import Handle, open_direct, target_options
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _MAGENTA, _GREEN = "35", "32"  # as grep's file names and line numbers
 
 @click.command(short_help="Find lines in what processes have written.")
 @click.argument("pattern")
-@click.argument("pids", metavar="[PID]...", type=Pid(), nargs=-1)
+@click.argument("processes", metavar="[PROCESS]...", type=Handle(), nargs=-1)
 @click.option("-i", "--ignore-case", is_flag=True, help="Upper and lower case are the same.")
 @click.option("-F", "--fixed-strings", "fixed", is_flag=True, help="PATTERN is a text, not an expression.")
 @click.option("-m", "--max", "max_", type=click.IntRange(1, 10_000), default=1000, show_default=True)
@@ -36,7 +36,7 @@ def search(
     url: str | None,
     token_file: str | None,
     pattern: str,
-    pids: tuple[int, ...],
+    processes: tuple[int | str, ...],
     ignore_case: bool,
     fixed: bool,
     max_: int,
@@ -51,7 +51,7 @@ def search(
     \b
     Examples:
       mhnos-runtime search 'error|warning'
-      mhnos-runtime search -i timeout 1000 1001
+      mhnos-runtime search -i timeout web worker
       mhnos-runtime search -F 'a[0]' --json
     """
     from mhnos_runtime.wire import messages as m
@@ -62,7 +62,7 @@ def search(
                 pattern=pattern,
                 ignore_case=ignore_case,
                 fixed=fixed,
-                processes=list(pids) or None,
+                processes=list(processes) or None,
                 max=max_,
             )
             found = direct.ask(message, m.SearchResult)

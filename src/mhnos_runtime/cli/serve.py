@@ -55,7 +55,8 @@ def start(flags: dict[str, Any]) -> None:
     listeners = listen(settings.host, settings.port)
     url = _url(settings, listeners[0])
     server_id = secrets.token_hex(8)
-    _publish(settings.state_dir, {"url": url, "pid": os.getpid(), "serverId": server_id})
+    facts_of_server = {"url": url, "pid": os.getpid(), "serverId": server_id}
+    _publish(settings.state_dir, {**facts_of_server, "workspace": str(settings.workspace)})
     # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _greet(settings, user, url, token_file)
@@ -230,7 +231,7 @@ serve = click.Command(
     callback=lambda **flags: start(flags),
     params=[
         click.Option(["--config"], metavar="FILE", help="settings file (TOML) (MHNOS_CONFIG)"),
-        *map(_option, SETTINGS),
+        *(_option(setting) for setting in SETTINGS if not setting.of_client),
     ],
     help="""Start the runtime in the foreground and print how to connect.
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli import endings, exits, say
 from mhnos_runtime.cli.descriptors import STDERR, STDIN, STDOUT, terminals
 from mhnos_runtime.cli.keys import DetachKeys
 from mhnos_runtime.cli.lines import gap_in_words
@@ -23,7 +23,8 @@ from mhnos_runtime.cli.terminal import RawMode, Sink, Source, size_of
 from mhnos_runtime.client.errors import ClientError, RequestFailed
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import ConnectionState, Runtime
-from mhnos_runtime.client.types import Gap, InputUncertain
+from mhnos_runtime.client.types import ExitInfo, Gap, InputUncertain
+from mhnos_runtime.wire import messages as m
 
 CTRL_C = b"\x03"
 # chunks of keys that wait behind a paste; more than a person types blindly
@@ -34,6 +35,7 @@ HELD_KEY_S = 0.25
 PASTE_BYTES = 512
 SHOWN_UNCERTAIN_BYTES = 40  # enough to recognise what was typed
 END_TIMEOUT_S = 15.0  # above the server's grace before SIGKILL
+ASK_TIMEOUT_S = 2.0  # for a detail of the last line: the exit code does not wait for it longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Manner:
     """raw: stdin is a terminal, and every key goes to the process. feed: stdin goes there at all.
 
     close_at_end: the end of stdin is the end of the process's. forward_interrupt: Ctrl-C is for the process.
-    end_on_leave: whoever leaves ends the process.
+    end_on_leave: whoever leaves ends the process. timeout_ms: after which it was asked to be ended.
     """
 
     raw: bool
@@ -50,6 +52,7 @@ class Manner:
     close_at_end: bool = False
     forward_interrupt: bool = True
     end_on_leave: bool = False
+    timeout_ms: int | None = None
 
 
 class StatusLines:
@@ -67,7 +70,8 @@ class StatusLines:
 
     def say(self, text: str) -> None:
         """One line in brackets. In raw mode it may meet a cursor anywhere in a line."""
-        line = f"\r\n[{text}]\r\n" if self.raw else f"[{text}]\n"
+        shown = say.printable(text)
+        line = f"\r\n[{shown}]\r\n" if self.raw else f"[{shown}]\n"
         if self._sink is not None:
             task = asyncio.ensure_future(self._sink.write(line.encode()))
             self._tasks.add(task)
@@ -180,6 +184,7 @@ class Session:
         if output.done():
             output.result()
             ended = await self._process.wait()
+            await self._tell_reason(ended)
             return exits.for_exit(ended)
         if self._manner.raw:
             await self._stdout.write(self._modes.undo())
@@ -192,6 +197,29 @@ class Session:
         with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._flush(), 1)
         return self._left.result()
+
+    async def _tell_reason(self, ended: ExitInfo) -> None:
+        """Why it ended, where that was neither its own doing nor this command's."""
+        if ended.reason in ("killed", "signal") and self._interrupts > 1:
+            return
+        limit_bytes, timeout_ms = None, self._manner.timeout_ms
+        if ended.reason in ("memory", "timeout"):
+            limit_bytes, timeout_ms = await self._held_to()
+        said = endings.reason(ended, limit_bytes, self._manner.timeout_ms or timeout_ms)
+        if said:
+            self._status.say(said)
+            await self._status.written()
+
+    async def _held_to(self) -> tuple[int | None, int | None]:
+        """Its limit of memory, and its time-out in ms. A record that went with the end tells neither."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                asked = m.Inspect(pid=self._process.pid)
+                told = (await self._runtime.request(asked, m.Inspected, resend=True)).process
+        except (ClientError, TimeoutError):
+            return None, None
+        limit = told.limits.memory_bytes if isinstance(told.limits, m.ProcessLimits) else None
+        return limit, told.timeout_ms if isinstance(told.timeout_ms, int) else None
 
     async def _end_process(self) -> None:
         try:

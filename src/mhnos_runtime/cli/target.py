@@ -24,15 +24,26 @@ T = TypeVar("T")
 
 _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 CONNECT_TIMEOUT_S = 10.0
-COMPLETION_TIMEOUT_S = 0.5  # a Tab key that takes longer feels broken
+
+
+def _given_before(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """After the verb, or before it."""
+    given: str | None = ctx.find_root().params.get(str(param.name))
+    return given if value is None else value
 
 
 def target_options(function: F) -> F:
-    """Adds --url and --token-file."""
+    """Adds --url and --token-file. Both may stand before the verb too."""
     function = click.option(
-        "--token-file", metavar="FILE", type=click.Path(), help="File that holds the token."
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(),
+        callback=_given_before,
+        help="File that holds the token.",
     )(function)
-    return click.option("--url", metavar="URL", help="Address of the runtime.")(function)
+    return click.option("--url", metavar="URL", callback=_given_before, help="Address of the runtime.")(
+        function
+    )
 
 
 def open_runtime(
@@ -84,19 +95,27 @@ def parse_duration_ms(text: str) -> int | None:
     return round(float(match[1]) * _UNITS_MS[match[2]]) if match else None
 
 
+def signal_name(text: str) -> str | None:
+    """SIGKILL for "KILL", "sigkill" and "9"; None for what is no signal."""
+    text = text.upper()
+    try:
+        if text.isdigit():
+            return signals.Signals(int(text)).name
+        return signals.Signals[text if text.startswith("SIG") else f"SIG{text}"].name
+    except (KeyError, ValueError):
+        return None
+
+
 class Signal(ParamType):
     """A signal by name, with or without SIG, or by number; as its full name."""
 
     name = "signal"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            text = str(value).upper()
-            if text.isdigit():
-                return signals.Signals(int(text)).name
-            return signals.Signals[text if text.startswith("SIG") else f"SIG{text}"].name
-        except (KeyError, ValueError):
+        name = signal_name(str(value))
+        if name is None:
             self.fail(f"{value!r} is not a signal such as TERM, INT, KILL or 9", param, ctx)
+        return name
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002 - click's signature
         from click.shell_completion import CompletionItem
@@ -106,21 +125,48 @@ class Signal(ParamType):
         return [CompletionItem(name) for name in names if name.startswith(wanted)]
 
 
-class Pid(ParamType):
-    """A process of the runtime."""
+class Handle(ParamType):
+    """A process of the runtime: an int for its pid, else its name. ended: which ones completion offers; None:
+    all."""
 
-    name = "pid"
+    name = "process"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not str(value).isdigit():
-            self.fail(f"{value!r} is not a pid; `mhnos-runtime ps` lists them", param, ctx)
-        return int(value)
+    def __init__(self, ended: bool | None = None) -> None:
+        self._ended = ended
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        from mhnos_runtime.errors import InvalidRequest
+        from mhnos_runtime.process import names
+
+        text = str(value)
+        if text.isascii() and text.isdigit():
+            return int(text)
+        try:
+            names.check(text)
+        except InvalidRequest:
+            self.fail(f"{text!r} is neither a pid nor a name; `mhnos-runtime ps` lists them", param, ctx)
+        return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002
-        from click.shell_completion import CompletionItem
+        from mhnos_runtime.cli import complete
 
-        found = _pids(ctx.params.get("url"), ctx.params.get("token_file"))
-        return [CompletionItem(pid, help=about) for pid, about in found if pid.startswith(incomplete)]
+        return complete.handles(ctx, incomplete, self._ended)
+
+
+class NewName(ParamType):
+    """What a process shall be called. The rule is the server's; it is checked before anything is asked."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from mhnos_runtime.errors import InvalidRequest
+        from mhnos_runtime.process import names
+
+        try:
+            names.check(str(value))
+        except InvalidRequest as error:
+            self.fail(f"{error.message.removeprefix('name: ')}; {error.hint}", param, ctx)
+        return str(value)
 
 
 class Kind(ParamType):
@@ -129,27 +175,21 @@ class Kind(ParamType):
     name = "kind"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002
-        from click.shell_completion import CompletionItem
+        from mhnos_runtime.cli import complete
 
-        return [CompletionItem(kind) for kind in _kinds() if kind.startswith(incomplete)]
-
-
-def _kinds() -> list[str]:
-    from mhnos_runtime.config import BUILT_IN_KINDS, load
-
-    try:
-        own = [kind.name for kind in load()[0].kinds]
-    except Exception:  # a completion is silent, whatever fails
-        own = []
-    return [*BUILT_IN_KINDS, *own]
+        return complete.kinds(incomplete)
 
 
-def _pids(url: str | None, token_file: str | None) -> list[tuple[str, str]]:
-    from mhnos_runtime.wire import messages as m
+class WorkspacePath(ParamType):
+    """A path in the workspace, which completion shows where the workspace is a folder of this machine.
+    folders: whether files are left out."""
 
-    try:
-        with open_direct(url, token_file, COMPLETION_TIMEOUT_S) as runtime:
-            rows = runtime.ask(m.List(all=True), m.ProcessList, COMPLETION_TIMEOUT_S).processes
-        return [(str(row.pid), f"{row.type} {row.command}") for row in rows]
-    except Exception:  # a completion is silent, whatever fails
-        return []
+    name = "path"
+
+    def __init__(self, folders: bool = False) -> None:
+        self._folders = folders
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from mhnos_runtime.cli import complete
+
+        return complete.paths(ctx, param, incomplete, self._folders)

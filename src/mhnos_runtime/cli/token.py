@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from mhnos_runtime.cli import say
-from mhnos_runtime.cli.target import Duration, Pid, target_options
+from mhnos_runtime.cli.target import Duration, Handle, open_direct, target_options
 from mhnos_runtime.errors import MhnosError
 
 T = TypeVar("T")
@@ -58,6 +58,16 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
         print(secret)
 
 
+def _pids(url: str | None, token_file: str | None, handles: tuple[int | str, ...]) -> list[int]:
+    """A grant is for processes by their numbers: another process may have the name tomorrow."""
+    from mhnos_runtime.cli.processes import found
+
+    if all(isinstance(handle, int) for handle in handles):
+        return [int(handle) for handle in handles]
+    with open_direct(url, token_file) as runtime:
+        return [found(runtime, handle).pid for handle in handles]
+
+
 @token.command()
 @click.option("--name", required=True, help="Whose it is; unique.")
 @click.option(
@@ -72,7 +82,7 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
     "--process",
     "processes",
     multiple=True,
-    type=Pid(),
+    type=Handle(),
     help="Only this process, until the runtime ends; may be repeated.",
 )
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this folder of the workspace.")
@@ -84,7 +94,7 @@ def create(
     token_file: str | None,
     name: str,
     scopes: tuple[str, ...],
-    processes: tuple[int, ...],
+    processes: tuple[int | str, ...],
     paths: tuple[str, ...],
     lifetime_ms: int | None,
     json_: bool,
@@ -97,7 +107,7 @@ def create(
       mhnos-runtime token create --name demo --scope view --process 1000
     """
     body: dict[str, Any] = {"name": name, "scopes": list(dict.fromkeys(scopes))}
-    body |= {"processes": list(processes)} if processes else {}
+    body |= {"processes": _pids(url, token_file, processes)} if processes else {}
     body |= {"paths": list(paths)} if paths else {}
     body |= {} if lifetime_ms is None else {"lifetimeMs": lifetime_ms}
     made = _ask(url, token_file, "POST", _TOKENS, body)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import Pid, open_direct, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import Handle, open_direct, open_runtime, run_async, target_options
 
 if TYPE_CHECKING:
     from mhnos_runtime.client.direct import Direct
@@ -20,33 +19,36 @@ AT_ONCE_BYTES = 64 * 1024  # what fits into one frame of input
 
 
 @click.command(short_help="Type into a process.")
-@click.argument("pid", type=Pid())
+@click.argument("process", type=Handle(ended=False))
 @click.argument("text")
 @click.option("--enter", is_flag=True, help="Press Enter after it.")
 @click.option("--close", is_flag=True, help="End the process's input after it.")
 @target_options
-def write(url: str | None, token_file: str | None, pid: int, text: str, enter: bool, close: bool) -> int:
-    """Type TEXT into process PID; `-` sends this command's own input, bytes as they are.
+def write(
+    url: str | None, token_file: str | None, process: int | str, text: str, enter: bool, close: bool
+) -> int:
+    """Type TEXT into a process; `-` sends this command's own input, bytes as they are.
 
     Waits while the process is slow to read, and over lost connections; exits with 1 when its input is closed.
 
     \b
     Examples:
-      mhnos-runtime write --enter 1000 "make test"
+      mhnos-runtime write --enter web "make test"
       mhnos-runtime write --close 1000 - < data.csv
     """
     client = os.urandom(16).hex()
     typed = None if text == "-" else text.encode("utf-8", "surrogateescape") + (b"\r" if enter else b"")
-    if typed is None or not _typed_at_once(url, token_file, pid, typed, close, client):
-        run_async(_type(url, token_file, pid, typed, enter, close, client))
+    if typed is None or not _typed_at_once(url, token_file, process, typed, close, client):
+        run_async(_type(url, token_file, process, typed, enter, close, client))
     return exits.OK
 
 
 def _typed_at_once(
-    url: str | None, token_file: str | None, pid: int, typed: bytes, close: bool, client: str
+    url: str | None, token_file: str | None, handle: int | str, typed: bytes, close: bool, client: str
 ) -> bool:
     """Type what fits into one frame, without an event loop. False: that takes patience; under the same name
     of the client, what was typed already is not typed again."""
+    from mhnos_runtime.cli.processes import found_running
     from mhnos_runtime.client.errors import ConnectionLost, RequestTimedOut
     from mhnos_runtime.wire import messages as m
 
@@ -54,7 +56,7 @@ def _typed_at_once(
         return False
     try:
         with open_direct(url, token_file) as runtime:
-            _check_runs(pid, (row.pid for row in runtime.ask(m.List(), m.ProcessList).processes))
+            pid = found_running(runtime, handle).pid
             if typed and not _acknowledged(runtime, pid, typed, client):
                 return False
             if close:
@@ -85,13 +87,14 @@ def _acknowledged(runtime: Direct, pid: int, typed: bytes, client: str) -> bool:
 async def _type(
     url: str | None,
     token_file: str | None,
-    pid: int,
+    handle: int | str,
     typed: bytes | None,
     enter: bool,
     close: bool,
     client: str,
 ) -> None:
     """However long it takes, and over lost connections. typed: None for this command's own input."""
+    from mhnos_runtime.cli.processes import running
     from mhnos_runtime.cli.session import chunks, uncertain_in_words
 
     def uncertain(found: InputUncertain) -> None:
@@ -99,8 +102,7 @@ async def _type(
 
     async with open_runtime(url, token_file, on_uncertain=uncertain) as runtime:
         runtime.client_name = client
-        _check_runs(pid, (row.pid for row in await runtime.list()))
-        process = runtime.handle(pid)
+        process = runtime.handle(running(await runtime.inspect(handle), handle).pid)
         if typed is not None:
             await process.write(typed)
         else:
@@ -110,10 +112,3 @@ async def _type(
                 await process.write(b"\r")
         if close:
             await process.close_stdin()
-
-
-def _check_runs(pid: int, running: Iterable[int]) -> None:
-    from mhnos_runtime.client.errors import RequestFailed
-
-    if pid not in running:
-        raise RequestFailed(f"process {pid} does not run", hint="`mhnos-runtime ps` lists those that do")

@@ -50,6 +50,14 @@ def load(
     return settings, _warnings(environ)
 
 
+def find(name: str, environ: Mapping[str, str] | None = None) -> object:
+    """One setting alone, without flags: what is wrong with the others does not matter. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    user, setting = UserEnvironment(environ, _home(environ)), BY_NAME[name]
+    raw, source, folder = _find(setting, {}, user, *_read_file({}, user))
+    return setting.parse(raw, Where(folder, user.home), source)
+
+
 def _home(environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME", "")
     if home.startswith("/"):

@@ -58,7 +58,8 @@ class UserEnvironment(NamedTuple):
 class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
     function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
-    repeated) and type.metavar make the form of the flag; `load` checks its text."""
+    repeated) and type.metavar make the form of the flag; `load` checks its text. of_client: `run` and
+    `attach` read it and have the flag, not `serve`."""
 
     name: str
     type: ValueType
@@ -66,6 +67,7 @@ class Setting:
     help: str
     variable: str = ""
     default_text: str = ""
+    of_client: bool = False
 
     @property
     def flag(self) -> str:
@@ -228,6 +230,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("retain_count", whole_number(0, 100_000), 256, "how many ended processes are kept"),
     Setting("stall_seconds", seconds(0, 3600), 10.0, "how long an unread viewer may hold a process up"),
     Setting("kill_grace_seconds", seconds(0, 3600), 5.0, "how long a process may take to end before SIGKILL"),
+    Setting(
+        "window_size",
+        one_of("latest", "smallest", "largest"),
+        "latest",
+        "whose size a terminal has that several clients show: of the one that came or changed last, or the "
+        "smallest or largest of all, as in tmux",
+    ),
+    Setting(
+        "detach_keys",
+        text("keys such as ctrl-p,ctrl-q or ctrl-],x; none for no keys", "KEYS"),
+        "ctrl-p,ctrl-q",  # docker's, so that fingers need not learn others
+        "keys by which `run` and `attach` leave a process alone",
+        of_client=True,
+    ),
 )
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
@@ -268,6 +284,8 @@ class Settings:
     retain_count: int
     stall_seconds: float
     kill_grace_seconds: float
+    window_size: Literal["latest", "smallest", "largest"]
+    detach_keys: str
     kinds: tuple[KindSetting, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 

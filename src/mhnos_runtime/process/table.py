@@ -20,9 +20,10 @@ class Process:
     """One process.
 
     holds: backpressure, for whom it waits. facts: those of the record, decoded. viewers: who watches it, with
-    what to call when there is something to read. typed_at: when the supervisor was last told that somebody
-    types (event loop's clock). awaited: clients that may not have got all that they were sent, and until when
-    (epoch ms) a record that goes at the end stays for them. forgotten: it has left the table.
+    what to call when there is something to read. sizes: of the terminals of clients, the latest last.
+    typed_at: when the supervisor was last told that somebody types (event loop's clock). awaited: clients
+    that may not have got all that they were sent, and until when (epoch ms) a record that goes at the end
+    stays for them. forgotten: it has left the table.
     """
 
     record: ProcessRecord
@@ -32,6 +33,7 @@ class Process:
     facts: ProcessFacts = UNKNOWN
     state: State = State.RUNNING
     viewers: dict[object, Callable[[], None]] = field(default_factory=dict)
+    sizes: dict[object, tuple[int, int]] = field(default_factory=dict)
     typed_at: float = 0.0
     awaited: dict[object, int] = field(default_factory=dict)
     forgotten: bool = False
@@ -211,4 +213,8 @@ def _taken(name: str, hint: str) -> Refused:
 
 def unknown_process(handle: int | str) -> NotFound:
     """With the text of protocol 1.0."""
-    return NotFound(f"Process {handle} not found", code="unknown-process", hint="list shows those there are")
+    return NotFound(
+        f"Process {handle} not found",
+        code="unknown-process",
+        hint="`mhnos-runtime ps -a` lists those there are, as does `list` with `all`",
+    )

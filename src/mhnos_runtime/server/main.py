@@ -95,7 +95,7 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     )
     turns = Turns(loop)
     events = EventLog(turns)
-    records, terminals = Records(table, link, events.tell), Terminals(loop, link)
+    records, terminals = Records(table, link, events.tell), Terminals(loop, link, settings.window_size)
     lifetimes = Lifetimes(loop, table, link, events.tell)
     starting = Starting(table, Planner(settings, hello, workspace), link)
     reports = Reports(loop, settings.stall_seconds, table, lifetimes, records, terminals, link, gone)

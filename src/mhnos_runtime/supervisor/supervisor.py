@@ -372,7 +372,7 @@ class Supervisor:
         self._log.write("info", "stopping", processes=len(self._by_os_pid))
         for process in list(self._by_os_pid.values()):
             with self._defects.at_cost_of(process.pid):
-                process.end(signal.SIGTERM, "killed")
+                process.end(signal.SIGTERM, "stopped")
         self._loop.after(self._config.stop_grace_ms / 1000, lambda: tree.kill(self._by_os_pid))
         self._reap()
 

@@ -344,7 +344,7 @@ class Scene:
         link = cast(Any, self.link)
         turns = Turns(loop)
         events = EventLog(turns)
-        self.terminals, self.records = Terminals(loop, link), Records(self.table, link, events.tell)
+        self.terminals, self.records = Terminals(loop, link, "latest"), Records(self.table, link, events.tell)
         self.lifetimes = Lifetimes(loop, self.table, link, events.tell)
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)

@@ -56,7 +56,7 @@ class Scene:
             self.table,
             self.lifetimes,
             Records(self.table, link, self._tell),
-            Terminals(loop, link),
+            Terminals(loop, link, "latest"),
             link,
             self._gone,
         )

@@ -16,7 +16,7 @@ from mhnos_runtime.process.client_input import ClientInput
 from mhnos_runtime.process.input import MAX_QUEUED_BYTES
 from mhnos_runtime.process.state import NotNow
 from mhnos_runtime.process.table import Process
-from mhnos_runtime.server.processes.terminals import SETTLE_SECONDS, TYPED_SECONDS, Terminals
+from mhnos_runtime.server.processes.terminals import SETTLE_SECONDS, TYPED_SECONDS, Terminals, WindowSize
 from tests.server.processes.scene import SIZE, Link, ManualLoop, Processes, drained, ended, is_open, turns
 
 Write = Callable[[Terminals, Process, bytes], None]
@@ -25,7 +25,7 @@ SMALLER = (SIZE[0], SIZE[1] - 1)
 
 @pytest.fixture
 def terminals(loop: Any, link: Any) -> Terminals:
-    return Terminals(loop, link)
+    return Terminals(loop, link, "latest")
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_a_size_is_set_and_told_and_set_again(
     terminals: Terminals, processes: Processes, link: Link, loop: ManualLoop
 ) -> None:
     process, slave = processes.on_terminal()
-    terminals.resize(process, 100, 50)
+    terminals.resize(process, "client", 100, 50)
     assert (size(slave), process.size) == ((100, 50), (100, 50))
     assert link.asked == [("size", 1000, 100, 50)]
     termios.tcsetwinsize(slave, (SIZE[1], SIZE[0]))
@@ -253,12 +253,60 @@ def test_sizes_that_follow_each_other_settle_once(
     process, slave = processes.on_terminal()
     other, _ = processes.on_terminal(1001)
     for columns in range(100, 110):
-        terminals.resize(process, columns, 50)
-        terminals.resize(other, columns, 50)
+        terminals.resize(process, "client", columns, 50)
+        terminals.resize(other, "client", columns, 50)
         loop.clock.let_pass(SETTLE_SECONDS * 0.9)
     assert loop.clock.waiting == 2, "one for each terminal"
     loop.clock.let_pass(SETTLE_SECONDS)
     assert (size(slave), loop.clock.waiting) == ((109, 50), 0)
+
+
+SMALL, LARGE, WIDE = (70, 40), (200, 60), (250, 20)
+
+
+@pytest.mark.parametrize(
+    ("window_size", "of_all", "without_the_last"),
+    [("latest", WIDE, LARGE), ("smallest", (70, 20), (70, 40)), ("largest", (250, 60), (200, 60))],
+)
+def test_the_size_of_several_clients_is_the_one_that_is_set(
+    window_size: WindowSize,
+    of_all: tuple[int, int],
+    without_the_last: tuple[int, int],
+    processes: Processes,
+    link: Any,
+    loop: Any,
+) -> None:
+    """A person who left behind a terminal of one window's size found it so for the other one's ever after."""
+    terminals = Terminals(loop, link, window_size)
+    process, slave = processes.on_terminal()
+    for client in (SMALL, LARGE, WIDE):
+        terminals.resize(process, client, *client)
+    assert size(slave) == of_all
+    terminals.leave(process, WIDE)
+    assert size(slave) == without_the_last
+    terminals.leave(process, LARGE)
+    assert size(slave) == SMALL
+
+
+def test_the_last_client_that_leaves_leaves_its_size(terminals: Terminals, processes: Processes) -> None:
+    process, slave = processes.on_terminal()
+    for client, columns in (("one", 100), ("other", 90), ("one", 110)):
+        terminals.resize(process, client, columns, 50)
+    terminals.leave(process, "nobody")
+    assert size(slave) == (110, 50), "the one that changed last counts"
+    terminals.leave(process, "one")
+    terminals.leave(process, "other")
+    assert (size(slave), process.size) == ((90, 50), (90, 50))
+
+
+def test_to_leave_what_has_ended_is_no_error(terminals: Terminals, processes: Processes, link: Link) -> None:
+    process, _ = processes.on_terminal()
+    terminals.resize(process, "one", 100, 50)
+    terminals.resize(process, "other", 90, 50)
+    process.end(ended())
+    asked = list(link.asked)
+    terminals.leave(process, "other")
+    assert link.asked == asked
 
 
 def test_a_repaint_is_two_sizes(
@@ -290,7 +338,7 @@ def test_a_size_that_comes_during_a_repaint_stays(
     process, slave = processes.on_terminal()
     terminals.repaint(process)
     loop.clock.let_pass(SETTLE_SECONDS * 0.9)
-    terminals.resize(process, 100, 50)
+    terminals.resize(process, "client", 100, 50)
     assert size(slave) == (100, 50)
     loop.clock.let_pass(SETTLE_SECONDS * 0.9)
     assert loop.clock.waiting == 1, "counted from the last change"
@@ -309,7 +357,7 @@ def test_without_a_terminal_there_is_no_size(
     unread = processes.make(1002, pty=SIZE)
     for process in (on_pipe, over, unread):
         before = process.size
-        terminals.resize(process, 100, 50)
+        terminals.resize(process, "client", 100, 50)
         terminals.repaint(process)
         terminals.restore_size(process)
         assert process.size == before
@@ -317,7 +365,9 @@ def test_without_a_terminal_there_is_no_size(
     assert is_open(slave)
 
 
-@pytest.mark.parametrize("change", [Terminals.repaint, lambda each, process: each.resize(process, 9, 9)])
+@pytest.mark.parametrize(
+    "change", [Terminals.repaint, lambda each, process: each.resize(process, "client", 9, 9)]
+)
 def test_an_end_during_a_change_is_no_error(
     change: Callable[[Terminals, Process], None],
     terminals: Terminals,
@@ -346,5 +396,5 @@ def test_at_the_server_s_end_the_rest_is_left_to_the_next_one(
     loop.clock.let_pass(SETTLE_SECONDS)
     assert size(slave) == SMALLER
     anew: Any = ManualLoop()
-    Terminals(anew, link).restore_size(process)
+    Terminals(anew, link, "latest").restore_size(process)
     assert size(slave) == SIZE

@@ -74,6 +74,7 @@ class Connection:
         self._socket = socket
         self._table = services.table
         self._requests = services.requests
+        self._terminals = services.terminals
         self.events = services.events.subscription(grant.sees, self._wake)
         self._sender = Sender(socket, services.turns, self.events, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
@@ -97,6 +98,7 @@ class Connection:
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
+            self._leave_terminals()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end(self, code: int) -> None:
@@ -107,6 +109,10 @@ class Connection:
         self.events.end()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
+
+    def _leave_terminals(self) -> None:
+        for process in self._table:
+            self._terminals.leave(process, self)
 
     # What the grant shows of the table
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import termios
 import time
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 from mhnos_runtime.errors import NotFound
 from mhnos_runtime.process.client_input import ClientInput
@@ -23,12 +25,34 @@ SETTLE_SECONDS = 0.1
 TYPED_SECONDS = 0.02
 
 
-class Terminals:
-    """Writes input and sets sizes. A process on pipes has input, and no size."""
+WindowSize = Literal["latest", "smallest", "largest"]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: SupervisorLink) -> None:
+
+def _each(choose: Callable[[Iterable[int]], int], sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    columns, rows = zip(*sizes, strict=True)
+    return choose(columns), choose(rows)
+
+
+#: The size of a terminal that several clients show, from theirs, the latest last: as tmux's `window-size`.
+FITS: dict[WindowSize, Callable[[list[tuple[int, int]]], tuple[int, int]]] = {
+    "latest": lambda sizes: sizes[-1],
+    "smallest": lambda sizes: _each(min, sizes),
+    "largest": lambda sizes: _each(max, sizes),
+}
+
+
+class Terminals:
+    """Writes input and sets sizes. A process on pipes has input, and no size.
+
+    window_size: whose size counts where several clients show a terminal.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: SupervisorLink, window_size: WindowSize
+    ) -> None:
         self._loop = loop
         self._link = link
+        self._fit = FITS[window_size]
         self._settling: dict[int, asyncio.TimerHandle] = {}
 
     def close(self) -> None:
@@ -79,11 +103,24 @@ class Terminals:
         else:
             process.input.close_after_writing(lambda: self._link.close_stdin(process.pid))
 
-    def resize(self, process: Process, columns: int, rows: int) -> None:
-        """Ignored for a process on pipes and for one that has ended."""
+    def resize(self, process: Process, client: object, columns: int, rows: int) -> None:
+        """A client's terminal has this size. Ignored for a process on pipes and for one that has ended."""
         if _terminal(process) is None:
             return
         process.happen(Event.RESIZED)
+        process.sizes.pop(client, None)
+        process.sizes[client] = (columns, rows)
+        self._resize(process, *self._fit(list(process.sizes.values())))
+
+    def leave(self, process: Process, client: object) -> None:
+        """A client shows the terminal no longer: the sizes of the others count. The last one's stays."""
+        if process.sizes.pop(client, None) is None or not process.sizes or _terminal(process) is None:
+            return
+        size = self._fit(list(process.sizes.values()))
+        if size != process.size:
+            self._resize(process, *size)
+
+    def _resize(self, process: Process, columns: int, rows: int) -> None:
         process.size = (columns, rows)
         _set_size(process, columns, rows)
         self._link.size(process.pid, columns, rows)

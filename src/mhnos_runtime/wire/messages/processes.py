@@ -15,7 +15,7 @@ from mhnos_runtime.wire.messages.server import ServerStats
 
 ProcessStatus: TypeAlias = Literal["starting", "running", "ending", "exited"]
 ReadyState: TypeAlias = Literal["starting", "ready", "failed"]
-ExitReason: TypeAlias = Literal["exit", "signal", "timeout", "memory", "killed", "idle", "lost"]
+ExitReason: TypeAlias = Literal["exit", "signal", "timeout", "memory", "killed", "idle", "stopped", "lost"]
 
 
 class Readiness(Part):

@@ -48,4 +48,4 @@ class InputRequests:
     def resize(self, connection: Connection, request: m.Resize) -> None:
         process = connection.get(request.pid)
         if process is not None:
-            self._terminals.resize(process, request.cols, request.rows)
+            self._terminals.resize(process, connection, request.cols, request.rows)

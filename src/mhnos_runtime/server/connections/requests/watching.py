@@ -43,6 +43,9 @@ class WatchRequests:
     def detach(self, connection: Connection, request: m.Detach) -> m.Detached:
         pid = connection.pid(request.pid)
         connection.watching.unwatch(pid)
+        process = connection.get(pid)
+        if process is not None:
+            self._terminals.leave(process, connection)
         return m.Detached(pid, id=request.id)
 
     def ack(self, connection: Connection, request: m.Ack) -> None:
