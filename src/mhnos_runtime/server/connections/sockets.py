@@ -1,5 +1,5 @@
-"""The routes of the WebSocket: its upgrade, what the server says first, and all that are open. Knows HTTP and
-connections, not requests."""
+"""The routes of the WebSocket: its upgrade, what the server says first (also to who wants to know why none
+opens), and all that are open. Knows HTTP and connections, not requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import socket
 from typing import Any, cast
 
+import msgspec
 from aiohttp import WSCloseCode, hdrs, web
 
 from mhnos_runtime import __version__
@@ -57,6 +58,9 @@ FEATURES = [
     "workerd",
 ]
 
+#: What only a WebSocket begins with: its type, and what protocol 1.0 has.
+_OF_WEBSOCKETS = ("type", "config", "protocolVersion")
+
 _log = logs.get("server")
 
 
@@ -75,12 +79,20 @@ class Sockets:
         """Protocol 1.0 opens its WebSocket on any path."""
         return (
             Row("GET", "/", Access.GRANTED, self._welcome),
+            Row("GET", "/v1/hello", Access.GRANTED, self._say_hello),
             Row("GET", "/{path...}", Access.GRANTED, self._connect, upgrade=True),
         )
 
     async def _welcome(self, _call: Call) -> web.StreamResponse:
         text = "This is an MHNOS runtime. Connect to it by WebSocket."
         raise HttpError(426, "upgrade-required", text, {"Upgrade": "websocket"})
+
+    async def _say_hello(self, call: Call) -> web.StreamResponse:
+        """What a WebSocket would begin with, but for what protocol 1.0 has."""
+        said = msgspec.to_builtins(self._hello(call.grant))
+        for name in _OF_WEBSOCKETS:
+            del said[name]
+        return web.json_response(said, headers={hdrs.CACHE_CONTROL: "no-store"})
 
     async def _connect(self, call: Call) -> web.StreamResponse:
         request = call.request
