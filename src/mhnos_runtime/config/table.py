@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mhnos_runtime.config.kinds import KindSetting, parse_kinds
+from mhnos_runtime.config.kinds import KindSetting, nearest, parse_kinds
 from mhnos_runtime.config.values import (
     GIB,
     KIB,
@@ -89,8 +89,8 @@ class Setting:
         try:
             return self.type.parse(value, where)
         except Wrong as wrong:
-            detail = f" ({wrong})" if str(wrong) else ""
             shown = str(value)[:_SHOWN]
+            detail = f" ({wrong})" if str(wrong) else nearest(shown.strip().lower(), self.type.words)
             raise ConfigError(
                 f"{self.name} is {json.dumps(shown)} by {source}{detail}; expected {self.type.allowed}"
             ) from None
@@ -125,6 +125,7 @@ def xdg(user: UserEnvironment, variable: str, fallback: str) -> Path:
     return Path(value) if value.startswith("/") else user.home / fallback
 
 
+_LEVEL = one_of("debug", "info", "warning", "error", also={"warn": "warning", "err": "error"})
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -195,7 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_cpu_seconds", whole_number(0, 2**31), 0, "CPU time that one process may use; 0: no limit"),
     Setting("max_open_files", whole_number(0, 2**20), 0, "files that one process may open; 0: no limit"),
     Setting("max_file_size", size(0, 16 * TIB), 0, "size of a file that a process writes; 0: no limit"),
-    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "least severe lines to log"),
+    Setting("log_level", _LEVEL, "info", "least severe lines to log"),
     Setting(
         "log_format",
         one_of("auto", "text", "json"),
