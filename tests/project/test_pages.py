@@ -1,5 +1,5 @@
-"""What docs/how-to/pages.md shows works as it stands, in Node.js, which has the fetch and WebSocket of browsers
-but lets every origin read: the headers that browsers go by are in tests/server/http/test_pages.py."""
+"""What docs/how-to/pages.md shows works as it stands, in Node.js, which has fetch and WebSocket as browsers
+do but lets every origin read: the headers that browsers go by are in tests/server/http/test_pages.py."""
 
 from __future__ import annotations
 

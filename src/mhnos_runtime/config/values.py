@@ -41,8 +41,8 @@ class Where:
 @dataclass(frozen=True, slots=True)
 class ValueType:
     """allowed: for messages and help, follows the word "expected". parse: takes text or a TOML or JSON value
-    and returns the value; returns the same for what `plain` made of it. Raises Wrong. words: all values, where
-    they are few."""
+    and returns the value; returns the same for what `plain` made of it. Raises Wrong. words: all values,
+    where they are few."""
 
     allowed: str
     parse: Callable[[object, Where], object]

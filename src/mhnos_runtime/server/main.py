@@ -49,6 +49,7 @@ from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.http.app import App, BadRequests
 from mhnos_runtime.server.http.door import Door
 from mhnos_runtime.server.http.routes import Routes
+from mhnos_runtime.server.processes.lifelog import LifeLog
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.planning import Planner
@@ -89,7 +90,8 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     table = ProcessTable(
         settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000), hello.spawned
     )
-    lifetimes, terminals = Lifetimes(loop, table, link), Terminals(loop, link)
+    life_log = LifeLog(logs.get("server"), Limiter(time.monotonic))
+    lifetimes, terminals = Lifetimes(loop, table, link, life_log), Terminals(loop, link)
     starting = Starting(table, Planner(settings, hello, workspace), link)
     reports = Reports(loop, settings.stall_seconds, table, lifetimes, terminals, link, gone)
     files = FileRequests(workspace, work)

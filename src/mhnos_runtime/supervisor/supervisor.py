@@ -39,6 +39,8 @@ from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
+#: What a line of the log tells of an end.
+_HOW = ("reason", "code", "signal")
 #: How often orphans of ended main processes are checked.
 LOOK_SECONDS = 0.1
 
@@ -106,6 +108,7 @@ class Supervisor:
             Path(path).unlink(missing_ok=True)
         for group in self._config.groups:
             cgroup.remove(group)
+        self._log.write("info", "stopped")
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -265,7 +268,11 @@ class Supervisor:
             self._discarded.discard(process.pid)
             self._drop(process)
         elif process.started and process.exit is not None:
-            self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
+            end = process.exit.to_dict()
+            told = self._server.send({"event": "exited", "pid": process.pid, "exit": end})
+            if not told:
+                how = {name: end[name] for name in _HOW if end[name] is not None}
+                self._log.write("info", "process ended", process=process.pid, **how)
         self._stop_server()
 
     def forget(self, pid: int) -> None:

@@ -37,6 +37,7 @@ from mhnos_runtime.server.processes.terminals import Terminals
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from tests.output.clock import Clock
+from tests.server.processes.scene import life_log
 from tests.server.raw import BINARY, CLOSE, PONG, TEXT, frame
 
 #: Until a test gives up; nothing waits for so long unless it fails.
@@ -74,7 +75,7 @@ class Starting:
         self.starts.append(self._loop.create_future())
         return self.starts[-1]
 
-    async def spawn(self, request: m.Spawn) -> Process:
+    async def spawn(self, request: m.Spawn, by: str = "") -> Process:
         self.asked.append(request)
         return await self.starts[len(self.asked) - 1]
 
@@ -339,7 +340,7 @@ class Scene:
         self.link = Link()
         self.table = ProcessTable(max_processes=50, retain_count=10, retain_ms=1 << 40)
         link = cast(Any, self.link)
-        self.lifetimes, self.terminals = Lifetimes(loop, self.table, link), Terminals(loop, link)
+        self.lifetimes, self.terminals = Lifetimes(loop, self.table, link, life_log()), Terminals(loop, link)
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)
         requests = request_table(

@@ -31,6 +31,7 @@ from tests.server.processes.scene import (
     ended,
     facts,
     is_open,
+    life_log,
     turns,
 )
 
@@ -46,7 +47,7 @@ class Scene:
         self.loop: ManualLoop = loop
         self.link: Link = link
         self.table = ProcessTable(100, 10, 60_000, spawned=5)
-        self.lifetimes = Lifetimes(loop, self.table, link)
+        self.lifetimes = Lifetimes(loop, self.table, link, life_log())
         self.gone = 0
         self.reports = Reports(
             loop, STALL_SECONDS, self.table, self.lifetimes, Terminals(loop, link), link, self._gone

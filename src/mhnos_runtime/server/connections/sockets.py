@@ -110,7 +110,7 @@ class Sockets:
         # What the client has sent behind its handshake already is with the protocol of HTTP until here.
         request.protocol.set_parser(cast(Any, websocket))
         log = _log.bind(connection=next(self._numbers))
-        log.info("client connected", address=request.remote, newer=newer, principal=call.grant.principal)
+        log.debug("client connected", address=request.remote, newer=newer, principal=call.grant.principal)
         await self._serve(websocket, newer, call.grant, log)
         return GONE
 
@@ -126,7 +126,7 @@ class Sockets:
             websocket.abort()
         finally:
             self._sockets.discard(websocket)
-            log.info("client left", code=websocket.close_code)
+            log.debug("client left", code=websocket.close_code)
 
     def _hello(self, grant: Grant) -> m.Connected:
         settings = self._settings

@@ -150,7 +150,7 @@ def _refused(refusal: Refusal, facts: RequestFacts) -> HttpError:
             address=facts.remote_address,
             code=refusal.code,
             **_shown(refusal, facts),
-            unreported=refusal.unreported,
+            **({"unreported": refusal.unreported} if refusal.unreported else {}),
         )
     headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
     if refusal.status == 401:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mhnos_runtime.launch import ExitRecord
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
+from mhnos_runtime.server.processes.lifelog import LifeLog
 from mhnos_runtime.server.processes.link import SupervisorLink
 
 #: An expiry timer rings so much later than it has to, since the wall clock, by which processes expire, may be
@@ -21,7 +22,12 @@ _LATE_SECONDS = 0.01
 class Lifetimes:
     """Ends processes, and removes those from the table that have ended and are kept no longer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink, log: LifeLog
+    ) -> None:
+        self._log = log
+        # Who asked last for the end of each process, as principals.
+        self._enders: dict[int, str] = {}
         self._loop = loop
         self._table = table
         self._link = link
@@ -39,23 +45,31 @@ class Lifetimes:
         self._lingering.clear()
         self._expiry = None
 
-    def begin(self, process: Process) -> None:
-        """A process has come into the table."""
+    def begin(self, process: Process, new: bool = True, by: str = "") -> None:
+        """A process has come into the table. new: it has just been started, by: for this principal."""
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
             self._unanswered.add(process.pid)
+            if new:
+                self._log.started(process, by)
+            else:
+                self._log.found(process)
 
     def end(self, process: Process, exit_record: ExitRecord) -> None:
         """A process has ended, with everything that it had started."""
         process.end(exit_record)
+        self._log.ended(process, exit_record, self._enders.pop(process.pid, ""))
         self._stop_lingering(process.pid)
         self._ended.pop(process.pid).set_result(None)
         process.wake()
         self.expire()
 
-    def kill(self, process: Process, number: int, escalate: bool) -> None:
-        """Send a signal; with escalate, stronger ones follow until nothing of the process is left."""
+    def kill(self, process: Process, number: int, escalate: bool, by: str = "") -> None:
+        """Send a signal; with escalate, stronger ones follow until nothing of the process is left. by: the
+        principal who asks for it."""
         self._signal(process, number, "killed", escalate)
+        if escalate:
+            self._enders[process.pid] = by
 
     def _signal(self, process: Process, number: int, reason: str, escalate: bool) -> None:
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
