@@ -18,6 +18,7 @@ import pytest_asyncio
 from mhnos_runtime.cli import health
 from mhnos_runtime.client import connect as runtime_at
 from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.grants import Access, Need
 from mhnos_runtime.server.connections.sockets import Sockets
@@ -35,6 +36,7 @@ ROUTES: dict[tuple[str, str, bool], Need] = {
     ("GET", "/{path...}", True): Access.GRANTED,
     ("GET", "/health", False): Access.OPEN,
     ("GET", "/v1/hello", False): Access.GRANTED,
+    ("GET", "/v1/settings", False): Access.OPERATOR,
     ("GET", "/v1/tokens", False): Access.OPERATOR,
     ("POST", "/v1/tokens", False): Access.OPERATOR,
     ("DELETE", "/v1/tokens/{name}", False): Access.OPERATOR,
@@ -83,7 +85,7 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 async def test_the_routes_that_are_known_here() -> None:
     nobody: Any = None
     sockets = Sockets(nobody, "", nobody, nobody)
-    table = routes(Health(nobody), TokenRoutes(nobody), sockets, "/").rows
+    table = routes(Health(nobody), SettingsRoute(nobody), TokenRoutes(nobody), sockets, "/").rows
     assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
 
 

@@ -1,25 +1,29 @@
 """`reload`: the installed version takes over from the running one; processes never notice.
 
-Knows the supervisor by its pid and its signal, and the server by its health.
+Knows the supervisor by its pid and its signal, and the server by its health and its settings.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import exits
+from mhnos_runtime.cli import exits, running, say
 from mhnos_runtime.cli.health import ask
 from mhnos_runtime.cli.target import Duration
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.supervisor.handover import STATE_VERSION
+
+if TYPE_CHECKING:
+    from mhnos_runtime.config.reload import Change
 
 # ms; a server may take 3 s to say goodbye, and a busy machine as long again to start the next
 WAIT_MS = 15_000
@@ -34,7 +38,7 @@ class Health:
     processes: int
 
 
-@click.command(short_help="Restart the runtime with the installed version; processes go on.")
+@click.command(short_help="Restart the runtime with what is installed and allowed now; processes go on.")
 @click.option("--state-dir", metavar="DIR", type=click.Path(), help="The runtime's state directory.")
 @click.option(
     "--wait",
@@ -44,44 +48,62 @@ class Health:
     help="Give up after so long.  [default: 15s]",
 )
 def reload(state_dir: str | None, wait_ms: int) -> int:
-    """Have the runtime on this machine go on with the code that is installed now, and with the certificate
-    that is there now. Processes, their terminals and output are not touched; clients reconnect by themselves.
+    """Have the runtime on this machine go on with the code that is installed now, with the certificate that
+    is there now, and with the allow_origin and allow_host that its configuration has now. Processes, their
+    terminals and output are not touched; clients reconnect by themselves.
 
     A version that does not understand the state of the running one is not started, and all runs on as it was.
-    Settings stay those of the start.
+    So it does where the configuration has a mistake. Other settings stay those of the start; it says which
+    of them wait for the next one.
 
     \b
     Examples:
       pip install --upgrade mhnos-runtime && mhnos-runtime reload
+      MHNOS_ALLOW_ORIGIN=https://desk.example.com mhnos-runtime reload
     """
-    from mhnos_runtime.config import load
+    from mhnos_runtime.config import ConfigError, load
+    from mhnos_runtime.config.reload import bring
 
-    folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
-    pid, url = _running(folder)
-    took_s, health = _reload(pid, url, wait_ms / 1000)
-    print(f"reloaded in {took_s:.2f} s; {health.processes} processes went on")
+    try:
+        settings, _ = load({"state_dir": state_dir} if state_dir else {})
+    except ConfigError as error:
+        raise MhnosError(f"not reloaded, all runs on: {error}", hint=error.hint) from None
+    folder = settings.state_dir
+    found = running.find(folder)
+    before = running.in_force(folder)
+    _check(found, before)
+    with contextlib.suppress(OSError):  # of another user; the signal will say so
+        bring(folder, os.environ)
+    took_s, health = _reload(found.pid, found.url, wait_ms / 1000)
+    print(f"reloaded in {took_s:.2f} s; {say.count(health.processes, 'process', 'processes')} went on")
+    after = running.in_force(folder)
+    if before is None or after is None:
+        print("what it goes by could not be asked; its log says which settings have changed")
+    else:
+        for line in _told(before, after, running.by_variables_here(settings, after)):
+            print(line)
     return exits.OK
 
 
-def _running(folder: Path) -> tuple[int, str]:
-    """The supervisor's OS pid and the runtime's address. Raises MhnosError when there is none."""
-    try:
-        facts = json.loads((folder / "server.json").read_text())
-        pid, url, state = int(facts["pid"]), str(facts["url"]), facts.get("stateVersion")
-        # A file that a crash left over may name a pid that is somebody else's by now.
-        if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            raise ProcessLookupError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise MhnosError(
-            f"no runtime uses {folder}",
-            hint="--state-dir names another one; `mhnos-runtime serve` starts one",
-        ) from None
-    if state != STATE_VERSION:  # the supervisor would find that too, and can tell nobody but its log
+def _check(found: running.Found, before: running.InForce | None) -> None:
+    """Raises MhnosError for what the supervisor would find too, and could tell nobody but its log."""
+    if found.state_version != STATE_VERSION:
         raise MhnosError(
             "not reloaded: the installed version does not understand the running one's state; all runs on",
             hint="install a version that fits, or stop and start the runtime when its processes may end",
         )
-    return pid, url
+    if before is not None and before.problem:
+        raise MhnosError(f"not reloaded, all runs on: {before.problem}", hint=before.hint)
+
+
+def _told(before: running.InForce, after: running.InForce, here: dict[str, Change]) -> Iterator[str]:
+    """What has changed, and what waits."""
+    for name, value in after.values.items():
+        if name in before.values and before.values[name] != value:
+            source = after.sources[name]
+            yield f"{name} is {value or 'none'} by {source}, and was {before.values[name] or 'none'}"
+    for name, each in {**here, **after.waiting}.items():
+        yield f"{name} stays {each.old or 'none'} until the next start: {each.new or 'none'} by {each.source}"
 
 
 def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:

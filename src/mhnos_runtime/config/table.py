@@ -58,7 +58,8 @@ class UserEnvironment(NamedTuple):
 class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
     function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
-    repeated) and type.metavar make the form of the flag; `load` checks its text."""
+    repeated) and type.metavar make the form of the flag; `load` checks its text. reloads: a reload applies a
+    change; for the others it takes a new start."""
 
     name: str
     type: ValueType
@@ -66,6 +67,7 @@ class Setting:
     help: str
     variable: str = ""
     default_text: str = ""
+    reloads: bool = False
 
     @property
     def flag(self) -> str:
@@ -214,13 +216,15 @@ SETTINGS: tuple[Setting, ...] = (
         "allow_origin",
         many(origin, "origins such as https://desk.example.com, or null", "ORIGIN"),
         (),
-        "web origin that may connect, beside this server's own",
+        "web origin that may connect, beside this server's own; a reload applies changes",
+        reloads=True,
     ),
     Setting(
         "allow_host",
         many(allowed_host, _KINDS_OF_HOST, "HOST"),
         (),
-        "Host header to accept, beside loopback names and the address listened on",
+        "Host header to accept, beside loopback names and the address listened on; a reload applies changes",
+        reloads=True,
     ),
     Setting("tls_cert", path(optional=True), None, "certificate chain (PEM); needs tls_key"),
     Setting("tls_key", path(optional=True), None, "private key (PEM); needs tls_cert"),
@@ -236,7 +240,8 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
-    "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
+    "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default"; and "config": the file that
+    was read, if there was one. Holds no secret."""
 
     host: str
     port: int

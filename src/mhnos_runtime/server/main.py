@@ -27,6 +27,7 @@ from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.process.table import ProcessTable
 from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.gate import Gate
 from mhnos_runtime.server.auth.grantfile import GrantFile
@@ -123,9 +124,12 @@ def request_table(
     return Requests([domain.rows() for domain in domains], files.receive)
 
 
-def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: str) -> Routes:
+def routes(
+    health: Health, settings: SettingsRoute, tokens: TokenRoutes, websockets: Sockets, base_path: str
+) -> Routes:
     """The whole table of routes."""
-    return Routes([row for domain in (health, tokens, websockets) for row in domain.rows()], base_path)
+    domains = (health, settings, tokens, websockets)
+    return Routes([row for domain in domains for row in domain.rows()], base_path)
 
 
 async def serve(channel: Channel) -> None:
@@ -175,7 +179,9 @@ async def _serve_clients(
     port = sockets[0].getsockname()[1]
     gate = Gate(settings, port, Tokens(token, stored), time.monotonic, limiter)
     websockets = Sockets(settings, hello.server_id, domains.connections, live)
-    table = routes(Health(domains.table), TokenRoutes(stored), websockets, settings.base_path)
+    table = routes(
+        Health(domains.table), SettingsRoute(settings), TokenRoutes(stored), websockets, settings.base_path
+    )
     app = App(table, gate, live, log)
     http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
     door = Door(http, _tls(settings), log)

@@ -20,6 +20,7 @@ from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.check import Check
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
@@ -74,7 +75,7 @@ class Supervisor:
         self._ready_due = False
         self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
-        self._check_os_pid = 0
+        self._check = Check(self._log)
         self._handing_over = False
         self._stopping = False
         self._has_terminal = _terminal_is_there()
@@ -321,7 +322,7 @@ class Supervisor:
     def _reaped(self, os_pid: int, status: int, usage: resource.struct_rusage) -> None:
         if os_pid == self._server.os_pid:
             self._server.ended(status)
-        elif os_pid == self._check_os_pid:
+        elif os_pid == self._check.os_pid:
             self._checked(status)
         elif os_pid == self._launcher.os_pid:
             self._launcher.lost()
@@ -337,7 +338,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that are no orphans."""
-        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
+        own = {self._server.os_pid, self._check.os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
@@ -395,25 +396,14 @@ class Supervisor:
         """SIGHUP asks for a reload or, when the terminal is gone, for an end."""
         if self._has_terminal and not _terminal_is_there():
             self._stop()
-        elif not self._stopping and not self._check_os_pid and not self._handing_over:
-            self._check_os_pid = handover.start_check(self._config.own)
+        elif not self._stopping and not self._check.os_pid and not self._handing_over:
+            self._check.start(self._config.own, self._hello.settings)
 
     def _checked(self, status: int) -> None:
-        self._check_os_pid = 0
-        if self._stopping:
+        settings = self._check.ended(status)
+        if settings is None or self._stopping:
             return
-        code = os.waitstatus_to_exitcode(status)
-        if code == handover.EXPOSED:
-            self._log.write(
-                "error", "not reloaded: processes could change the installed version; all runs on"
-            )
-            return
-        if code != 0:
-            self._log.write(
-                "error",
-                "not reloaded: the installed version does not understand this one's state; all runs on",
-            )
-            return
+        self._hello = replace(self._hello, settings=settings)
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True
         self._manager.reloading()
