@@ -38,7 +38,7 @@ class Health:
     processes: int
 
 
-@click.command(short_help="Restart the runtime with what is installed and allowed now; processes go on.")
+@click.command(short_help="Restart the runtime with the installed version; processes go on.")
 @click.option("--state-dir", metavar="DIR", type=click.Path(), help="The runtime's state directory.")
 @click.option(
     "--wait",

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,7 +141,10 @@ async def test_an_end_without_a_server_is_told_by_the_supervisor(tmp_path: Any) 
             os_pid = (await client.ask("list"))["processes"][-1]["osPid"]
         # Stopped, so that it cannot start another server before the process has ended.
         os.kill(server.pid, signal.SIGSTOP)
-        os.kill(server.server_pid(), signal.SIGKILL)
+        server_pid = server.server_pid()
+        os.kill(server_pid, signal.SIGKILL)
+        stat = Path(f"/proc/{server_pid}/stat")
+        eventually(lambda: stat.read_bytes().rpartition(b") ")[2][:1] == b"Z", "the server's end")
         os.kill(os_pid, signal.SIGKILL)
         os.kill(server.pid, signal.SIGCONT)
         eventually(lambda: ended_in(server, pid), "the end")
