@@ -45,8 +45,10 @@ MAX_RETENTION_BYTES = 1 << 30
 
 # Texts of requests, in characters unless bytes are named
 
-#: A name for people.
-NAME_CHARACTERS = 1024
+#: A name that somebody else gave: of a binding, of a variable.
+TITLE_CHARACTERS = 1024
+#: A name of a process: short enough to type, and below the 63 of a label of a host name (RFC 1035, 2.3.4).
+NAME_CHARACTERS = 40
 #: A path: PATH_MAX of Linux.
 PATH_CHARACTERS = 4096
 #: A word of a short list: a kind, a network, a signal, an operation.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
@@ -123,7 +123,7 @@ class FakeServer:
         self.changed = asyncio.Condition()
         self.on_input: Callable[[Peer, int, bytes], Awaitable[bool]] | None = None
 
-    async def __aenter__(self) -> FakeServer:
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/{tail:.*}", self._upgrade)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)

@@ -59,12 +59,13 @@ FIELDS: dict[str, dict[str, Any]] = {
     "write": {"data": "touch escalated\n"},
     "openInput": {"client": "c"},
     "resize": {"cols": 7, "rows": 7},
+    "rename": {"name": "escalated"},
     "ack": {"offset": 0},
     "fsync": {"operation": "push", "files": [{"path": "/escalated", "content": "x"}]},
 }
 NOBODY: Any = None
 TABLE = request_table(
-    ProcessRequests(NOBODY, NOBODY, NOBODY, NOBODY),
+    ProcessRequests(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     WatchRequests(NOBODY),
     InputRequests(NOBODY),
     FileRequests(NOBODY, NOBODY),

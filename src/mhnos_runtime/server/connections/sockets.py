@@ -56,6 +56,8 @@ FEATURES = [
     "ready",
     "ports",
     "workerd",
+    "names",
+    "events",
 ]
 
 #: What only a WebSocket begins with: its type, and what protocol 1.0 has.

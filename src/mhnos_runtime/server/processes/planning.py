@@ -18,8 +18,8 @@ from mhnos_runtime.config import Settings
 from mhnos_runtime.errors import InvalidRequest, NotFound
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
-from mhnos_runtime.process import kinds, plan, ready, template, workerd
-from mhnos_runtime.process.facts import ProcessFacts, Secrets, SpawnKey
+from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
+from mhnos_runtime.process.facts import Limits, ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
@@ -88,6 +88,8 @@ class Planner:
         """Find the kind of a request and have it read the command. Raises Refused and InvalidRequest
         (unknown-kind, invalid-argument, too-large)."""
         _check_size(request)
+        if request.name is not None:
+            names.check(request.name)
         name, ports = request.process_type, dict(request.ports or {})
         check_names(ports)
         found = self._kinds.get(name)
@@ -186,6 +188,9 @@ class Planner:
             name=request.name,
             cwd=cwd,
             linger_ms=request.linger_ms,
+            timeout_ms=_timeout_ms(request.options.timeout) or None,
+            remove=request.remove,
+            limits=_limits(policy),
             sandbox=policy.level,
             isolation=describe(self._sandbox.facts, policy),
             key=None if request.key is None else SpawnKey(request.key, digest(request)),
@@ -248,6 +253,18 @@ def _narrowed(policy: Policy) -> Wish:
     """The wish that narrows the operator's policy to this one."""
     return Wish(
         policy.network,
+        policy.memory_bytes,
+        policy.tasks,
+        policy.cpu_percent,
+        policy.cpu_seconds,
+        policy.file_bytes,
+        policy.open_files,
+    )
+
+
+def _limits(policy: Policy) -> Limits:
+    """For people to look at."""
+    return Limits(
         policy.memory_bytes,
         policy.tasks,
         policy.cpu_percent,

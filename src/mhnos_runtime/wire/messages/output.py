@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from mhnos_runtime.wire.messages.base import Count, Integer, Message, Offset, Stream
+from mhnos_runtime.wire.messages.base import Count, Handle, Message, Offset, Stream
 from mhnos_runtime.wire.messages.processes import ProcessInfo, ProcessStatus
 
 
@@ -22,7 +22,7 @@ class Attach(Message, tag="attach"):
     the client acknowledges from the first byte on: what it has not acknowledged is not overwritten.
     """
 
-    pid: Integer
+    pid: Handle
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
     repaint: bool = False
@@ -32,13 +32,13 @@ class Attach(Message, tag="attach"):
 class Detach(Message, tag="detach"):
     """Receive no more output of a process."""
 
-    pid: Integer
+    pid: Handle
 
 
 class Ack(Message, tag="ack"):
     """The client has used all output below `offset`."""
 
-    pid: Integer
+    pid: Handle
     offset: Offset
 
 

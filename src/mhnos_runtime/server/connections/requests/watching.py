@@ -40,11 +40,12 @@ class WatchRequests:
             self._terminals.repaint(process)
 
     def detach(self, connection: Connection, request: m.Detach) -> m.Detached:
-        connection.watching.unwatch(request.pid)
-        return m.Detached(request.pid, id=request.id)
+        pid = connection.pid(request.pid)
+        connection.watching.unwatch(pid)
+        return m.Detached(pid, id=request.id)
 
     def ack(self, connection: Connection, request: m.Ack) -> None:
-        viewer = connection.watching.get(request.pid)
+        viewer = connection.watching.get(connection.pid(request.pid))
         if viewer is not None:
             viewer.acknowledge(request.offset)
 
