@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ws import BINARY, TEXT, WebSocket
+from mhnos_runtime import title
 from mhnos_runtime.wire import frames
 
 from .base import LOAD, Peer, Session, Unavailable, clean_environment
@@ -59,9 +60,7 @@ class RuntimeSession(Session):
 def server_pid(supervisor_pid: int) -> int:
     """The child of the supervisor that serves. Raises ValueError when there is not exactly one."""
     children = Path(f"/proc/{supervisor_pid}/task/{supervisor_pid}/children").read_text().split()
-    (found,) = [
-        pid for pid in children if b"mhnos_runtime.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    (found,) = [pid for pid in children if title.has(int(pid), title.SERVER)]
     return int(found)
 
 

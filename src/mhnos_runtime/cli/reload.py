@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from mhnos_runtime import title
 from mhnos_runtime.cli import exits
 from mhnos_runtime.cli.health import ask
 from mhnos_runtime.cli.target import Duration
@@ -69,7 +70,7 @@ def _running(folder: Path) -> tuple[int, str]:
         facts = json.loads((folder / "server.json").read_text())
         pid, url, state = int(facts["pid"]), str(facts["url"]), facts.get("stateVersion")
         # A file that a crash left over may name a pid that is somebody else's by now.
-        if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if not title.has(pid, title.SUPERVISOR):
             raise ProcessLookupError
     except (OSError, ValueError, KeyError, TypeError):
         raise MhnosError(
