@@ -6,18 +6,14 @@ Knows the supervisor by its pid and its signal, and the server by its health.
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
-from mhnos_runtime import title
-from mhnos_runtime.cli import exits
-from mhnos_runtime.cli.health import ask
+from mhnos_runtime.cli import exits, local
 from mhnos_runtime.cli.target import Duration
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.supervisor.handover import STATE_VERSION
@@ -55,34 +51,20 @@ def reload(state_dir: str | None, wait_ms: int) -> int:
     Examples:
       pip install --upgrade mhnos-runtime && mhnos-runtime reload
     """
-    from mhnos_runtime.config import load
-
-    folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
-    pid, url = _running(folder)
-    took_s, health = _reload(pid, url, wait_ms / 1000)
+    found = local.require(local.state_dir(state_dir))
+    _check_version(found)
+    took_s, health = _reload(found.os_pid, found.url, wait_ms / 1000)
     print(f"reloaded in {took_s:.2f} s; {health.processes} processes went on")
     return exits.OK
 
 
-def _running(folder: Path) -> tuple[int, str]:
-    """The supervisor's OS pid and the runtime's address. Raises MhnosError when there is none."""
-    try:
-        facts = json.loads((folder / "server.json").read_text())
-        pid, url, state = int(facts["pid"]), str(facts["url"]), facts.get("stateVersion")
-        # A file that a crash left over may name a pid that is somebody else's by now.
-        if not title.has(pid, title.SUPERVISOR):
-            raise ProcessLookupError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise MhnosError(
-            f"no runtime uses {folder}",
-            hint="--state-dir names another one; `mhnos-runtime serve` starts one",
-        ) from None
-    if state != STATE_VERSION:  # the supervisor would find that too, and can tell nobody but its log
+def _check_version(found: local.Running) -> None:
+    """The supervisor would find that too, and can tell nobody but its log."""
+    if found.state_version != STATE_VERSION:
         raise MhnosError(
             "not reloaded: the installed version does not understand the running one's state; all runs on",
             hint="install a version that fits, or stop and start the runtime when its processes may end",
         )
-    return pid, url
 
 
 def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:
@@ -114,7 +96,7 @@ def _not_reloaded(pid: int, before: Health | None, wait_s: float) -> MhnosError:
 def _health(url: str) -> Health | None:
     """None while nobody answers."""
     try:
-        body = ask(url)
+        body = local.ask_health(url)
         return Health(float(body["uptime"]), int(body["processes"]["active"]))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None

@@ -152,7 +152,7 @@ class TestServer:
         """Wait for the greeting, after which connection attempts are queued by the listening socket."""
         while line := await lines.readline():
             self.greeting += line.decode()
-            if b"mhnos-runtime run" in line:
+            if line.startswith(b"  try  "):
                 break
         else:
             raise RuntimeError(f"the runtime did not start:\n{self.log.read_text()}")
