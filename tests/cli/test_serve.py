@@ -26,14 +26,13 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.project, self.state = folder / "my project", folder / "state"
+        self.program: tuple[str, ...] = (sys.executable, "-m", "mhnos_runtime")
         self.project.mkdir()
 
-    def run(
-        self, *arguments: str, program: tuple[str, ...] = (), **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MHNOS_")}
         return subprocess.run(
-            [*(program or (sys.executable, "-m", "mhnos_runtime")), *arguments],
+            [*self.program, *arguments],
             env={**kept, "MHNOS_STATE_DIR": str(self.state), **variables},
             cwd=self.project,
             stdin=subprocess.DEVNULL,
@@ -109,7 +108,8 @@ def test_the_command_is_short_where_it_is_on_path(desk: Desk) -> None:
 
 def test_the_path_is_shown_as_it_was_typed(desk: Desk) -> None:
     (desk.project / "bin").symlink_to(SCRIPT.parent)
-    started = desk.run("serve", *LEVEL, "-d", ".", program=("bin/mhnos-runtime",))
+    desk.program = ("bin/mhnos-runtime",)
+    started = desk.serve("-d", ".")
     assert lines(started.stdout)["try"].endswith(" bin/mhnos-runtime run -it shell")
 
 
