@@ -81,7 +81,7 @@ def choose_user(settings: Settings, *, claim: bool = True) -> User:
 
 
 def _check_hand_over(settings: Settings, user: User) -> None:
-    """A folder that somebody named, with files in it, is somebody's project: no start changes its owner. Raises
+    """A folder that somebody named, with files in it, is somebody's project, and keeps its owner. Raises
     ConfigError."""
     workspace = settings.workspace
     if user.ids is None or settings.source("workspace") == "default" or not any(workspace.iterdir()):
