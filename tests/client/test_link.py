@@ -14,7 +14,9 @@ from aiohttp import web
 
 from mhnos_runtime.client import link as subject
 from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, ProtocolViolation, Unauthorized
-from mhnos_runtime.client.link import LONGEST_WAIT_S, Link, LinkClosed, refusal, unpack
+from mhnos_runtime.client.link import Link, LinkClosed
+from mhnos_runtime.client.opening import LONGEST_WAIT_S, refusal
+from mhnos_runtime.client.received import unpack
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from mhnos_runtime.client.errors import ConnectionLost, ProtocolViolation, RequestFailed
-from mhnos_runtime.client.pending import PendingRequests, failure
+from mhnos_runtime.client.pending import PendingRequests
+from mhnos_runtime.client.received import failure
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.parse import Unknown
 

@@ -15,8 +15,10 @@ from mhnos_runtime.client.errors import (
     Unauthorized,
 )
 from mhnos_runtime.client.input_window import InputWindow
-from mhnos_runtime.client.link import LinkClosed, refusal, unpack
+from mhnos_runtime.client.link import LinkClosed
+from mhnos_runtime.client.opening import refusal
 from mhnos_runtime.client.process import ClientProcess
+from mhnos_runtime.client.received import unpack
 from mhnos_runtime.client.runtime import PROVEN_AFTER_S
 from mhnos_runtime.client.types import Gap, Output
 from mhnos_runtime.wire import frames

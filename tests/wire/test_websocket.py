@@ -24,9 +24,9 @@ def nothing_large(_binary: bool, _head: bytes) -> int:
     return SMALL_MESSAGE_BYTES
 
 
-def events(data: bytes, cuts: list[int]) -> tuple[list[Incoming], int | None]:
-    """What comes of it, and the code with which it ends."""
-    parser, found = Parser(unmask, nothing_large, MOST), []
+def events(data: bytes, cuts: list[int], parser: Parser | None = None) -> tuple[list[Incoming], int | None]:
+    """What comes of it, and the code with which it ends. parser: a server's, if no other."""
+    parser, found = parser or Parser(unmask, nothing_large, MOST), []
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     try:
         for start, end in itertools.pairwise(places):
@@ -152,3 +152,67 @@ def test_no_answer_allows_more_than_the_most() -> None:
         parser.next()
     assert caught.value.code == rfc.TOO_BIG
     assert asked.heads == []
+
+
+# The client's side
+
+
+def unmasked(opcode: int, payload: bytes, final: bool) -> bytes:
+    return frame(opcode, payload, final=final, mask=None)
+
+
+servers_frames = st.builds(
+    unmasked,
+    st.sampled_from((CONTINUATION, TEXT, TEXT, BINARY, CLOSE, PING, PONG)),
+    payloads,
+    st.booleans(),
+)
+
+
+def received(data: bytes, cuts: list[int]) -> tuple[list[Incoming], int | None]:
+    return events(data, cuts, Parser(None, nothing_large, MOST))
+
+
+@given(st.lists(servers_frames, max_size=6).map(b"".join), st.lists(st.integers(0, 2000), max_size=8))
+def test_a_client_may_cut_anywhere_as_well(data: bytes, cuts: list[int]) -> None:
+    assert received(data, cuts) == received(data, [])
+
+
+@given(st.lists(st.tuples(st.sampled_from((TEXT, BINARY, PING, PONG)), st.text(max_size=200)), max_size=6))
+def test_both_sides_receive_the_same(messages: list[tuple[int, str]]) -> None:
+    sent = [
+        (opcode, text.encode()[:125] if opcode in (PING, PONG) else text.encode())
+        for opcode, text in messages
+    ]
+    to_client = b"".join(rfc.pack_header(opcode, len(data)) + data for opcode, data in sent)
+    to_server = b"".join(rfc.pack_masked(opcode, data, b"\x00\x01\xfe\xff") for opcode, data in sent)
+    expected = [Incoming(opcode, data) for opcode, data in sent]
+    assert received(to_client, []) == (expected, None)
+    assert events(to_server, []) == (expected, None)
+
+
+@pytest.mark.parametrize("mask", [None, b"abcd"])
+def test_a_mask_on_the_wrong_side_is_a_violation(mask: bytes | None) -> None:
+    parser = Parser(None if mask else unmask, nothing_large, MOST)
+    parser.feed(frame(TEXT, b"{}", mask=mask))
+    with pytest.raises(Violation) as caught:
+        parser.next()
+    assert caught.value.code == rfc.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 125, 126, 65_535, 65_536, 200_003])
+def test_what_is_packed_is_what_the_rfc_says(size: int) -> None:
+    payload = bytes(range(256)) * (size // 256 + 1)
+    mask = b"\x00\xff\x80\x01"
+    assert rfc.pack_masked(BINARY, payload[:size], mask) == frame(BINARY, payload[:size], mask=mask)
+    assert rfc.pack_header(TEXT, size, final=False) == frame(TEXT, length=size, final=False, mask=None)
+
+
+def test_a_message_of_very_many_fragments_is_put_together_in_time() -> None:
+    """With bytes instead of a bytearray, each fragment copied all those before it."""
+    parser, count = Parser(None, nothing_large, MOST), 400_000
+    parser.feed(unmasked(BINARY, b"a", False) + unmasked(CONTINUATION, b"b", False) * count)
+    while parser.next() is not None:
+        pass
+    parser.feed(unmasked(CONTINUATION, b"c", True))
+    assert parser.next() == Incoming(BINARY, b"a" + b"b" * count + b"c")

@@ -14,7 +14,8 @@ import aiohttp
 
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ClientError
-from mhnos_runtime.client.link import refusal, unpack
+from mhnos_runtime.client.opening import refusal
+from mhnos_runtime.client.received import unpack
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire.messages import MAX_MESSAGE_BYTES, SUBPROTOCOL
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal as signals
 from collections.abc import Callable, Coroutine
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.client.runtime import ConnectionState, Runtime
     from mhnos_runtime.client.types import InputUncertain
 
@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+CONNECT_TIMEOUT_S = 10.0
 COMPLETION_TIMEOUT_S = 0.5  # a Tab key that takes longer feels broken
 
 
@@ -50,8 +51,18 @@ def open_runtime(
     return Runtime(found.url, found.token, reconnect=reconnect, on_state=on_state, on_uncertain=on_uncertain)
 
 
+def open_direct(url: str | None, token_file: str | None, timeout_s: float = CONNECT_TIMEOUT_S) -> Direct:
+    """As open_runtime, for verbs that ask one thing: no event loop, no reconnecting; for use by `with`."""
+    from mhnos_runtime.client.direct import Direct
+    from mhnos_runtime.client.discovery import discover
+
+    return Direct.open(discover(url, token_file), timeout_s)
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """The one way in which a verb enters an event loop."""
+    import asyncio
+
     return asyncio.run(work)
 
 
@@ -134,14 +145,11 @@ def _kinds() -> list[str]:
 
 
 def _pids(url: str | None, token_file: str | None) -> list[tuple[str, str]]:
-    async def ask() -> list[tuple[str, str]]:
-        async with (
-            asyncio.timeout(COMPLETION_TIMEOUT_S),
-            open_runtime(url, token_file, reconnect=False) as runtime,
-        ):
-            return [(str(row.pid), f"{row.type} {row.command}") for row in await runtime.list(all=True)]
+    from mhnos_runtime.wire import messages as m
 
     try:
-        return run_async(ask())
+        with open_direct(url, token_file, COMPLETION_TIMEOUT_S) as runtime:
+            rows = runtime.ask(m.List(all=True), m.ProcessList, COMPLETION_TIMEOUT_S).processes
+        return [(str(row.pid), f"{row.type} {row.command}") for row in rows]
     except Exception:  # a completion is silent, whatever fails
         return []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mhnos_runtime.client.carrier import Carrier
 from mhnos_runtime.client.errors import ClientError, ConnectionLost, RequestFailed, RequestTimedOut
-from mhnos_runtime.client.pending import failure
+from mhnos_runtime.client.received import failure
 from mhnos_runtime.client.types import InputUncertain
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m

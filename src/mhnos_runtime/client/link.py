@@ -10,19 +10,17 @@ from typing import TypeAlias
 
 import aiohttp
 
-from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, ProtocolViolation, Unauthorized
-from mhnos_runtime.errors import InvalidRequest
-from mhnos_runtime.wire import frames
+from mhnos_runtime.client.errors import ConnectFailed
+from mhnos_runtime.client.opening import refusal
+from mhnos_runtime.client.received import Received, unpack
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.parse import Unknown, parse_message
+from mhnos_runtime.wire.parse import parse_message
 
 CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
 CLOSE_TIMEOUT_S = 2.0  # a goodbye is a courtesy: a peer that does not answer it is left
 HEARTBEAT_S = 20.0  # below the 30 s to 60 s after which NATs and proxies forget an idle connection
-LONGEST_WAIT_S = 300.0  # a server that asks for more is asked again anyway: it may have been a mistake
 _NORMAL_CLOSE = frozenset({aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED})
 
-Received: TypeAlias = m.ServerMessage | frames.DataFrame | Unknown
 SslOption: TypeAlias = ssl.SSLContext | bool
 
 
@@ -141,41 +139,3 @@ def _reason(error: Exception) -> str:
     if isinstance(number, int) and number > 0:
         return os.strerror(number)
     return getattr(cause, "strerror", None) or str(error) or type(error).__name__
-
-
-def refusal(url: str, status: int, retry_after: str | None = None) -> ClientError:
-    """Why a WebSocket was not opened, by the HTTP status, and the header Retry-After where there is one."""
-    if status == 401:
-        return Unauthorized(
-            f"{url} refused the token", hint="`mhnos-runtime token` on its machine shows the right one"
-        )
-    if status == 403:
-        return Forbidden(f"{url} refuses this client: its Origin, or what the grant of its token allows")
-    if status == 421:
-        return Forbidden(
-            f"{url} does not answer to this name",
-            code="forbidden-host",
-            hint="use an address that it listens on, or start it with --allow-host and this name",
-        )
-    problem = f"{url} answered HTTP {status} instead of opening a WebSocket"
-    wait_s = _seconds(retry_after) if status in (429, 503) else None
-    hint = f"try again in {wait_s:.0f} s" if wait_s else ""
-    return ConnectFailed(problem, hint=hint, retry=status in (429, 502, 503), retry_after_s=wait_s)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What a server of this protocol says (RFC 9110, 10.2.3, also has a date), LONGEST_WAIT_S at most."""
-    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
-        return None
-    return min(float(retry_after[:9]), LONGEST_WAIT_S)
-
-
-def unpack(data: bytes) -> frames.DataFrame:
-    """One binary frame of a server. Raises ProtocolViolation."""
-    try:
-        frame = frames.unpack(data)
-    except InvalidRequest as error:
-        raise ProtocolViolation(error.message) from error
-    if frame.kind == frames.INPUT:
-        raise ProtocolViolation("a server sends no input")
-    return frame

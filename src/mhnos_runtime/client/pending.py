@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mhnos_runtime.client.errors import ClientError, ConnectionLost, ProtocolViolation, RequestFailed
+from mhnos_runtime.client.received import failure
+from mhnos_runtime.client.received import number as number_of
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
 from mhnos_runtime.wire.parse import Unknown
@@ -69,7 +71,7 @@ class PendingRequests:
 
     def settle(self, message: m.Message | Unknown) -> bool:
         """Hand an answer to its request. False: the message answers none."""
-        waiting = self._waiting.pop(_number(message.id), None)
+        waiting = self._waiting.pop(number_of(message.id), None)
         if waiting is None:
             return False
         if isinstance(message, m.ErrorMessage):
@@ -99,20 +101,3 @@ class PendingRequests:
         for waiting in self._waiting.values():
             waiting.fail(error)
         self._waiting.clear()
-
-
-def failure(message: m.ErrorMessage) -> RequestFailed:
-    """The server's error as an exception."""
-    return RequestFailed(
-        message.error,
-        code=message.code if isinstance(message.code, str) else "internal",
-        hint=message.hint if isinstance(message.hint, str) else "",
-        retry=message.retry is True,
-    )
-
-
-def _number(id_: object) -> int:
-    try:
-        return int(bytes(id_)) if isinstance(id_, msgspec.Raw) else 0
-    except ValueError:
-        return 0

@@ -26,6 +26,7 @@ from mhnos_runtime.client.input_window import InputWindow
 from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
+from mhnos_runtime.client.received import name as _name
 from mhnos_runtime.client.spawning import spawn_fields
 from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
@@ -493,7 +494,3 @@ class Runtime:
 
 
 connect = Runtime
-
-
-def _name(message: m.Message) -> str:
-    return str(message.__struct_config__.tag)

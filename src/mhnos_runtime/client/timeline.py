@@ -6,7 +6,7 @@ import aiohttp
 
 from mhnos_runtime.client.errors import ConnectFailed
 from mhnos_runtime.client.link import SslOption
-from mhnos_runtime.client.pending import failure
+from mhnos_runtime.client.received import failure
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.encode import encode
 from mhnos_runtime.wire.parse import parse_message

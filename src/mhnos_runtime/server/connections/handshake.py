@@ -5,13 +5,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable, Sequence
 
-VERSION = "13"
-
-_KEY_BYTES = 16
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+from mhnos_runtime.wire.handshake import KEY_BYTES, VERSION, accept
 
 Headers = Callable[[str], Sequence[str]]
 
@@ -43,12 +39,11 @@ def check(method: str, version: tuple[int, int], headers: Headers) -> None:
 
 def response(key: str, protocol: str | None) -> bytes:
     """The head that accepts it, with the subprotocol that was selected. No extension is ever accepted."""
-    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
         b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + accept,
+        b"Sec-WebSocket-Accept: " + accept(key).encode(),
     ]
     if protocol is not None:
         lines.append(b"Sec-WebSocket-Protocol: " + protocol.encode())
@@ -61,6 +56,6 @@ def _items(values: Sequence[str]) -> set[str]:
 
 def _is_key(text: str) -> bool:
     try:
-        return len(base64.b64decode(text, validate=True)) == _KEY_BYTES
+        return len(base64.b64decode(text, validate=True)) == KEY_BYTES
     except (binascii.Error, ValueError):
         return False

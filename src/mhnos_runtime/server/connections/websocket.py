@@ -6,7 +6,6 @@ Knows transports and frames (wire/websocket.py), not what messages mean.
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from typing import Protocol, cast
 
@@ -31,9 +30,6 @@ TURN_SECONDS = 0.002
 
 #: Below this, to copy costs less than to hand over two buffers.
 _COPIED_BYTES = 4096
-
-_FINAL = 0x80
-_SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 
 
 class Receiver(Protocol):
@@ -133,13 +129,7 @@ class WebSocket(asyncio.Protocol):
         return self._receiver.limit(binary, head)
 
     def _write(self, opcode: int, head: Payload, body: bytes = b"", *, final: bool = True) -> None:
-        size, first = len(head) + len(body), opcode | (_FINAL if final else 0)
-        if size < 126:
-            header = _SHORT.pack(first, size)
-        elif size < 1 << 16:
-            header = _MEDIUM.pack(first, 126, size)
-        else:
-            header = _LONG.pack(first, 127, size)
+        header = rfc.pack_header(opcode, len(head) + len(body), final=final)
         if len(body) < _COPIED_BYTES:
             self._transport.write(b"".join((header, head, body)))
         else:

@@ -1,0 +1,93 @@
+"""A blocking connection to an address: TCP, and TLS where the address asks for it. Knows sockets and
+certificates; not what is said over them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+from mhnos_runtime.client.address import Address
+from mhnos_runtime.client.errors import ConnectFailed
+
+if TYPE_CHECKING:
+    import ssl
+
+#: True: certificates are checked against those that the system trusts, or SSL_CERT_FILE; False: not at all.
+SslOption: TypeAlias = "ssl.SSLContext | bool"
+
+STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
+
+
+def dial(address: Address, until: float) -> socket.socket:
+    """Connect to the first of the host's addresses that answers, each of which gets its share of the time.
+    until: of time.monotonic(). Raises OSError."""
+    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, place) in enumerate(places):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(left(until) / (len(places) - number))
+            connection.connect(place)
+            break
+        except BaseException as error:
+            connection.close()
+            if number == len(places) - 1 or not isinstance(error, OSError):
+                raise
+    try:
+        connection.settimeout(left(until))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return _secured(connection, address) if address.secure else connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def left(until: float) -> float:
+    """Seconds until then. Raises TimeoutError when it is past."""
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def context(option: SslOption = True) -> ssl.SSLContext:
+    """What TLS is done with."""
+    import ssl
+
+    if isinstance(option, ssl.SSLContext):
+        return option
+    made = ssl.create_default_context()
+    if option is False:
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    return made
+
+
+def _secured(connection: socket.socket, address: Address) -> socket.socket:
+    return context().wrap_socket(connection, server_hostname=address.host.partition("%")[0])
+
+
+def failed(url: str, error: OSError) -> ConnectFailed:
+    """What kept a connection from being made, in words."""
+    if is_untrusted(error):
+        return ConnectFailed(
+            f"cannot connect to {url}: its certificate is not trusted, or is of another name",
+            hint="with a certificate of your own: SSL_CERT_FILE=cert.pem, and an address that it names",
+        )
+    return ConnectFailed(f"cannot connect to {url}: {reason(error)}", hint=STARTS_ONE)
+
+
+def is_untrusted(error: OSError) -> bool:
+    """Whether it is the peer's certificate that is not good. ssl is there if TLS was tried."""
+    tls = sys.modules.get("ssl")
+    return tls is not None and isinstance(error, tls.SSLCertVerificationError)
+
+
+def reason(error: BaseException) -> str:
+    """The system's own words where there are any: those of asyncio repeat the address."""
+    number = getattr(error, "errno", None)
+    foreign = isinstance(error, socket.gaierror) or type(error).__module__ == "ssl"
+    if isinstance(number, int) and number > 0 and not foreign:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
