@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -158,7 +159,36 @@ async def test_the_client_against_the_real_thing(server: TestServer) -> None:
 
 
 async def test_check_passes(server: TestServer) -> None:
+    before = sorted(server.workspace.iterdir())
     code, out, err = await command("check", "--json", env=env_of(server))
     assert [step for step in json.loads(out) if not step["ok"]] == []
     assert (code, err) == (0, b"")
-    assert not (server.workspace / ".mhnos-check").exists()
+    assert sorted(server.workspace.iterdir()) == before
+
+
+@pytest.mark.parametrize("size", [30 << 20, 34 << 20])
+async def test_check_passes_however_large_the_workspace_is(server: TestServer, size: int) -> None:
+    """34 MB are more than one pull carries: that is for the server to say, and no failure of its own. It took
+    what a pull carries for a gigabyte of lists."""
+    with (server.workspace / "large").open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(b"x" * (1 << 20))
+    before = sorted(server.workspace.iterdir())
+    code, out, err = await command("check", "--json", env=env_of(server))
+    steps = json.loads(out)
+    assert [step for step in steps if not step["ok"]] == []
+    assert (code, err) == (0, b"")
+    pulls = [step["seen"] for step in steps if step["step"] == "pull"]
+    assert all((" entries, " in seen) == (size < 32 << 20) for seen in pulls), pulls
+    assert sorted(server.workspace.iterdir()) == before
+
+
+async def test_check_without_a_runtime_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        url = f"http://127.0.0.1:{port.getsockname()[1]}"
+    code, out, err = await command("check", url, env={"MHNOS_STATE_DIR": str(tmp_path)})
+    assert (code, out) == (1, b"")
+    assert err.decode().splitlines() == [
+        f"mhnos-runtime: cannot connect to {url}: Connection refused",
+        "hint: is it running? `mhnos-runtime serve` starts one here",
+    ]
