@@ -9,9 +9,9 @@ from mhnos_runtime.cli.node import choose_node, reader
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.sandbox.facts import Fact
 
-#: installed, update: by `engines install`, in the version that is pinned or in another one. found: a program of
-#: this machine or of the runtime's own environment that is good enough. unusable: installed, and what it needs
-#: in turn is not there.
+#: installed, update: by `engines install`, in the version that is pinned or in another one. found: a program
+#: of this machine or of the runtime's own environment that is good enough. unusable: installed, and what it
+#: needs in turn is not there.
 State = Literal["installed", "update", "found", "unusable", "missing"]
 
 
