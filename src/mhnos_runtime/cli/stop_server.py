@@ -25,7 +25,9 @@ from mhnos_runtime.errors import MhnosError
 WAIT_MS = 30_000
 #: The supervisor kills at once when a second signal comes, and two at the same time are one to the kernel.
 AGAIN_S = 0.1
-_LIST_S = 3.0
+LIST_S = 3.0
+#: After SIGKILL there is nothing to wait for but the kernel.
+KILLED_S = 3.0
 _MOST_NAMED = 20
 
 
@@ -81,21 +83,15 @@ def _refuse_managed(os_pid: int) -> None:
 
 def _processes(found: local.Running, folder: Path) -> list[str]:
     """What runs now, a line each; nothing where the server does not answer, which keeps nothing running."""
-    from mhnos_runtime.cli.target import open_runtime, run_async
-
-    async def ask() -> list[str]:
-        import asyncio
-
-        async with (
-            asyncio.timeout(_LIST_S),
-            open_runtime(found.url, str(folder / "token"), reconnect=False) as runtime,
-        ):
-            return [f"{row.pid} {row.type} {row.command}".rstrip() for row in await runtime.list(all=False)]
+    from mhnos_runtime.cli.target import open_direct
+    from mhnos_runtime.wire import messages as m
 
     try:
-        return run_async(ask())
-    except (MhnosError, OSError, TimeoutError):
+        with open_direct(found.url, str(folder / "token"), LIST_S) as runtime:
+            rows = runtime.ask(m.List(), m.ProcessList, LIST_S).processes
+    except MhnosError:
         return []
+    return [" ".join(filter(None, (str(row.pid), row.type, row.command, *row.args))) for row in rows]
 
 
 @contextmanager
@@ -123,7 +119,7 @@ def _stop(pidfd: int, force: bool, until: float) -> bool:
             return True
         _signal(pidfd, signal.SIGTERM)
     _signal(pidfd, signal.SIGKILL)  # the kernel then kills its processes
-    return _ends(pidfd, _LIST_S)
+    return _ends(pidfd, KILLED_S)
 
 
 def _signal(pidfd: int, number: int) -> None:
