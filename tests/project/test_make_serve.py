@@ -61,7 +61,7 @@ def test_a_runtime_that_did_not_start_installs_nothing(tmp_path: Path) -> None:
     gone.wait()
     beside = Beside(tmp_path, 0)
     assert beside.run(gone.pid) == ""
-    assert beside.calls == ["health"]
+    assert beside.calls == ["health", "health"]
 
 
 @pytest.fixture
