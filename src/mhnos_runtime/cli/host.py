@@ -73,18 +73,15 @@ def choose_user(settings: Settings, *, claim: bool = True) -> User:
             f"workspace {settings.workspace} belongs to root and is part of the system",
             hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
         )
-    chosen = _chosen_for_it(settings.workspace, uids.free)
-    if not claim:
-        return chosen
-    _check_hand_over(settings, chosen)
-    return _chosen_for_it(settings.workspace, uids.claim)
+    return _chosen_for_it(settings.workspace, uids.claim if claim else uids.free)
 
 
-def _check_hand_over(settings: Settings, user: User) -> None:
-    """A folder that somebody named, with files in it, is somebody's project, and keeps its owner. Raises
-    ConfigError."""
+def check_hand_over(settings: Settings, user: User) -> None:
+    """A folder that somebody named, with files in it, is somebody's project, and keeps its owner. Its claim
+    stays, so that the id in the hint is still this folder's. Raises ConfigError."""
     workspace = settings.workspace
-    if user.ids is None or settings.source("workspace") == "default" or not any(workspace.iterdir()):
+    named = settings.source("workspace") != "default"
+    if user.ids is None or not (user.hand_over and named and any(workspace.iterdir())):
         return
     owner, quoted = f"{user.ids[0]}:{user.ids[1]}", shlex.quote(str(workspace))
     raise ConfigError(

@@ -44,6 +44,7 @@ def start(settings: Settings, config_files: Sequence[Path], say: Say, *, private
     own = host.trust(settings, user, config_files)
     host.check_own_files(own, settings.sandbox)
     facts, node, no_node = host.check(settings, user)
+    host.check_hand_over(settings, user)
     for warning in host.warnings(settings, facts):
         say("warning", warning)
     _check_size({"settings": settings.to_json(), "allowed": _allowed(settings, user, facts).to_dict()})
