@@ -96,7 +96,6 @@ class Runtime(Peer):
         self._folder.chmod(0o711)  # the user of processes has to reach the workspace
         self.state, workspace = self._folder / "state", self._folder / "workspace"
         workspace.mkdir()
-        shutil.copy(LOAD, workspace / "load")
         (self._folder / "config.toml").write_text(_CONFIG)
         self._log = (self._folder / "log").open("wb")
         command = [self._command(), "serve", "--port", "0", "--workspace", str(workspace)]
@@ -107,6 +106,8 @@ class Runtime(Peer):
         except Unavailable:
             self.stop()
             raise
+        # Not before: a folder of root's with files in it is no workspace for the user of processes.
+        shutil.copy(LOAD, workspace / "load")
 
     @staticmethod
     def _command() -> str:
