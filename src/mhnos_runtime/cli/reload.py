@@ -63,8 +63,8 @@ def _check_version(found: local.Running) -> None:
     if found.state_version != STATE_VERSION:
         raise MhnosError(
             "not reloaded: the installed version does not understand the running one's state; all runs on",
-            hint="install a version that fits; or, when its processes may end, `mhnos-runtime stop-server` and "
-            "a new start",
+            hint="install a version that fits; or, when its processes may end, `mhnos-runtime stop-server`, "
+            "and start it again",
         )
 
 
