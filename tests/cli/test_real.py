@@ -16,6 +16,7 @@ import pytest
 
 from mhnos_runtime.client import ExitInfo, Output, PtySize, connect
 from mhnos_runtime.testing import TestServer
+from mhnos_runtime.wire.messages import Spawn
 from tests.cli.console import Console, command
 
 pytestmark = pytest.mark.timeout(120)
@@ -180,6 +181,12 @@ async def test_check_passes_however_large_the_workspace_is(server: TestServer, s
     pulls = [step["seen"] for step in steps if step["step"] == "pull"]
     assert all((" entries, " in seen) == (size < 32 << 20) for seen in pulls), pulls
     assert sorted(server.workspace.iterdir()) == before
+
+
+@pytest.mark.skipif("remove" not in Spawn.__struct_fields__, reason="records stay for retain_seconds")
+async def test_check_leaves_no_record(server: TestServer) -> None:
+    assert (await command("check", env=env_of(server)))[0] == 0
+    assert (await command("ps", "--all", "--quiet", env=env_of(server)))[1] == b""
 
 
 async def test_check_without_a_runtime_says_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from mhnos_runtime import title
 from mhnos_runtime.cli import local
+from tests.cli.console import Console
 
 pytestmark = pytest.mark.timeout(90)
 SCRIPT = Path(sys.executable).with_name("mhnos-runtime")
@@ -118,6 +120,16 @@ def test_a_log_never_shows_a_token_that_a_terminal_would(desk: Desk) -> None:
     token = (desk.state / "token").read_text().strip()
     assert token not in started.stdout
     assert token not in (desk.state / "runtime.log").read_text()
+
+
+async def test_a_terminal_is_shown_the_token_and_may_close(desk: Desk) -> None:
+    env = {"MHNOS_STATE_DIR": str(desk.state), "MHNOS_WORKSPACE": str(desk.project)}
+    async with Console("serve", "-d", *LEVEL, cols=400, env=env) as console:
+        assert await console.exit_code() == 0
+        await console.until(b"runtime.log")
+        assert (desk.state / "token").read_text().strip().encode() in console.seen
+    reloaded = await asyncio.to_thread(desk.run, "reload")  # SIGHUP does not mean that the terminal is gone
+    assert (reloaded.returncode, reloaded.stderr) == (0, "")
 
 
 def test_a_second_start_names_the_first(desk: Desk) -> None:
