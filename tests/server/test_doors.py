@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.cli import health
+from mhnos_runtime.cli import local
 from mhnos_runtime.client import connect as runtime_at
 from mhnos_runtime.server.api.health import Health
 from mhnos_runtime.server.api.settings import SettingsRoute
@@ -236,7 +236,7 @@ async def test_everything_is_below_the_base_path(tmp_path: Path) -> None:
             assert (await client.ask("ping"))["type"] == "pong"
         async with runtime_at(f"{server.url}/", server.token) as runtime:
             assert await runtime.list() == []
-        assert (await asyncio.to_thread(health.ask, server.url))["status"] == "ok"
+        assert (await asyncio.to_thread(local.ask_health, server.url))["status"] == "ok"
         server.url, token = server.url.removesuffix("/user/ann"), f"?token={server.token}"
         assert await raw(server, "GET", f"/health{token}", {}) == 404
         assert await raw(server, "GET", f"/{token}", UPGRADE) == 404

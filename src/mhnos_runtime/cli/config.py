@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import running, say
+from mhnos_runtime.cli import in_force, local, say
 
 if TYPE_CHECKING:
     from mhnos_runtime.config import Settings
@@ -33,7 +33,7 @@ def config(file: str | None, start: bool, json_: bool) -> None:
     from mhnos_runtime.config import describe, load
 
     settings, warnings = load({"config": file} if file else {})
-    found = None if file or start else running.in_force(settings.state_dir)
+    found = None if file or start else in_force.ask(settings.state_dir)
     if found is not None:
         _show_running(settings, found, json_)
     elif json_:
@@ -50,10 +50,10 @@ def config(file: str | None, start: bool, json_: bool) -> None:
         say.error(warning)
 
 
-def _show_running(settings: Settings, found: running.InForce, json_: bool) -> None:
+def _show_running(settings: Settings, found: in_force.InForce, json_: bool) -> None:
     from mhnos_runtime.config.table import BY_NAME
 
-    waiting = {**running.by_variables_here(settings, found), **found.waiting}
+    waiting = {**in_force.by_variables_here(settings, found), **found.waiting}
     names = [*found.values, *(name for name in waiting if name not in found.values)]
     if json_:
         say.as_json(
@@ -70,8 +70,8 @@ def _show_running(settings: Settings, found: running.InForce, json_: bool) -> No
             ]
         )
         return
-    place = running.find(settings.state_dir)
-    print(f"The runtime that runs at {place.url} (pid {place.pid}) uses:")
+    place = local.require(settings.state_dir)
+    print(f"The runtime that runs at {place.url} (pid {place.os_pid}) uses:")
     rows = [(name, found.values.get(name) or "-", found.sources.get(name, "-")) for name in names]
     if not waiting:
         say.table(("SETTING", "VALUE", "FROM"), rows)

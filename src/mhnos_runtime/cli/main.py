@@ -20,14 +20,15 @@ PROGRAM = "mhnos-runtime"
 
 
 class Verb(NamedTuple):
-    """Where a verb lives (the attribute has its name), and what the overview says of it."""
+    """Where a verb lives (the attribute has its name, with _ for -), and what the overview says of it."""
 
     module: str
     summary: str
 
 
 VERBS = {
-    "serve": Verb("serve", "Start the runtime in the foreground and print how to connect."),
+    "serve": Verb("serve", "Start the runtime and print how to connect."),
+    "stop-server": Verb("stop_server", "Stop the runtime on this machine, with its processes."),
     "run": Verb("run", "Start a process and stay with it."),
     "ps": Verb("ps", "List processes."),
     "attach": Verb("attach", "Take a process's terminal over, or watch it."),
@@ -49,7 +50,7 @@ VERBS = {
 
 _EPILOG = """\b
 Examples:
-  mhnos-runtime serve                    start the runtime on this machine
+  mhnos-runtime serve ~/project          start the runtime on this machine, for this folder
   mhnos-runtime run -it shell            a terminal in the workspace
   mhnos-runtime run python app.py        run a script, see its output
   mhnos-runtime ps                       what runs
@@ -70,7 +71,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"mhnos_runtime.cli.{VERBS[cmd_name].module}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 

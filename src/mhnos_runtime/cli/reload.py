@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import exits, running, say
-from mhnos_runtime.cli.health import ask
+from mhnos_runtime.cli import exits, in_force, local, say
 from mhnos_runtime.cli.target import Duration
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.supervisor.handover import STATE_VERSION
@@ -69,34 +68,35 @@ def reload(state_dir: str | None, wait_ms: int) -> int:
     except ConfigError as error:
         raise MhnosError(f"not reloaded, all runs on: {error}", hint=error.hint) from None
     folder = settings.state_dir
-    found = running.find(folder)
-    before = running.in_force(folder)
+    found = local.require(folder)
+    before = in_force.ask(folder)
     _check(found, before)
     with contextlib.suppress(OSError):  # of another user; the signal will say so
         bring(folder, os.environ)
-    took_s, health = _reload(found.pid, found.url, wait_ms / 1000)
+    took_s, health = _reload(found.os_pid, found.url, wait_ms / 1000)
     print(f"reloaded in {took_s:.2f} s; {say.count(health.processes, 'process', 'processes')} went on")
-    after = running.in_force(folder)
+    after = in_force.ask(folder)
     if before is None or after is None:
         print("what it goes by could not be asked; its log says which settings have changed")
     else:
-        for line in _told(before, after, running.by_variables_here(settings, after)):
+        for line in _told(before, after, in_force.by_variables_here(settings, after)):
             print(line)
     return exits.OK
 
 
-def _check(found: running.Found, before: running.InForce | None) -> None:
+def _check(found: local.Running, before: in_force.InForce | None) -> None:
     """Raises MhnosError for what the supervisor would find too, and could tell nobody but its log."""
     if found.state_version != STATE_VERSION:
         raise MhnosError(
             "not reloaded: the installed version does not understand the running one's state; all runs on",
-            hint="install a version that fits, or stop and start the runtime when its processes may end",
+            hint="install a version that fits; or, when its processes may end, `mhnos-runtime stop-server`, "
+            "and start it again",
         )
     if before is not None and before.problem:
         raise MhnosError(f"not reloaded, all runs on: {before.problem}", hint=before.hint)
 
 
-def _told(before: running.InForce, after: running.InForce, here: dict[str, Change]) -> Iterator[str]:
+def _told(before: in_force.InForce, after: in_force.InForce, here: dict[str, Change]) -> Iterator[str]:
     """What has changed, and what waits."""
     for name, value in after.values.items():
         if name in before.values and before.values[name] != value:
@@ -135,7 +135,7 @@ def _not_reloaded(pid: int, before: Health | None, wait_s: float) -> MhnosError:
 def _health(url: str) -> Health | None:
     """None while nobody answers."""
     try:
-        body = ask(url)
+        body = local.ask_health(url)
         return Health(float(body["uptime"]), int(body["processes"]["active"]))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None

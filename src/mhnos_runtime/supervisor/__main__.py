@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
+from mhnos_runtime import title
 from mhnos_runtime.supervisor import check, handover, plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.log import Log
@@ -21,6 +22,7 @@ from mhnos_runtime.supervisor.supervisor import Supervisor
 def main(arguments: list[str]) -> int:
     if arguments[0] == "--understands":
         return 1 if arguments[1] != str(handover.STATE_VERSION) else _fit(*arguments[2:])
+    title.take(title.SUPERVISOR)
     data = handover.read(int(arguments[-1]))
     state = handover.HandOver.decode(data) if arguments[0] == "--resume" else None
     config = plain.decode(Config, data) if state is None else state.config

@@ -31,6 +31,7 @@ from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
+from mhnos_runtime.supervisor.logfile import LogFile
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
@@ -98,6 +99,7 @@ class Supervisor:
         with contextlib.suppress(LimitReached):  # the next start tries again and reports it
             self._launcher.prepare()
         self._manager.watch()
+        LogFile(self._loop, self._config.state_dir).watch()
         self._server.start()
         self._reap()
         self._loop.run()

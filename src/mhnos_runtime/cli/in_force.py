@@ -1,40 +1,16 @@
-"""The runtime that uses a state directory of this machine: its supervisor, its address, and the settings that
-it goes by. Knows no verb."""
+"""The settings that the runtime of a state directory of this machine goes by, as its server tells them. Knows
+no verb."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mhnos_runtime.cli import local
 from mhnos_runtime.cli.target import run_async
 from mhnos_runtime.config import SETTINGS, Settings, describe
 from mhnos_runtime.config.reload import Change
 from mhnos_runtime.errors import MhnosError
-
-
-class Found(NamedTuple):
-    """pid: of the supervisor. state_version: of what it would hand over, as its server.json says."""
-
-    pid: int
-    url: str
-    state_version: object
-
-
-def find(folder: Path) -> Found:
-    """Raises MhnosError where no runtime uses this folder."""
-    try:
-        facts = json.loads((folder / "server.json").read_text())
-        pid, url = int(facts["pid"]), str(facts["url"])
-        # A file that a crash left over may name a pid that is somebody else's by now.
-        if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            raise ProcessLookupError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise MhnosError(
-            f"no runtime uses {folder}",
-            hint="--state-dir names another one; `mhnos-runtime serve` starts one",
-        ) from None
-    return Found(pid, url, facts.get("stateVersion"))
 
 
 class InForce(NamedTuple):
@@ -48,15 +24,15 @@ class InForce(NamedTuple):
     hint: str
 
 
-def in_force(folder: Path) -> InForce | None:
+def ask(folder: Path) -> InForce | None:
     """None where no server answers, or one that does not tell."""
+    from mhnos_runtime.client import http
     from mhnos_runtime.client.discovery import discover
-    from mhnos_runtime.client.http import ask
 
     try:
-        find(folder)
+        local.require(folder)
         target = discover(env={"MHNOS_STATE_DIR": str(folder)})
-        answer: Any = run_async(ask(target, "GET", "/v1/settings"))
+        answer: Any = run_async(http.ask(target, "GET", "/v1/settings"))
         rows, changes = answer["settings"], [Change(**each) for each in answer["changes"]]
         return InForce(
             {row["name"]: row["value"] for row in rows},
