@@ -11,8 +11,7 @@ PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # Everything comes from the locks: nothing is resolved, and nothing unlisted is fetched to build it.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
-	--no-deps --no-build-isolation
+PIP_INSTALL := tools/pip-install $(BIN)/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -21,8 +20,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
-serve: $(STAMPS)/runtime $(STAMPS)/sandbox $(STAMPS)/engines ## set up and start the runtime; Ctrl-C stops it
-	@exec $(BIN)/mhnos-runtime serve $(ARGS)
+# The engines come beside it, for kinds that need one. In a subshell, so that they are no child of the runtime's.
+serve: $(STAMPS)/runtime $(STAMPS)/sandbox ## set up and start the runtime; Ctrl-C stops it
+	@[ -e $(STAMPS)/engines ] || ( tools/engines-beside $(BIN) $$$$ $(STAMPS)/engines & ); \
+	exec $(BIN)/mhnos-runtime serve $(ARGS)
 
 test: check $(STAMPS)/sandbox ## everything that has to hold: the static checks and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -69,12 +70,6 @@ $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.tx
 $(STAMPS)/sandbox: $(STAMPS)/venv
 	@tools/install-programs bubblewrap libseccomp2
 	@! command -v bwrap >/dev/null || touch $@
-
-# Node.js comes with the environment, and as an engine where processes cannot enter that. Without these the rest works, so
-# a failure stops nothing; a Ctrl-C does. Once: what is removed does not come back; where it failed the next start tries again.
-$(STAMPS)/engines: $(wildcard src/mhnos_runtime/engines/locks/*/*.json) | $(STAMPS)/runtime $(STAMPS)/sandbox
-	@$(BIN)/mhnos-runtime engines install --needed node workerd && touch $@ || { [ $$? = 1 ] && \
-		echo "Going on without it. Later: $(BIN)/mhnos-runtime engines install --needed node workerd" >&2; }
 
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing what tests and checks need (once)"

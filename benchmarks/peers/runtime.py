@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ws import BINARY, TEXT, WebSocket
+from mhnos_runtime import title
 from mhnos_runtime.wire import frames
 
 from .base import LOAD, Peer, Session, Unavailable, clean_environment
@@ -59,9 +60,7 @@ class RuntimeSession(Session):
 def server_pid(supervisor_pid: int) -> int:
     """The child of the supervisor that serves. Raises ValueError when there is not exactly one."""
     children = Path(f"/proc/{supervisor_pid}/task/{supervisor_pid}/children").read_text().split()
-    (found,) = [
-        pid for pid in children if b"mhnos_runtime.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    (found,) = [pid for pid in children if title.has(int(pid), title.SERVER)]
     return int(found)
 
 
@@ -97,7 +96,6 @@ class Runtime(Peer):
         self._folder.chmod(0o711)  # the user of processes has to reach the workspace
         self.state, workspace = self._folder / "state", self._folder / "workspace"
         workspace.mkdir()
-        shutil.copy(LOAD, workspace / "load")
         (self._folder / "config.toml").write_text(_CONFIG)
         self._log = (self._folder / "log").open("wb")
         command = [self._command(), "serve", "--port", "0", "--workspace", str(workspace)]
@@ -108,6 +106,8 @@ class Runtime(Peer):
         except Unavailable:
             self.stop()
             raise
+        # Not before: a folder of root's with files in it is no workspace for the user of processes.
+        shutil.copy(LOAD, workspace / "load")
 
     @staticmethod
     def _command() -> str:

@@ -23,7 +23,7 @@ async def test_it_says_whether_the_runtime_serves(tmp_path: Path) -> None:
         assert json.loads(told)["processes"]["active"] == 0
     code, out, err = await command("health", env=env)
     assert (code, out) == (1, b"")
-    assert b"no runtime that uses" in err
+    assert b"no runtime uses" in err
 
 
 async def test_it_waits_for_one_that_starts(tmp_path: Path) -> None:

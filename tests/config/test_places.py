@@ -67,7 +67,18 @@ def test_workspace_by_a_symlink(tmp_path: Path) -> None:
 def test_workspace_without_permission(tmp_path: Path, unprivileged: None) -> None:
     with pytest.raises(ConfigError, match="is not writable") as caught:
         check_workspace(Path("/usr"))
-    assert "chmod u+rwx /usr" in caught.value.hint
+    assert caught.value.hint.startswith("it belongs to root: choose a folder of your own")
+
+
+def test_workspace_of_one_s_own_without_permission(
+    unprivileged: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/usr, were it the own one."""
+    closed = Path("/usr")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ConfigError, match="is not writable") as caught:
+        check_workspace(closed)
+    assert f"chmod u+rwx {closed}" in caught.value.hint
 
 
 def test_workspace_behind_a_closed_folder(tmp_path: Path) -> None:

@@ -202,6 +202,18 @@ def test_documented_variable_names() -> None:
     } <= names
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("warn", "warning"), ("WARN", "warning"), ("Err", "error"), ("INFO", "info"), (" debug ", "debug")],
+)
+def test_levels_as_other_programs_write_them(env: dict[str, str], said: str, meant: str) -> None:
+    """MHNOS_LOG_LEVEL=warn was refused."""
+    assert load({}, env | {"MHNOS_LOG_LEVEL": said})[0].log_level == meant
+    assert load({"log_level": said}, env)[0].log_level == meant
+    write_config(env, f'log_level = "{said}"\n')
+    assert load({}, env)[0].log_level == meant
+
+
 def test_relative_paths_are_of_the_one_who_wrote_them(
     env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +306,12 @@ def test_config_file_that_is_wrong(env: dict[str, str], text: bytes, said: str) 
         ("MHNOS_MAX_MEMORY", "1x", "expected a size from 16m to 16t, in bytes or with k, m, g or t"),
         ("MHNOS_MAX_MEMORY", "1m", "expected a size from 16m to 16t, in bytes or with k, m, g or t"),
         ("MHNOS_MAX_MEMORY", "16777217.5", "(a part of a byte); expected a size"),
-        ("MHNOS_LOG_LEVEL", "loud", "expected debug, info, warning or error"),
+        ("MHNOS_LOG_LEVEL", "loud", "by variable MHNOS_LOG_LEVEL; expected debug, info, warning or error"),
+        ("MHNOS_LOG_LEVEL", "Warnin", "(did you mean warning?); expected debug, info, warning or error"),
+        ("MHNOS_SANDBOX", "relax", "(did you mean relaxed?); expected strict, relaxed or none"),
+        ("MHNOS_NETWORK", "loopbak", "(did you mean loopback?); expected host, loopback or none"),
+        ("MHNOS_LOG_FORMAT", "jsn", "(did you mean json?); expected auto, text or json"),
+        ("MHNOS_AUTH", "tokens", "(did you mean token?); expected token or none"),
         ("MHNOS_LOG_FORMAT", "xml", "expected auto, text or json"),
         ("MHNOS_AUTH", "basic", "expected token or none"),
         ("MHNOS_ALLOW_ORIGIN", "*", "(a wildcard would let every web page in); expected origins"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.cli import node
+from mhnos_runtime.cli.engine_states import engine_states
 from mhnos_runtime.cli.node import complete_wheel, find_node, find_npm
 from mhnos_runtime.engines import Engine, EngineStore, Spec
 from mhnos_runtime.sandbox.probe import probe
@@ -183,3 +184,29 @@ def test_without_a_wheel_or_its_npm_nothing_is_made(place: Path, monkeypatch: py
     monkeypatch.setattr(node, "_wheel", lambda: place)
     complete_wheel()
     assert not (place / "bin").exists()
+
+
+def test_list_and_doctor_tell_the_same(
+    own: Path, install: Install, store: EngineStore, node_spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`engines list` said that node is missing, and `doctor` that it is there."""
+    (state,) = engine_states(store)
+    assert (state.state, state.version, state.program, state.folder) == ("found", "25.0.0", str(own), "")
+    assert (state.fact().found, state.fact().detail) == (True, f"25.0.0 ({own})")
+    engine = install(node_spec, store.folder)
+    (state,) = engine_states(store)
+    assert (state.state, state.version, state.program) == ("installed", "30.1.0", str(engine.program))
+    assert state.folder == str(engine.folder)
+    monkeypatch.setattr("mhnos_runtime.cli.node._nodes", lambda _engines: iter([(str(own), "20.1.0")]))
+    (state,) = engine_states(store)
+    assert (state.state, state.usable, state.fact().found) == ("unusable", False, False)
+    assert "is v20.1.0" in state.fact().detail
+
+
+def test_a_machine_without_node_is_told_how_to_get_it(
+    store: EngineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mhnos_runtime.cli.node._nodes", lambda _engines: iter([]))
+    (state,) = engine_states(store)
+    assert (state.state, state.version, state.program) == ("missing", "", "")
+    assert state.fact().how == "mhnos-runtime engines install node"

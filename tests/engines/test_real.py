@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.cli.node import engine_facts, find_node
+from mhnos_runtime.cli.engine_states import engine_states
+from mhnos_runtime.cli.node import find_node
 from mhnos_runtime.engines import CATALOGUE, EngineStore
 from tests.engines.shared import shared_store
 
@@ -70,11 +71,11 @@ def test_the_space_that_is_asked_for_is_what_is_needed(store: EngineStore, name:
 
 @pytest.mark.timeout(INSTALL_TIMEOUT_S)
 def test_doctor_finds_them(store: EngineStore) -> None:
-    assert [(fact.name, fact.found) for fact in engine_facts(store)] == [(name, True) for name in CATALOGUE]
+    assert [(each.name, each.usable) for each in engine_states(store)] == [(name, True) for name in CATALOGUE]
 
 
 def test_doctor_says_how_to_get_them(tmp_path: Path) -> None:
-    facts = {fact.name: fact for fact in engine_facts(EngineStore(tmp_path / "none"))}
+    facts = {each.name: each.fact() for each in engine_states(EngineStore(tmp_path / "none"))}
     for name in ("workerd", "openclaw"):
         assert not facts[name].found
         assert facts[name].how == f"mhnos-runtime engines install {name}"

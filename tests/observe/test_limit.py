@@ -59,7 +59,8 @@ def test_what_is_left_out_is_counted_once(clock: Clock, stream: io.StringIO) -> 
     clock.now_s += 60
     log.warning("bad", address="b")
     log.warning("bad", address="b")
-    assert [line["unreported"] for line in written(stream)] == [0] * LINES_A_MINUTE + [5, 0]
+    left_out = [line.get("unreported", 0) for line in written(stream)]
+    assert left_out == [0] * LINES_A_MINUTE + [5, 0]
 
 
 def test_libraries_are_limited_and_the_runtime_is_not(clock: Clock, stream: io.StringIO) -> None:

@@ -98,7 +98,7 @@ def test_the_container_is_hardened(project: Project) -> None:
     assert fields["Uid"].split() == ["9999"] * 4
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
-    assert project.inside("cat", "/proc/1/cmdline").replace("\0", " ").count("mhnos_runtime.supervisor") == 1
+    assert project.inside("cat", "/proc/1/cmdline").startswith("mhnos-runtime: supervisor")
     for path in ("/x", "/usr/x", "/opt/mhnos-runtime/x", "/etc/x"):
         assert "Read-only file system" in project.call("exec", "-T", "runtime", "touch", path).stderr
     assert project.inside("stat", "--file-system", "--format=%T", "/tmp") == "tmpfs\n"

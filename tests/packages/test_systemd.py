@@ -62,7 +62,9 @@ def main_pid(machine: Machine) -> int:
 
 def server_pid(machine: Machine) -> int:
     """The server's, as the machine counts."""
-    found = machine.call("pgrep", "--parent", str(main_pid(machine)), "--full", "mhnos_runtime.server").stdout
+    found = machine.call(
+        "pgrep", "--parent", str(main_pid(machine)), "--full", "mhnos-runtime: server"
+    ).stdout
     return int(found.split()[0]) if found.split() else 0
 
 

@@ -88,8 +88,15 @@ def test_without_bubblewrap(folder: Path) -> None:
     assert done.returncode == 1
     assert "bubblewrap" in told["levels"]["strict"]["missing"]
     assert told["levels"]["none"]["available"]
+    workspace = folder / "workspace"
+    workspace.mkdir()
     serving = run(
-        "serve", "--port", "0", PATH=str(folder / "bin"), MHNOS_WORKSPACE=str(folder), MHNOS_SANDBOX="strict"
+        "serve",
+        "--port",
+        "0",
+        PATH=str(folder / "bin"),
+        MHNOS_WORKSPACE=str(workspace),
+        MHNOS_SANDBOX="strict",
     )
     assert serving.returncode != 0
     assert "which this machine cannot give" in serving.stderr
@@ -129,15 +136,51 @@ async def test_as_an_ordinary_user(level: str, folder: Path, facts: HostFacts) -
 async def test_root_runs_processes_as_someone_else(folder: Path) -> None:
     workspace = folder / "server" / "workspace"
     workspace.mkdir(parents=True)
-    (workspace / "mine").write_text("x")
     async with TestServer(folder / "server", "--sandbox", "none") as server, connect(server) as client:
         pid = await client.run("id -u; echo y >> mine && cat mine")
         await client.exit(pid)
         uid, *rest = client.output(pid).split()
-        assert rest == ["xy"]
+        assert rest == ["y"]
         assert int(uid) != 0
         assert workspace.stat().st_uid == (workspace / "mine").stat().st_uid == int(uid)
         assert "the workspace is handed to" in server.greeting
+
+
+@root_only
+def test_a_project_of_root_s_keeps_its_owner(folder: Path) -> None:
+    """`serve ~/project` gave root's own project, all of it, to another user."""
+    project = folder / "project"
+    project.mkdir()
+    (project / "mine").write_text("x")
+    (folder / "state").mkdir(mode=0o700)
+    flags = ("--sandbox", "none", "--port", "0", "--state-dir", str(folder / "state"))
+    refused = run("serve", *flags, str(project))
+    assert refused.returncode == 1
+    assert "belongs to root and is not empty" in refused.stderr
+    assert project.stat().st_uid == (project / "mine").stat().st_uid == 0
+    # What it says to do is enough.
+    chown = refused.stderr.partition("`")[2].partition("`")[0]
+    subprocess.run(["sh", "-c", chown], check=True)
+    started = run("serve", *flags, "-d", str(project))
+    assert (started.returncode, started.stderr) == (0, "")
+    assert f"as uid {project.stat().st_uid}, the workspace's owner" in started.stdout
+    assert run("stop-server", MHNOS_STATE_DIR=str(folder / "state")).returncode == 0
+
+
+@root_only
+def test_the_default_workspace_is_handed_over_whole(folder: Path) -> None:
+    """What root put there is for the processes."""
+    workspace = folder / "mhnos-workspace"
+    workspace.mkdir()
+    (workspace / "mine").write_text("x")
+    code = (
+        "from mhnos_runtime.cli import host\nfrom mhnos_runtime.config import load\n"
+        "settings = load()[0]\nuser = host.choose_user(settings)\nassert user.hand_over, user\n"
+        "host.hand_over(settings.workspace, user.ids)"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MHNOS_")}
+    subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(folder)}, check=True)
+    assert workspace.stat().st_uid == (workspace / "mine").stat().st_uid != 0
 
 
 @root_only

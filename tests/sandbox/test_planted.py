@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime import title
+
 PROGRAM = Path(sys.executable).with_name("mhnos-runtime")
 PLANTED = "import os\nopen(os.path.join({folder!r}, 'imported'), 'a').write(__name__)\nraise SystemExit(1)\n"
 MODULES = ("mhnos_runtime", "uvloop", "msgspec", "aiohttp", "json", "sitecustomize")
@@ -70,9 +72,6 @@ def test_neither_the_next_server_nor_the_next_version_imports_from_the_workspace
 
 def server_of(supervisor: int) -> int:
     for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
-        try:
-            if b"mhnos_runtime.server" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-        except OSError:
-            continue
+        if title.has(int(child), title.SERVER):
+            return int(child)
     return 0

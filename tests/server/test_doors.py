@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.cli import health
+from mhnos_runtime.cli import local
 from mhnos_runtime.client import connect as runtime_at
 from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.grants import Access, Need
 from mhnos_runtime.server.connections.sockets import Sockets
@@ -34,6 +35,8 @@ ROUTES: dict[tuple[str, str, bool], Need] = {
     ("GET", "/", False): Access.GRANTED,
     ("GET", "/{path...}", True): Access.GRANTED,
     ("GET", "/health", False): Access.OPEN,
+    ("GET", "/v1/hello", False): Access.GRANTED,
+    ("GET", "/v1/settings", False): Access.OPERATOR,
     ("GET", "/v1/tokens", False): Access.OPERATOR,
     ("POST", "/v1/tokens", False): Access.OPERATOR,
     ("DELETE", "/v1/tokens/{name}", False): Access.OPERATOR,
@@ -82,7 +85,7 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 async def test_the_routes_that_are_known_here() -> None:
     nobody: Any = None
     sockets = Sockets(nobody, "", nobody, nobody)
-    table = routes(Health(nobody), TokenRoutes(nobody), sockets, "/").rows
+    table = routes(Health(nobody), SettingsRoute(nobody), TokenRoutes(nobody), sockets, "/").rows
     assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
 
 
@@ -135,7 +138,10 @@ BAD = [
     {"Origin": "http://127.0.0.1:1"},
     {"Origin": "http://localhost"},
     {"Host": "evil.example"},
-    {"Host": "127.0.0.1:1"},
+    {"Host": "a.localhost:1"},
+    {"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:{port}"},
+    {"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:2"},
+    {"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"},
     {"Host": "evil.example:{port}"},
     {"Host": "127.0.0.1.evil.example:{port}"},
     {"Host": ""},
@@ -157,6 +163,30 @@ async def test_a_wrong_header_is_refused_though_the_token_is_right(
     assert status in (400, *REFUSED)
     if "Authorization" not in headers:
         assert await raw(server, "GET", "/health", headers) in (400, *REFUSED)
+
+
+async def test_a_forwarded_port_of_another_number_is_good(server: TestServer) -> None:
+    """ssh -L 19000:127.0.0.1:18790 and docker run -p 19000:18790 got 421, and a restart was needed."""
+    for name in ("127.0.0.1", "localhost", "[::1]"):
+        for origin in ({}, {"Origin": f"http://{name}:19000"}):
+            headers = {"Host": f"{name}:19000", **origin}
+            assert await raw(server, "GET", "/health", headers) == 200
+            assert await raw(server, "GET", f"/?token={server.token}", {**UPGRADE, **headers}) == 101
+            assert await raw(server, "GET", "/", {**UPGRADE, **headers}) in (401, 429)
+
+
+async def test_hello_tells_what_the_first_message_of_a_websocket_does(
+    server: TestServer, http: aiohttp.ClientSession
+) -> None:
+    async with connect(server) as client:
+        first = client.hello
+    headers = {"Authorization": f"Bearer {server.token}"}
+    async with http.get(f"{server.url}/v1/hello", headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        said = await response.json()
+    wanted = {"serverId", "serverVersion", "protocol", "features", "scopes", "limits"}
+    assert said == {name: first[name] for name in wanted}
 
 
 async def test_the_servers_own_origin_is_good(server: TestServer, http: aiohttp.ClientSession) -> None:
@@ -206,7 +236,7 @@ async def test_everything_is_below_the_base_path(tmp_path: Path) -> None:
             assert (await client.ask("ping"))["type"] == "pong"
         async with runtime_at(f"{server.url}/", server.token) as runtime:
             assert await runtime.list() == []
-        assert (await asyncio.to_thread(health.ask, server.url))["status"] == "ok"
+        assert (await asyncio.to_thread(local.ask_health, server.url))["status"] == "ok"
         server.url, token = server.url.removesuffix("/user/ann"), f"?token={server.token}"
         assert await raw(server, "GET", f"/health{token}", {}) == 404
         assert await raw(server, "GET", f"/{token}", UPGRADE) == 404

@@ -9,20 +9,31 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from mhnos_runtime.server.auth.grantfile import MAX_GRANTS, GrantFile, Stored
 from mhnos_runtime.server.auth.grants import Access, Scope
 from mhnos_runtime.testing import TestServer
 from tests.server.client import HEADER, OUTPUT, Client, Closed, connect, eventually
+from tests.server.conftest import server_in
 from tests.server.test_doors import ROUTES, UPGRADE, raw
 from tests.server.test_grants import FIELDS, KINDS, api, create, granted
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TestServer]:
+    """Its log tells who comes and goes."""
+    flags = ("--kill-grace-seconds", "1", "--max-processes", "200", "--log-level", "debug")
+    async with server_in(tmp_path_factory.mktemp("server"), *flags) as running:
+        yield running
+
 
 WHOLE = {kind for kind, row in KINDS.items() if row.whole}
 
@@ -40,7 +51,7 @@ async def test_what_a_view_may_of_each_route(
     if ROUTES[method, pattern, upgrade] is Access.OPEN:
         assert status == 200
     elif ROUTES[method, pattern, upgrade] is Access.GRANTED:
-        assert status == (101 if upgrade else 426)
+        assert status == (101 if upgrade else 426 if path == "/" else 200)
     else:
         assert status == 403
     assert [row["name"] for row in (await api(server, "GET", "/v1/tokens"))[1]["tokens"]]

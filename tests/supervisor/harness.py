@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mhnos_runtime import config
 from mhnos_runtime.channel import MOVED, OUTPUT, Channel, Disconnected
 from mhnos_runtime.launch import ExitRecord, Hello, LaunchPlan, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import NO_HOLD, Chunk, Cursor, LogReader, Overrun
@@ -28,8 +29,10 @@ BRIDGE = Path(__file__).with_name("bridge.py")
 DEADLINE_SECONDS = 20.0
 #: An operator who allows anything that can be said at level none.
 ANYTHING = Allowed(Sandbox(Policy("none"), HostFacts(), "/"), "/no/engines", 10**6, 1 << 62, 10**9, 10**9)
+#: What a reload compares with the settings that it finds.
+SETTINGS = config.load({}, {"HOME": "/nonexistent"})[0].to_json()
 #: With what only servers read.
-HELLO = Hello("s-1", 0, ANYTHING.to_dict(), "{}", {"unread": [1, "ü"]}, "/bin", "", "there is none", ())
+HELLO = Hello("s-1", 0, ANYTHING.to_dict(), SETTINGS, {"unread": [1, "ü"]}, "/bin", "", "there is none", ())
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}
 
 

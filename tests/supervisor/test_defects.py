@@ -67,7 +67,7 @@ def test_a_defect_costs_the_process_it_belongs_to(
         record = server.ended(process)
         assert record.reason == reason
         assert "ZeroDivisionError: on purpose at sitecustomize.py:" in record.evidence
-        assert "a defect of the supervisor exception=ZeroDivisionError: on purpose at" in supervisor.log
+        assert 'a defect of the supervisor exception="ZeroDivisionError: on purpose at' in supervisor.log
         eventually(lambda: not alive(process.os_pid), "its end")
         other.write(b"goes on\n")
         server.said(other, b"goes on")

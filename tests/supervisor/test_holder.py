@@ -22,7 +22,8 @@ from tests.supervisor.running import until
 BEGIN = """
 import os, sys
 NEWLINE = b'\\n'
-status = int(sys.argv[sys.argv.index('--json-status-fd') + 1])
+options = os.read(int(sys.argv[sys.argv.index('--args') + 1]), 65536).decode().split('\\0')
+status = int(options[options.index('--json-status-fd') + 1])
 """
 #: Is inside at once, and stays until its input ends, as the real one's command does.
 READY = """

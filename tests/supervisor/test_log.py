@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -43,6 +44,14 @@ def test_a_line_is_json_where_machines_read_it(capsys: pytest.CaptureFixture[str
     line = json.loads(capsys.readouterr().err)
     assert line.pop("ts").endswith("Z")
     assert line == {"level": "error", "msg": "it broke", "logger": "supervisor", "pid": 1000, "why": "a\nb"}
+
+
+def test_a_line_for_people_has_the_form_of_the_server_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """Values with spaces ran into each other, and the times of the two could not be compared."""
+    Log(False).write("error", "it broke", pid=1000, why='a "b"\nc', path="/x", none=None, empty="")
+    line = capsys.readouterr().err
+    fields = r'pid=1000 why="a \\"b\\"\\nc" path=/x none=null empty=""'
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d\d\d error   it broke {fields}\n", line), line
 
 
 def test_a_stderr_that_takes_nothing_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

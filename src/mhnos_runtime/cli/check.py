@@ -25,8 +25,9 @@ def check(url: str | None, token_file: str | None, json_: bool) -> int:
     """Connect to the runtime at URL, twice: as a client of protocol 1.0 and as one of 1.1; try each request,
     and print what was seen and how long it took.
 
-    Starts a shell of its own and ends it, and writes one small file, .mhnos-check, into the workspace, which
-    it removes again. The exit code is 1 when something failed.
+    Starts a shell of its own, whose commands go into no history, and removes it with its record; writes one
+    small file, .mhnos-check, into the workspace, and removes that too. How large the workspace is makes no
+    difference. The exit code is 1 when something failed.
 
     \b
     Examples:
@@ -34,9 +35,11 @@ def check(url: str | None, token_file: str | None, json_: bool) -> int:
       mhnos-runtime check https://desk.example.com --token-file ~/desk.token
       mhnos-runtime check --json
     """
+    from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.client.discovery import discover
 
     target = discover(url, token_file)
+    Direct.open(target).close()  # nobody there, or a wrong token: one error that says what to do
     results = run_async(probe(target))
     if json_:
         say.as_json([result._asdict() for result in results])

@@ -28,7 +28,8 @@ def doctor(json_: bool) -> int:
       mhnos-runtime doctor
       mhnos-runtime doctor --json
     """
-    from mhnos_runtime.cli.node import engine_facts, find_node
+    from mhnos_runtime.cli.engine_states import engine_states
+    from mhnos_runtime.cli.node import find_node
     from mhnos_runtime.config import load
     from mhnos_runtime.engines import EngineStore
     from mhnos_runtime.sandbox import LEVELS
@@ -36,7 +37,8 @@ def doctor(json_: bool) -> int:
 
     settings, _warnings = load({})
     engines = EngineStore(settings.engines_dir)
-    facts = probe(None, find_node(None, engines)[0], engine_facts(engines))
+    engine_facts = tuple(state.fact() for state in engine_states(engines))
+    facts = probe(None, find_node(None, engines)[0], engine_facts)
     own = [_own_files(settings), _token(settings)]
     rows = [*facts.rows, *own]
     missing = {level: [fact.name for fact in facts.missing(level)] for level in LEVELS}

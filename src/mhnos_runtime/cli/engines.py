@@ -17,6 +17,7 @@ from mhnos_runtime.cli import say
 from mhnos_runtime.engines import CATALOGUE, EngineStore
 
 if TYPE_CHECKING:
+    from mhnos_runtime.cli.engine_states import EngineState
     from mhnos_runtime.engines import Spec
     from mhnos_runtime.engines.npm import Progress
 
@@ -53,44 +54,50 @@ def engines() -> None:
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 @_dir
 def list_(json_: bool, engines_dir: str | None) -> None:
-    """Show each engine, the version that is installed, and what needs it.
+    """Show each engine, what needs it, and the program that the runtime uses: one that was installed here, or
+    for node one that it found, on this machine or in its own environment.
+
+    STATE is installed; update, with the version that this runtime pins; found; missing; or unusable, with the
+    reason.
 
     \b
     Examples:
       mhnos-runtime engines list
       mhnos-runtime engines list --json
     """
-    store = store_of(engines_dir)
-    rows = [_row(store, name) for name in store.catalogue]
+    from mhnos_runtime.cli.engine_states import engine_states
+
+    states = engine_states(store_of(engines_dir))
     if json_:
-        say.as_json(rows)
+        say.as_json([_row(state) for state in states])
         return
     say.table(
-        ("ENGINE", "VERSION", "SIZE", "STATE", "NEEDED FOR"),
+        ("ENGINE", "VERSION", "SIZE", "STATE", "NEEDED FOR", "PROGRAM"),
         [
             (
-                row["name"],
-                row["version"] or "-",
-                say.size(row["sizeBytes"]),
-                row["state"] + (f" to {row['pinned']}" if row["state"] == "update" else ""),
-                row["neededFor"],
+                each.name,
+                each.version or "-",
+                say.size(each.size_bytes),
+                each.state + (f" to {each.pinned}" if each.state == "update" else ""),
+                each.needed_for,
+                each.why_not or each.program,
             )
-            for row in rows
+            for each in states
         ],
     )
 
 
-def _row(store: EngineStore, name: str) -> dict[str, Any]:
-    spec, found = store.catalogue[name], store.find(name)
+def _row(state: EngineState) -> dict[str, Any]:
     return {
-        "name": name,
-        "state": "missing" if found is None else "installed" if store.is_current(found) else "update",
-        "version": found.version if found else "",
-        "pinned": spec.version,
-        "sizeBytes": sum(each.size_bytes for each in store.versions(name)) if found else None,
-        "folder": str(found.folder) if found else "",
-        "program": str(found.program) if found else "",
-        "neededFor": spec.needed_for,
+        "name": state.name,
+        "state": state.state,
+        "version": state.version,
+        "pinned": state.pinned,
+        "sizeBytes": state.size_bytes,
+        "folder": state.folder,
+        "program": state.program,
+        "neededFor": state.needed_for,
+        "whyNot": state.why_not,
     }
 
 

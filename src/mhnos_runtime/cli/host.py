@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -73,6 +74,22 @@ def choose_user(settings: Settings, *, claim: bool = True) -> User:
             hint="choose another folder with MHNOS_WORKSPACE, or a user that owns it with --user",
         )
     return _chosen_for_it(settings.workspace, uids.claim if claim else uids.free)
+
+
+def check_hand_over(settings: Settings, user: User) -> None:
+    """A folder that somebody named, with files in it, is somebody's project, and keeps its owner. Its claim
+    stays, so that the id in the hint is still this folder's. Raises ConfigError."""
+    workspace = settings.workspace
+    named = settings.source("workspace") != "default"
+    if user.ids is None or not (user.hand_over and named and any(workspace.iterdir())):
+        return
+    owner, quoted = f"{user.ids[0]}:{user.ids[1]}", shlex.quote(str(workspace))
+    raise ConfigError(
+        f"workspace {workspace} belongs to root and is not empty: processes, which run as {user.name}, "
+        "could not write in it",
+        hint=f"`chown -R {owner} {quoted}` gives it to them; --user names another user; with "
+        "--sandbox none --allow-root they run as root",
+    )
 
 
 def _same_user(settings: Settings) -> User:

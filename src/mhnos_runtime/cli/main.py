@@ -20,7 +20,8 @@ PROGRAM = "mhnos-runtime"
 
 
 class Verb(NamedTuple):
-    """Where a verb lives (the attribute has its name); what the overview says of it, under which title."""
+    """Where a verb lives (the attribute has its name, with _ for -); what the overview says of it, under
+    which title."""
 
     module: str
     summary: str
@@ -50,7 +51,8 @@ VERBS = {
     "stats": Verb("stats", "Show what processes use, once."),
     "events": Verb("events", "Show starts, readiness and ends of processes as they happen."),
     "credentials": Verb("credentials", "Show the token of a process, such as OpenClaw's."),
-    "serve": Verb("serve", "Start the runtime in the foreground and print how to connect.", _SERVER),
+    "serve": Verb("serve", "Start the runtime and print how to connect.", _SERVER),
+    "stop-server": Verb("stop_server", "Stop the runtime on this machine, with its processes.", _SERVER),
     "reload": Verb("reload", "Restart the runtime with the installed version; processes go on.", _SERVER),
     "health": Verb("health", "Ask the runtime on this machine whether it serves.", _SERVER),
     "check": Verb("check", "Try every request on a running runtime.", _SERVER),
@@ -64,7 +66,7 @@ VERBS = {
 
 _EPILOG = """\b
 Examples:
-  mhnos-runtime serve                    start the runtime on this machine
+  mhnos-runtime serve ~/project          start the runtime on this machine, for this folder
   mhnos-runtime run -it shell            a terminal in the workspace
   mhnos-runtime run python app.py        run a script, see its output
   mhnos-runtime ps                       what runs
@@ -86,7 +88,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"mhnos_runtime.cli.{VERBS[cmd_name].module}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 

@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mhnos_runtime.engines import EngineStore
 from mhnos_runtime.engines.versions import Version, allows, parse
-from mhnos_runtime.sandbox.facts import Fact
 from mhnos_runtime.sandbox.probe import NOBODY, reachable
 
 #: What the kind node asks for.
@@ -31,6 +31,22 @@ def find_node(
 
     user: who runs it. engines: where installed ones are.
     """
+    chosen = choose_node(user, engines, wanted)
+    return chosen.path, chosen.why_not
+
+
+class ChosenNode(NamedTuple):
+    """path, version: "" where there is none, for the reason why_not."""
+
+    path: str
+    version: str
+    why_not: str
+
+
+def choose_node(
+    user: tuple[int, int] | None = None, engines: EngineStore | None = None, wanted: str = WANTED
+) -> ChosenNode:
+    """The first that fits: an installed engine, the machine's own, the wheel's. As `find_node`."""
     found: list[str] = []
     for path, known in _nodes(engines):
         closed = reachable(path, user) if user is not None else ""
@@ -38,12 +54,13 @@ def find_node(
             found.append(f"{path} is behind {closed}, which the user of processes cannot enter")
             continue
         version = parse(known) if known else _version(path)
+        shown = ".".join(map(str, version or ()))
         if version is not None and allows(wanted, version):
-            return path, ""
+            return ChosenNode(path, shown, "")
         if version is not None:
-            found.append(f"{path} is v{'.'.join(map(str, version))}")
+            found.append(f"{path} is v{shown}")
     detail = f" ({'; '.join(found)})" if found else ""
-    return "", f"Node.js {_for_people(wanted)} is not on this machine{detail}"
+    return ChosenNode("", "", f"Node.js {_for_people(wanted)} is not on this machine{detail}")
 
 
 def find_npm(node: str = "") -> tuple[tuple[str, ...], str]:
@@ -67,32 +84,6 @@ def reader() -> tuple[int, int] | None:
     """Who has to be able to use what is installed: root's processes run as somebody else, who is not known
     before there is a workspace."""
     return NOBODY if os.geteuid() == 0 else None
-
-
-def engine_facts(engines: EngineStore) -> tuple[Fact, ...]:
-    """What `doctor` says of each engine."""
-    return tuple(
-        Fact(name, not why_not, where or why_not, spec.needed_for, f"mhnos-runtime engines {how} {name}")
-        for name, spec in engines.catalogue.items()
-        for where, why_not, how in [_engine(engines, name)]
-    )
-
-
-def _engine(engines: EngineStore, name: str) -> tuple[str, str, str]:
-    """(where it is, or why it cannot be used, how to get it)."""
-    found, spec = engines.find(name), engines.catalogue[name]
-    if name == "node":
-        return (*find_node(reader(), engines), "install")
-    if found is None:
-        return "", engines.distrusted() or "not installed", "install"
-    if spec.script:
-        node, why_not = find_node(reader(), engines, spec.node_range)
-        if not node:
-            return "", f"{found.version} is installed; {why_not}", "install node"
-    newer = (
-        "" if engines.is_current(found) else f"; {spec.version} is ready: mhnos-runtime engines update {name}"
-    )
-    return f"{found.version} ({found.program}){newer}", "", "install"
 
 
 def _configuration(own_node: str) -> tuple[str, ...]:

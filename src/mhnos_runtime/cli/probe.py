@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import secrets
@@ -11,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import aiohttp
+import msgspec
 
+from mhnos_runtime.cli import say
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ClientError
 from mhnos_runtime.client.opening import refusal
@@ -22,6 +25,9 @@ from mhnos_runtime.wire.messages import MAX_MESSAGE_BYTES, SUBPROTOCOL
 Json = dict[str, Any]
 
 STEP_TIMEOUT_S = 10.0  # a third of what clients of protocol 1.0 give a request
+PULL_TIMEOUT_S = 120.0  # of a whole workspace: 32 MiB of files, as JSON up to 128 MB, over a slow line
+GOODBYE_S = 3.0
+LARGE_BYTES = 1 << 20
 SCRATCH = ".mhnos-check"
 
 
@@ -37,6 +43,39 @@ class Result(NamedTuple):
 
 class Unexpected(Exception):
     """Something else came than the protocol says."""
+
+
+class _File(msgspec.Struct):
+    """Its content stays as it came: as numbers in lists, a whole workspace would be a gigabyte."""
+
+    path: str
+    kind: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Large(msgspec.Struct):
+    """A message of more than LARGE_BYTES, with the fields that such a one can have."""
+
+    type: str
+    id: int | None = None
+    status: str = ""
+    error: str = ""
+    files: list[_File] = msgspec.field(default_factory=list)
+    data: str = ""
+    pid: int = 0
+
+
+def _message(text: str) -> Json:
+    if len(text) <= LARGE_BYTES:
+        message: Json = json.loads(text)
+        return message
+    large: Json = msgspec.to_builtins(msgspec.json.decode(text, type=_Large), builtin_types=(msgspec.Raw,))
+    return large
+
+
+def _content(file: Json) -> bytes:
+    content = file["content"]
+    return bytes(json.loads(bytes(content)) if isinstance(content, msgspec.Raw) else content)
 
 
 async def probe(target: Target) -> list[Result]:
@@ -64,10 +103,10 @@ async def _probe_with(
 async def _run(protocol: str, name: str, step: Callable[[], Awaitable[str]]) -> Result:
     start = time.perf_counter()
     try:
-        async with asyncio.timeout(STEP_TIMEOUT_S):
+        async with asyncio.timeout(limit_s := PULL_TIMEOUT_S if name == "pull" else STEP_TIMEOUT_S):
             seen, ok = await step(), True
     except TimeoutError:
-        seen, ok = f"no answer within {STEP_TIMEOUT_S:.0f} s", False
+        seen, ok = f"no answer within {limit_s:.0f} s", False
     except (Unexpected, ClientError, aiohttp.ClientError, OSError, KeyError, TypeError) as error:
         seen, ok = str(error) or repr(error), False
     return Result(protocol, name, ok, round((time.perf_counter() - start) * 1000, 1), seen)
@@ -86,6 +125,7 @@ class Steps:
         self._text = b""
         self._next: int | None = 0  # the offset that must come next; None where any may
         self._exit: Json | None = None
+        self._pushed = False
         self._word = secrets.token_hex(4)
 
     def all(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
@@ -95,11 +135,21 @@ class Steps:
         return [(name, getattr(self, f"do_{name}")) for name in names]
 
     async def close(self) -> None:
-        """End the shell, should a step have failed before, and the connection."""
-        if self._socket is not None and not self._socket.closed:
-            if self._pid and self._exit is None:
-                await self._socket.send_json({"type": "kill", "pid": self._pid, "signal": "SIGKILL"})
-            await self._socket.close()
+        """Remove the file and end the shell, should a step have failed before, and end the connection."""
+        if self._socket is None or self._socket.closed:
+            return
+        if self._pid and self._exit is None:
+            with contextlib.suppress(TimeoutError, Unexpected):
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._clean_up()
+            await self._socket.send_json({"type": "kill", "pid": self._pid, "signal": "SIGKILL"})
+        await self._socket.close()
+
+    async def _clean_up(self) -> None:
+        if self._pushed:
+            await self._type(f'rm -f {SCRATCH}; echo "{self._word}""-gone"\r')
+            await self._until(lambda: f"{self._word}-gone".encode() in self._text)
+            self._pushed = False
 
     async def do_connect(self) -> str:
         token = self._target.token
@@ -127,10 +177,15 @@ class Steps:
         return f"its clock is {answer['time'] - time.time() * 1000:+.0f} ms from this one"
 
     async def do_list(self) -> str:
-        return f"{len((await self._ask('processList', 'list'))['processes'])} processes"
+        return say.count(len((await self._ask("processList", "list"))["processes"]), "process", "processes")
 
     async def do_spawn(self) -> str:
-        answer = await self._ask("spawned", "spawn", processType="shell", command="", options={"cwd": "/"})
+        # Without HISTFILE a shell keeps its history to itself. A server that does not know `remove` keeps
+        # the record for as long as others.
+        options = {"cwd": "/", "env": {"HISTFILE": ""}}
+        answer = await self._ask(
+            "spawned", "spawn", processType="shell", command="", options=options, remove=True
+        )
         self._pid = answer["pid"]
         return f"pid {self._pid}"
 
@@ -156,6 +211,7 @@ class Steps:
         return f"{answer['status']}, {len(self._text)} bytes again, {len(before)} before"
 
     async def do_push(self) -> str:
+        self._pushed = True
         file = {"path": SCRATCH, "kind": "file", "content": list(self._word.encode()), "mtime": 0}
         results = (await self._ask("fsyncResult", "fsync", operation="push", files=[file]))["results"]
         if results["synced"] != 1:
@@ -163,14 +219,18 @@ class Steps:
         return f"wrote {SCRATCH}"
 
     async def do_pull(self) -> str:
+        """The file as the shell sees it, and all files at once; more than one pull carries is refused."""
+        await self._type(f'cat {SCRATCH}; echo "-seen"\r')
+        await self._until(lambda: f"{self._word}-seen".encode() in self._text)
         answer = await self._ask("fsyncResult", "fsync", operation="pull")
-        await self._type(f'rm -f {SCRATCH}; echo "{self._word}""-gone"\r')
-        await self._until(lambda: f"{self._word}-gone".encode() in self._text)
+        await self._clean_up()
         if answer["status"] != "success":
-            raise Unexpected(str(answer.get("error")))
+            if "one pull" in (refused := str(answer.get("error"))):
+                return f"{SCRATCH} as it was written; {refused}"
+            raise Unexpected(refused)
         files = answer["files"]
         found = next((file for file in files if file["path"].lstrip("/") == SCRATCH), None)
-        if found is None or bytes(found["content"]) != self._word.encode():
+        if found is None or _content(found) != self._word.encode():
             raise Unexpected(f"{SCRATCH} did not come back as it was written")
         return f"{len(files)} entries, {SCRATCH} as it was written"
 
@@ -246,7 +306,7 @@ class Steps:
             return None
         if frame.type is not aiohttp.WSMsgType.TEXT:
             raise Unexpected(f"the connection sent {frame.type.name}")
-        message: Json = json.loads(frame.data)
+        message = _message(frame.data)
         if message["type"] in ("stdout", "stderr"):
             self._text += message["data"].encode()
         elif message["type"] == "exit" and message["pid"] == self._pid:

@@ -1,25 +1,28 @@
 """`reload`: the installed version takes over from the running one; processes never notice.
 
-Knows the supervisor by its pid and its signal, and the server by its health.
+Knows the supervisor by its pid and its signal, and the server by its health and its settings.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mhnos_runtime.cli import exits
-from mhnos_runtime.cli.health import ask
+from mhnos_runtime.cli import exits, in_force, local, say
 from mhnos_runtime.cli.target import Duration
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.supervisor.handover import STATE_VERSION
+
+if TYPE_CHECKING:
+    from mhnos_runtime.config.reload import Change
 
 # ms; a server may take 3 s to say goodbye, and a busy machine as long again to start the next
 WAIT_MS = 15_000
@@ -44,44 +47,63 @@ class Health:
     help="Give up after so long.  [default: 15s]",
 )
 def reload(state_dir: str | None, wait_ms: int) -> int:
-    """Have the runtime on this machine go on with the code that is installed now, and with the certificate
-    that is there now. Processes, their terminals and output are not touched; clients reconnect by themselves.
+    """Have the runtime on this machine go on with the code that is installed now, with the certificate that
+    is there now, and with the allow_origin and allow_host that its configuration has now. Processes, their
+    terminals and output are not touched; clients reconnect by themselves.
 
     A version that does not understand the state of the running one is not started, and all runs on as it was.
-    Settings stay those of the start.
+    So it does where the configuration has a mistake. Other settings stay those of the start; it says which
+    of them wait for the next one.
 
     \b
     Examples:
       pip install --upgrade mhnos-runtime && mhnos-runtime reload
+      MHNOS_ALLOW_ORIGIN=https://desk.example.com mhnos-runtime reload
     """
-    from mhnos_runtime.config import load
+    from mhnos_runtime.config import ConfigError, load
+    from mhnos_runtime.config.reload import bring
 
-    folder = load({"state_dir": state_dir} if state_dir else {})[0].state_dir
-    pid, url = _running(folder)
-    took_s, health = _reload(pid, url, wait_ms / 1000)
-    print(f"reloaded in {took_s:.2f} s; {health.processes} processes went on")
+    try:
+        settings, _ = load({"state_dir": state_dir} if state_dir else {})
+    except ConfigError as error:
+        raise MhnosError(f"not reloaded, all runs on: {error}", hint=error.hint) from None
+    folder = settings.state_dir
+    found = local.require(folder)
+    before = in_force.ask(folder)
+    _check(found, before)
+    with contextlib.suppress(OSError):  # of another user; the signal will say so
+        bring(folder, os.environ)
+    took_s, health = _reload(found.os_pid, found.url, wait_ms / 1000)
+    print(f"reloaded in {took_s:.2f} s; {say.count(health.processes, 'process', 'processes')} went on")
+    after = in_force.ask(folder)
+    if before is None or after is None:
+        print("what it goes by could not be asked; its log says which settings have changed")
+    else:
+        for line in _told(before, after, in_force.by_variables_here(settings, after)):
+            print(line)
     return exits.OK
 
 
-def _running(folder: Path) -> tuple[int, str]:
-    """The supervisor's OS pid and the runtime's address. Raises MhnosError when there is none."""
-    try:
-        facts = json.loads((folder / "server.json").read_text())
-        pid, url, state = int(facts["pid"]), str(facts["url"]), facts.get("stateVersion")
-        # A file that a crash left over may name a pid that is somebody else's by now.
-        if b"mhnos_runtime.supervisor" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            raise ProcessLookupError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise MhnosError(
-            f"no runtime uses {folder}",
-            hint="--state-dir names another one; `mhnos-runtime serve` starts one",
-        ) from None
-    if state != STATE_VERSION:  # the supervisor would find that too, and can tell nobody but its log
+def _check(found: local.Running, before: in_force.InForce | None) -> None:
+    """Raises MhnosError for what the supervisor would find too, and could tell nobody but its log."""
+    if found.state_version != STATE_VERSION:
         raise MhnosError(
             "not reloaded: the installed version does not understand the running one's state; all runs on",
-            hint="install a version that fits, or stop and start the runtime when its processes may end",
+            hint="install a version that fits; or, when its processes may end, `mhnos-runtime stop-server`, "
+            "and start it again",
         )
-    return pid, url
+    if before is not None and before.problem:
+        raise MhnosError(f"not reloaded, all runs on: {before.problem}", hint=before.hint)
+
+
+def _told(before: in_force.InForce, after: in_force.InForce, here: dict[str, Change]) -> Iterator[str]:
+    """What has changed, and what waits."""
+    for name, value in after.values.items():
+        if name in before.values and before.values[name] != value:
+            source = after.sources[name]
+            yield f"{name} is {value or 'none'} by {source}, and was {before.values[name] or 'none'}"
+    for name, each in {**here, **after.waiting}.items():
+        yield f"{name} stays {each.old or 'none'} until the next start: {each.new or 'none'} by {each.source}"
 
 
 def _reload(pid: int, url: str, wait_s: float) -> tuple[float, Health]:
@@ -113,7 +135,7 @@ def _not_reloaded(pid: int, before: Health | None, wait_s: float) -> MhnosError:
 def _health(url: str) -> Health | None:
     """None while nobody answers."""
     try:
-        body = ask(url)
+        body = local.ask_health(url)
         return Health(float(body["uptime"]), int(body["processes"]["active"]))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None

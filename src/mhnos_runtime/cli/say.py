@@ -112,6 +112,11 @@ def _printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def count(number: int, one: str, many: str) -> str:
+    """A number of things for people: "1 process", "3 processes"."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def size(count: int | None) -> str:
     """Bytes for people: "12.3 MiB"; "-" where it is not known."""
     if count is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -10,16 +9,18 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mhnos_runtime import __version__, config
+from mhnos_runtime import config
 from mhnos_runtime.bounds import FRAME_BYTES, MESSAGE_BYTES
 from mhnos_runtime.channel import encode
-from mhnos_runtime.cli import host
+from mhnos_runtime.cli import host, local
+from mhnos_runtime.cli.greeting import greeting
 from mhnos_runtime.cli.listen import listen
 from mhnos_runtime.cli.node import complete_wheel
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
@@ -27,27 +28,27 @@ from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.launch import Hello
 from mhnos_runtime.process import kinds
 from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox, cgroups
-from mhnos_runtime.server.auth.token import ensure_token, is_made_here, read_token
+from mhnos_runtime.server.auth.token import ensure_token
 from mhnos_runtime.server.auth.token_store import learn
 from mhnos_runtime.supervisor import handover, plain
 from mhnos_runtime.supervisor.config import Config
 
-SERVER_FILE = "server.json"
+#: Is told ("warning" or "greeting", text).
+Say = Callable[[str, str], None]
 
 
-def start(flags: dict[str, Any]) -> None:
-    """Start the runtime in the foreground, in the place of this process. Raises ConfigError."""
-    settings, warnings = config.load(flags)
-    for warning in warnings:
-        click.echo(f"mhnos-runtime: {warning}", err=True)
+def start(settings: Settings, config_files: Sequence[Path], say: Say, *, private: bool) -> None:
+    """Start the runtime in the place of this process. config_files: where settings are read from, there or
+    not. private: whether the greeting goes to a terminal. Raises ConfigError."""
     config.prepare_workspace(settings)
     user = host.choose_user(settings)
-    own = host.trust(settings, user, config.config_files(flags))
+    own = host.trust(settings, user, config_files)
     host.check_own_files(own, settings.sandbox)
     complete_wheel()
     facts, node, no_node = host.check(settings, user)
+    host.check_hand_over(settings, user)
     for warning in host.warnings(settings, facts):
-        click.echo(f"mhnos-runtime: {warning}", err=True)
+        say("warning", warning)
     _check_size({"settings": settings.to_json(), "allowed": _allowed(settings, user, facts).to_dict()})
     token_file = ensure_token(settings.state_dir)
     known = learn(token_file)
@@ -59,7 +60,7 @@ def start(flags: dict[str, Any]) -> None:
     _publish(settings.state_dir, {**facts_of_server, "workspace": str(settings.workspace)})
     # A reload that is asked for from now on waits for the supervisor, which unblocks the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    _greet(settings, user, url, token_file)
+    say("greeting", greeting(settings, user, url, token_file, private=private))
     if user.ids is not None and user.hand_over:
         host.hand_over(settings.workspace, user.ids)
     groups = cgroups.prepare(cgroups.find()[0])
@@ -84,7 +85,7 @@ def start(flags: dict[str, Any]) -> None:
             hello=hello,
             log_json=settings.log_format == "json"
             or (settings.log_format == "auto" and not sys.stderr.isatty()),
-            remove_at_end=[str(settings.state_dir / SERVER_FILE)],
+            remove_at_end=[str(settings.state_dir / local.FILE)],
             groups=[path for _controller, path in groups],
             own=own.to_json(),
         )
@@ -133,16 +134,15 @@ def _lock(state_dir: Path) -> int:
     except BlockingIOError:
         raise ConfigError(
             f"another runtime is using {state_dir}" + _where(state_dir),
-            hint="connect to that one, stop it, or give this one its own MHNOS_STATE_DIR",
+            hint="use that one, end it with `mhnos-runtime stop-server`, or give this one its own "
+            "MHNOS_STATE_DIR",
         ) from None
     return fd
 
 
 def _where(state_dir: Path) -> str:
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        data = json.loads((state_dir / SERVER_FILE).read_text())
-        return f" (pid {data['pid']}, {data['url']})"
-    return ""
+    found = local.find(state_dir)
+    return f" (pid {found.os_pid}, {found.url})" if found is not None else ""
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:
@@ -160,48 +160,12 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 def _publish(state_dir: Path, facts: dict[str, object]) -> None:
     """Let clients of this machine find the runtime, and a later version know whether it can take over."""
     facts = {**facts, "stateVersion": handover.STATE_VERSION}
-    path = state_dir / SERVER_FILE
+    path = state_dir / local.FILE
     draft = path.with_suffix(".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(facts, file)
     draft.rename(path)
-
-
-def _greet(settings: Settings, user: host.User, url: str, token_file: Path) -> None:
-    """For people on stdout. Elsewhere than on a terminal that ends in a log: what an operator keeps secret is
-    never shown there, and the runtime's own token only when a setting says so."""
-    lines = [f"MHNOS runtime {__version__}", f"  listening  {url}", f"  workspace  {settings.workspace}"]
-    if settings.auth == "none":
-        lines.append("  token      none needed (--auth none)")
-    elif sys.stdout.isatty() or (settings.show_token and is_made_here(settings.state_dir)):
-        query = f"{url.replace('http', 'ws', 1)}/?token={read_token(settings.state_dir)}"
-        lines += [f"  token      {token_file}", f"  connect    {query}"]
-    else:
-        lines.append(f"  token      {token_file} (mhnos-runtime token shows it)")
-    lines += [
-        f"  sandbox    {_isolation(settings, user)}",
-        "  try        mhnos-runtime run -it shell",
-    ]
-    click.echo("\n".join(lines))
-
-
-def _isolation(settings: Settings, user: host.User) -> str:
-    line = f"{settings.sandbox}: {_PROMISES[settings.sandbox]}"
-    if settings.sandbox != "none":
-        line += f", network {settings.network}"
-    if user.name != "you":
-        line += f", as {user.name}"
-    if user.hand_over:
-        line += f"\n             the workspace is handed to {user.name}"
-    return line
-
-
-_PROMISES = {
-    "strict": "each process sees the workspace and a read-only system, nothing else",
-    "relaxed": "each process reaches the workspace and a read-only system, no other files",
-    "none": "no sandbox: each process can reach all that its user can",
-}
 
 
 def _become_supervisor(supervisor_config: Config) -> None:
@@ -226,22 +190,61 @@ def _option(setting: Setting) -> click.Option:
     )
 
 
+def serve_(folder: str | None, detach: bool, **flags: Any) -> None:
+    """What the verb does: checks what the command line alone can get wrong, then starts, here or behind."""
+    settings, warnings = _load(folder, flags)
+    for warning in warnings:
+        _say("warning", warning)
+    files = config.config_files(flags)
+    private = sys.stdout.isatty()
+    if not detach:
+        start(settings, files, _say, private=private)
+        return
+    from mhnos_runtime.cli.detach import detached
+
+    config.ensure_state_dir(settings.state_dir)
+    detached(settings.state_dir, lambda say: start(settings, files, say, private=private), _say)
+
+
+def _load(folder: str | None, flags: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
+    """The settings, with the folder of the command line as the workspace. Raises ConfigError, UsageError."""
+    if folder is None:
+        return config.load(flags)
+    flag = flags["workspace"]
+    if flag is not None and os.path.realpath(flag) != os.path.realpath(folder):
+        raise click.UsageError(f"FOLDER is {folder!r}, and --workspace {flag!r}: give one of them")
+    settings, warnings = config.load({**flags, "workspace": os.path.abspath(folder)})
+    return replace(settings, sources={**settings.sources, "workspace": "argument FOLDER"}), warnings
+
+
+def _say(kind: str, text: str) -> None:
+    click.echo(f"mhnos-runtime: {text}" if kind == "warning" else text, err=kind == "warning")
+
+
 serve = click.Command(
     "serve",
-    callback=lambda **flags: start(flags),
+    callback=serve_,
     params=[
+        click.Argument(["folder"], required=False, metavar="[FOLDER]", type=click.Path()),
+        click.Option(["-d", "--detach"], is_flag=True, help="start in the background; return when it serves"),
         click.Option(["--config"], metavar="FILE", help="settings file (TOML) (MHNOS_CONFIG)"),
         *(_option(setting) for setting in SETTINGS if not setting.of_client),
     ],
-    help="""Start the runtime in the foreground and print how to connect.
+    help="""Start the runtime and print how to connect. FOLDER is the workspace, in which processes and
+    clients work; without one it is the setting's.
 
-    Nothing has to be configured: the workspace, the state directory and the token are made at the first
-    start.
-    Stop it with Ctrl-C: its processes are ended in order. SIGHUP restarts the server and leaves them running.
+    Nothing has to be configured: the default workspace, the state directory and the token are made at the
+    first start.
+    In the foreground Ctrl-C stops it: its processes are ended in order. In the background (-d) it goes on
+    when the terminal closes, and logs into runtime.log of the state directory; `mhnos-runtime stop-server`
+    stops it.
+    SIGHUP restarts the server and leaves processes running.
 
     \b
     Examples:
       mhnos-runtime serve
+      mhnos-runtime serve .
+      mhnos-runtime serve -d ~/project
       mhnos-runtime serve --port 0 --workspace ~/project
       MHNOS_MAX_PROCESSES=200 mhnos-runtime serve --allow-origin https://desk.example.com
     """,

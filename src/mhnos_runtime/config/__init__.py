@@ -3,7 +3,7 @@ that becomes the supervisor imports it. Knows nothing of who reads which setting
 
 from mhnos_runtime.config.kinds import BUILT_IN_KINDS, KindSetting
 from mhnos_runtime.config.places import check_workspace, ensure_state_dir, prepare_workspace
-from mhnos_runtime.config.sources import config_files, find, load
+from mhnos_runtime.config.sources import config_files, find, load, load_again
 from mhnos_runtime.config.table import SETTINGS, Setting, SettingRow, Settings, describe, docs_table
 from mhnos_runtime.config.values import show_size
 from mhnos_runtime.errors import ConfigError
@@ -23,6 +23,7 @@ __all__ = [
     "ensure_state_dir",
     "find",
     "load",
+    "load_again",
     "prepare_workspace",
     "show_size",
 ]

@@ -6,6 +6,7 @@ Knows what each must be, not what is put there.
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import stat
 from pathlib import Path
@@ -27,9 +28,22 @@ def check_workspace(path: Path, *, create: bool = False, source: str = "") -> Pa
     quoted = shlex.quote(str(path))
     _make_folder(path, what, 0o755, create)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-        hint = f"make it writable (chmod u+rwx {quoted}, or mount it read-write), or choose another folder"
-        raise ConfigError(f"{what} is not writable", hint=hint)
+        raise ConfigError(f"{what} is not writable", hint=_how_to_write(path, quoted))
     return path
+
+
+def _how_to_write(path: Path, quoted: str) -> str:
+    owner = path.stat().st_uid
+    if owner == os.geteuid():
+        return f"make it writable (chmod u+rwx {quoted}, or mount it read-write), or choose another folder"
+    return f"it belongs to {_name_of(owner)}: choose a folder of your own, or start the runtime as that user"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def ensure_state_dir(path: Path) -> Path:

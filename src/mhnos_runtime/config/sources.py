@@ -1,4 +1,5 @@
-"""Finds the value of each setting: flags over MHNOS_* variables over a TOML file over defaults.
+"""Finds the value of each setting, at the start and again later: flags over MHNOS_* variables over a TOML
+file over defaults.
 
 Reads the environment it is given and the config file; changes nothing.
 """
@@ -8,18 +9,20 @@ from __future__ import annotations
 import os
 import pwd
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mhnos_runtime.config.address import is_loopback
 from mhnos_runtime.config.kinds import nearest, parse_kinds
 from mhnos_runtime.config.table import BY_NAME, SETTINGS, Setting, Settings, UserEnvironment, xdg
-from mhnos_runtime.config.values import Where
+from mhnos_runtime.config.values import Where, plain
 from mhnos_runtime.errors import ConfigError
 
 SYSTEM_CONFIG = Path("/etc/mhnos-runtime/config.toml")
 CONFIG_VARIABLE = "MHNOS_CONFIG"
+#: Where the sources of settings name the file that was read.
+_FILE = "config"
 # Variables that are no settings: the config file's is read here, the others by the client of the command
 # line.
 OTHER_VARIABLES = (CONFIG_VARIABLE, "MHNOS_URL", "MHNOS_TOKEN", "MHNOS_TOKEN_FILE")
@@ -37,25 +40,75 @@ def load(
     flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
     environ = os.environ if environ is None else environ
     user = UserEnvironment(environ, _home(environ))
-    file, table = _read_file(flags, user)
+    given = _by_variables(SETTINGS, environ)
+    given |= {
+        each.name: Given(flags[each.name], f"flag {each.flag}", Path.cwd())
+        for each in SETTINGS
+        if each.name in flags
+    }
+    return _settings(given, str(flags.get("config", "")), user), _warnings(environ)
+
+
+def load_again(
+    running: Settings, told: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """What a start with the flags and variables of the start of `running` would use now.
+
+    told: variables that a reload brings, of settings that it may change. environ: for the places of files;
+    default os.environ. Raises ConfigError as `load`.
+    """
+    environ = os.environ if environ is None else environ
+    user = UserEnvironment(environ, _home(environ))
+    given = {
+        each.name: Given(plain(getattr(running, each.name)), running.source(each.name), Path("/"))
+        for each in SETTINGS
+        if running.source(each.name).startswith(("flag ", "variable "))
+    }
+    brought = _by_variables([each for each in SETTINGS if each.reloads], told or {})
+    given |= {name: each for name, each in brought.items() if not running.source(name).startswith("flag ")}
+    return _settings(given, running.sources.get(_FILE, ""), user)
+
+
+class Given(NamedTuple):
+    """The value of a setting by a flag or variable as it was typed, where that is, and the folder of relative
+    paths in it."""
+
+    raw: object
+    source: str
+    folder: Path
+
+
+def _by_variables(settings: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
+    return {
+        each.name: Given(environ[each.env], f"variable {each.env}", Path.cwd())
+        for each in settings
+        if environ.get(each.env)
+    }
+
+
+def _settings(given: Mapping[str, Given], named: str, user: UserEnvironment) -> Settings:
+    """named: the config file, "" to look for it."""
+    file, table = _read_file(named, user)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for setting in SETTINGS:
-        raw, sources[setting.name], folder = _find(setting, flags, user, file, table)
+        raw, sources[setting.name], folder = given.get(setting.name) or _find(setting, user, file, table)
         values[setting.name] = setting.parse(raw, Where(folder, user.home), sources[setting.name])
     kinds = parse_kinds(table.get("kinds", {}), f"file {file}")
     sources.update({f"kinds.{kind.name}": f"file {file}:kinds.{kind.name}" for kind in kinds})
+    if file is not None:
+        sources[_FILE] = str(file)
     settings = Settings(**values, kinds=kinds, sources=sources)
     _check_together(settings)
-    return settings, _warnings(environ)
+    return settings
 
 
 def find(name: str, environ: Mapping[str, str] | None = None) -> object:
     """One setting alone, without flags: what is wrong with the others does not matter. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     user, setting = UserEnvironment(environ, _home(environ)), BY_NAME[name]
-    raw, source, folder = _find(setting, {}, user, *_read_file({}, user))
-    return setting.parse(raw, Where(folder, user.home), source)
+    given = _by_variables([setting], environ).get(name) or _find(setting, user, *_read_file("", user))
+    return setting.parse(given.raw, Where(given.folder, user.home), given.source)
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -68,27 +121,15 @@ def _home(environ: Mapping[str, str]) -> Path:
         return Path("/")
 
 
-def _find(
-    setting: Setting,
-    flags: Mapping[str, object],
-    user: UserEnvironment,
-    file: Path | None,
-    table: Mapping[str, object],
-) -> tuple[object, str, Path]:
-    """The value as given, its source, and the folder of relative paths in it."""
-    if setting.name in flags:
-        return flags[setting.name], f"flag {setting.flag}", Path.cwd()
-    if user.environ.get(setting.env):
-        return user.environ[setting.env], f"variable {setting.env}", Path.cwd()
+def _find(setting: Setting, user: UserEnvironment, file: Path | None, table: Mapping[str, object]) -> Given:
+    """By the file, or the default."""
     if file is not None and setting.name in table:
-        return table[setting.name], f"file {file}:{setting.name}", file.parent
-    return setting.default_value(user), "default", Path("/")
+        return Given(table[setting.name], f"file {file}:{setting.name}", file.parent)
+    return Given(setting.default_value(user), "default", Path("/"))
 
 
-def _read_file(
-    flags: Mapping[str, object], user: UserEnvironment
-) -> tuple[Path | None, Mapping[str, object]]:
-    file = _find_file(flags, user)
+def _read_file(named: str, user: UserEnvironment) -> tuple[Path | None, Mapping[str, object]]:
+    file = _find_file(named, user)
     if file is None:
         return None, {}
     try:
@@ -111,18 +152,19 @@ def config_files(
 ) -> tuple[Path, ...]:
     """Where `load` looks for the config file. The first that exists is read."""
     environ = os.environ if environ is None else environ
-    return _places_of_file(flags or {}, UserEnvironment(environ, _home(environ)))
+    named = str((flags or {}).get("config") or "")
+    return _places_of_file(named, UserEnvironment(environ, _home(environ)))
 
 
-def _places_of_file(flags: Mapping[str, object], user: UserEnvironment) -> tuple[Path, ...]:
-    named = str(flags.get("config") or user.environ.get(CONFIG_VARIABLE, ""))
+def _places_of_file(named: str, user: UserEnvironment) -> tuple[Path, ...]:
+    named = named or user.environ.get(CONFIG_VARIABLE, "")
     if named:
         return (Path.cwd() / (user.home / named[2:] if named.startswith("~/") else named),)
     return xdg(user, "XDG_CONFIG_HOME", ".config") / "mhnos-runtime/config.toml", SYSTEM_CONFIG
 
 
-def _find_file(flags: Mapping[str, object], user: UserEnvironment) -> Path | None:
-    files = _places_of_file(flags, user)
+def _find_file(named: str, user: UserEnvironment) -> Path | None:
+    files = _places_of_file(named, user)
     if len(files) == 1:
         # If a file that was asked for is missing, reading it raises the error.
         return files[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mhnos_runtime.config.kinds import KindSetting, parse_kinds
+from mhnos_runtime.config.kinds import KindSetting, nearest, parse_kinds
 from mhnos_runtime.config.values import (
     GIB,
     KIB,
@@ -59,7 +59,8 @@ class Setting:
     """One setting. name: attribute, TOML key, and key in the flags given to `load`. default: a value, or a
     function of a UserEnvironment with default_text for help. type.switch (--x and --no-x), type.many (may be
     repeated) and type.metavar make the form of the flag; `load` checks its text. of_client: `run` and
-    `attach` read it and have the flag, not `serve`."""
+    `attach` read it and have the flag, not `serve`. reloads: a reload applies a change; for the others it
+    takes a new start."""
 
     name: str
     type: ValueType
@@ -68,6 +69,7 @@ class Setting:
     variable: str = ""
     default_text: str = ""
     of_client: bool = False
+    reloads: bool = False
 
     @property
     def flag(self) -> str:
@@ -91,8 +93,8 @@ class Setting:
         try:
             return self.type.parse(value, where)
         except Wrong as wrong:
-            detail = f" ({wrong})" if str(wrong) else ""
             shown = str(value)[:_SHOWN]
+            detail = f" ({wrong})" if str(wrong) else nearest(shown.strip().lower(), self.type.words)
             raise ConfigError(
                 f"{self.name} is {json.dumps(shown)} by {source}{detail}; expected {self.type.allowed}"
             ) from None
@@ -127,6 +129,7 @@ def xdg(user: UserEnvironment, variable: str, fallback: str) -> Path:
     return Path(value) if value.startswith("/") else user.home / fallback
 
 
+_LEVEL = one_of("debug", "info", "warning", "error", also={"warn": "warning", "err": "error"})
 _KINDS_OF_HOST = "host names or addresses, each with or without a port"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -197,7 +200,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_cpu_seconds", whole_number(0, 2**31), 0, "CPU time that one process may use; 0: no limit"),
     Setting("max_open_files", whole_number(0, 2**20), 0, "files that one process may open; 0: no limit"),
     Setting("max_file_size", size(0, 16 * TIB), 0, "size of a file that a process writes; 0: no limit"),
-    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "least severe lines to log"),
+    Setting("log_level", _LEVEL, "info", "least severe lines to log"),
     Setting(
         "log_format",
         one_of("auto", "text", "json"),
@@ -215,13 +218,15 @@ SETTINGS: tuple[Setting, ...] = (
         "allow_origin",
         many(origin, "origins such as https://desk.example.com, or null", "ORIGIN"),
         (),
-        "web origin that may connect, beside this server's own",
+        "web origin that may connect, beside this server's own; a reload applies changes",
+        reloads=True,
     ),
     Setting(
         "allow_host",
         many(allowed_host, _KINDS_OF_HOST, "HOST"),
         (),
-        "Host header to accept, beside loopback names and the address listened on",
+        "Host header to accept, beside loopback names and the address listened on; a reload applies changes",
+        reloads=True,
     ),
     Setting("tls_cert", path(optional=True), None, "certificate chain (PEM); needs tls_key"),
     Setting("tls_key", path(optional=True), None, "private key (PEM); needs tls_cert"),
@@ -251,7 +256,8 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings in force. Sizes are bytes, paths absolute. sources: where each value came from, by name:
-    "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default". Holds no secret."""
+    "flag --port", "variable MHNOS_RUNTIME_PORT", "file /path:port" or "default"; and "config": the file that
+    was read, if there was one. Holds no secret."""
 
     host: str
     port: int

@@ -6,7 +6,7 @@ Knows no particular setting and no source of values.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
@@ -41,7 +41,8 @@ class Where:
 @dataclass(frozen=True, slots=True)
 class ValueType:
     """allowed: for messages and help, follows the word "expected". parse: takes text or a TOML or JSON value
-    and returns the value; returns the same for what `plain` made of it. Raises Wrong."""
+    and returns the value; returns the same for what `plain` made of it. Raises Wrong. words: all values,
+    where they are few."""
 
     allowed: str
     parse: Callable[[object, Where], object]
@@ -49,6 +50,7 @@ class ValueType:
     many: bool = False
     switch: bool = False
     show: Callable[[Any], str] = str
+    words: tuple[str, ...] = ()
 
 
 def whole_number(low: int, high: int) -> ValueType:
@@ -115,15 +117,18 @@ def show_size(value: int) -> str:
     return str(value)
 
 
-def one_of(*words: str) -> ValueType:
+def one_of(*words: str, also: Mapping[str, str] | None = None) -> ValueType:
+    """In upper or lower case. also: other words that people type, and what they mean."""
+    meanings = {**{word: word for word in words}, **(also or {})}
+
     def parse(value: object, _: Where) -> str:
         word = value.strip().lower() if isinstance(value, str) else ""
-        if word not in words:
+        if word not in meanings:
             raise Wrong
-        return word
+        return meanings[word]
 
     allowed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-    return ValueType(allowed, parse, "|".join(words))
+    return ValueType(allowed, parse, "|".join(words), words=words)
 
 
 def text(allowed: str, metavar: str) -> ValueType:

@@ -47,7 +47,7 @@ class LimitedLog:
     def _write(self, write: Callable[..., None], message: str, fields: dict[str, object]) -> None:
         if self._limiter.allow():
             left_out, self._unreported = self._unreported, 0
-            write(message, **fields, unreported=left_out)
+            write(message, **fields, **({"unreported": left_out} if left_out else {}))
         else:
             self._unreported += 1
 
@@ -66,6 +66,7 @@ class LimitForeign(logging.Filter):
         if not self._limiter.allow():
             self._unreported += 1
             return False
-        add_fields(record, unreported=self._unreported)
+        if self._unreported:
+            add_fields(record, unreported=self._unreported)
         self._unreported = 0
         return True

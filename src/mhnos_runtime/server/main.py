@@ -27,6 +27,7 @@ from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.process.table import ProcessTable
 from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
 from mhnos_runtime.server.auth.gate import Gate
 from mhnos_runtime.server.auth.grantfile import GrantFile
@@ -52,6 +53,7 @@ from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.http.app import App, BadRequests
 from mhnos_runtime.server.http.door import Door
 from mhnos_runtime.server.http.routes import Routes
+from mhnos_runtime.server.processes.lifelog import LifeLog
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.planning import Planner
@@ -96,7 +98,8 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     turns = Turns(loop)
     events = EventLog(turns)
     records, terminals = Records(table, link, events.tell), Terminals(loop, link, settings.window_size)
-    lifetimes = Lifetimes(loop, table, link, events.tell)
+    life_log = LifeLog(logs.get("server"), Limiter(time.monotonic))
+    lifetimes = Lifetimes(loop, table, link, events.tell, life_log)
     starting = Starting(table, Planner(settings, hello, workspace), link)
     reports = Reports(loop, settings.stall_seconds, table, lifetimes, records, terminals, link, gone)
     files = FileRequests(workspace, work)
@@ -130,9 +133,12 @@ def request_table(
     return Requests([domain.rows() for domain in domains], files.receive)
 
 
-def routes(health: Health, tokens: TokenRoutes, websockets: Sockets, base_path: str) -> Routes:
+def routes(
+    health: Health, settings: SettingsRoute, tokens: TokenRoutes, websockets: Sockets, base_path: str
+) -> Routes:
     """The whole table of routes."""
-    return Routes([row for domain in (health, tokens, websockets) for row in domain.rows()], base_path)
+    domains = (health, settings, tokens, websockets)
+    return Routes([row for domain in domains for row in domain.rows()], base_path)
 
 
 async def serve(channel: Channel) -> None:
@@ -182,7 +188,9 @@ async def _serve_clients(
     port = sockets[0].getsockname()[1]
     gate = Gate(settings, port, Tokens(token, stored), time.monotonic, limiter)
     websockets = Sockets(settings, hello.server_id, domains.connections, live)
-    table = routes(Health(domains.table), TokenRoutes(stored), websockets, settings.base_path)
+    table = routes(
+        Health(domains.table), SettingsRoute(settings), TokenRoutes(stored), websockets, settings.base_path
+    )
     app = App(table, gate, live, log)
     http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
     door = Door(http, _tls(settings), log)

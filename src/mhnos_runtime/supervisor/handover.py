@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mhnos_runtime.supervisor import child, plain
+from mhnos_runtime.supervisor import plain
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.holder import NetworkState
 from mhnos_runtime.supervisor.state import ProcessState
@@ -23,19 +23,9 @@ from mhnos_runtime.supervisor.temporary import FoldersState
 
 #: The version of HandOver and everything in it. A supervisor refuses other versions.
 STATE_VERSION = 7
-_MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
+MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 #: Blocked from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-
-#: Exit code of a version whose own files processes could change. Any other code but 0: it cannot go on.
-EXPOSED = 3
-
-
-def start_check(own: str) -> int:
-    """Ask the installed version whether it understands this state, and whether its files are safe from
-    processes; return the OS pid of the child that answers."""
-    return child.start_plain([sys.executable, *_MODULE, "--understands", str(STATE_VERSION), own])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +53,7 @@ class HandOver:
 
     @classmethod
     def decode(cls, data: dict[str, Any]) -> HandOver:
-        """Raises ValueError for another version; `start_check` has found that before the old one goes."""
+        """Raises ValueError for another version; the check has found that before the old one goes."""
         if data.get("version") != STATE_VERSION:
             raise ValueError(f"a state of version {data.get('version')!r}; this one reads {STATE_VERSION}")
         return plain.decode(cls, data["state"])
@@ -78,7 +68,7 @@ def replace(state: HandOver) -> NoReturn:
     try:
         for each in kept:
             os.set_inheritable(each, True)
-        os.execv(sys.executable, [sys.executable, *_MODULE, "--resume", str(fd)])
+        os.execv(sys.executable, [sys.executable, *MODULE, "--resume", str(fd)])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(fd)

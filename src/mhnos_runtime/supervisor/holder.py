@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mhnos_runtime import title
 from mhnos_runtime.bounds import MAX_PID
 from mhnos_runtime.errors import LimitReached, MhnosError, StartFailed
 from mhnos_runtime.launch import Holder
@@ -375,14 +376,17 @@ def _run(key: HolderKey, descriptors: list[int], join: list[int]) -> None:
         confine.become(key.user)
         confine.enter(join)
         stdin, stdout, status, stderr, *files = descriptors
-        arguments = [key.spec.program, *key.spec.options, "--json-status-fd", str(status)]
+        options = [*key.spec.options, "--json-status-fd", str(status)]
         for fd, (path, _text) in zip(files, key.spec.files, strict=True):
-            arguments += ["--perms", "0444", "--ro-bind-data", str(fd), path]
-        for fd in (status, *files):
+            options += ["--perms", "0444", "--ro-bind-data", str(fd), path]
+        # By a descriptor: what is in the arguments, ps shows to everybody, here and inside.
+        told = _file("\0".join([*options, "--remount-ro", "/"]) + "\0")
+        for fd in (status, told, *files):
             os.set_inheritable(fd, True)
         for target, fd in enumerate((stdin, stdout, stderr)):
             os.dup2(fd, target)
-        os.execve(key.spec.program, [*arguments, "--remount-ro", "/", "--", *key.spec.command], {})
+        arguments = [title.title(title.SANDBOX), "--args", str(told), "--", *key.spec.command]
+        os.execve(key.spec.program, arguments, {})
     except BaseException as error:
         os.write(descriptors[3], f"{key.spec.program}: {error}".encode())
     finally:

@@ -97,9 +97,10 @@ class ServerKeeper:
             raise
         self._channel = channel
 
-    def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> None:
-        """Send to the server, if there is one; the next one is told everything anyway."""
+    def send(self, body: dict[str, Any], descriptors: Descriptors = ()) -> bool:
+        """Send to the server, and say whether there is one; the next one is told everything anyway."""
         self._use(lambda channel: channel.send(body, descriptors))
+        return self._channel is not None
 
     def notify(self, kind: bytes, pid: int) -> None:
         self._use(lambda channel: channel.notify(kind, pid))
@@ -131,9 +132,9 @@ class ServerKeeper:
             return
         lived = time.monotonic() - self._started
         self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
-        self._log.write(
-            "error", "the server ended; starting it again", code=os.waitstatus_to_exitcode(status)
-        )
+        code = os.waitstatus_to_exitcode(status)
+        how = {"code": code} if code >= 0 else {"signal": tree.signal_name(-code)}
+        self._log.write("error", "the server ended; starting it again", **how)
         pause = min(MAX_RESTART_PAUSE_SECONDS, 0.5 * max(0, self._short_lives - 1))
         self._loop.after(pause, self._start_again)
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from mhnos_runtime import title
 from mhnos_runtime.channel import ANCILLARY_BYTES, MAX_MESSAGE_BYTES, descriptors_of, encode
 from mhnos_runtime.errors import InvalidRequest, LimitReached
 from mhnos_runtime.launch import LaunchPlan, StartDescriptors
@@ -203,6 +204,7 @@ def _wait(sock: socket.socket) -> NoReturn:
     """The child: close everything of the parent's, join groups when told to, and execute the plan."""
     try:
         child.detach()
+        title.take(title.WAITING)
         own = sock.fileno()
         os.closerange(3, own)
         os.closerange(own + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

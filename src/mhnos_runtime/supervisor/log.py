@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 #: Lines with the same message: outsiders can cause some as often as they like, which must not fill the disk.
 LINES_A_MINUTE = 20
 _MINUTE_SECONDS = 60
+_PLAIN = re.compile(r"[^\s\"=]+\Z")
 
 
 class Log:
@@ -53,8 +55,16 @@ class Log:
 
     @staticmethod
     def _text(level: str, message: str, fields: dict[str, object]) -> str:
-        pairs = "".join(f" {name}={value}" for name, value in fields.items())
-        return f"{time.strftime('%H:%M:%S')} {level:<7} {message}{pairs}"
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        seconds = time.time()
+        clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+        return f"{clock}.{int(seconds % 1 * 1000):03d} {level:<7} {message}{pairs}"
+
+
+def _quoted(value: object) -> str:
+    """As the server's lines have it: a text with spaces or quotes in it is one value."""
+    plain = isinstance(value, str) and _PLAIN.match(value)
+    return str(value) if plain else json.dumps(value, default=str)
 
 
 def place(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from mhnos_runtime.launch import FORBIDDEN_PLAN, LaunchPlan, StartDescriptors
 from mhnos_runtime.sandbox.allowed import Allowed
 from mhnos_runtime.supervisor import cgroup, child, handover, tree
 from mhnos_runtime.supervisor.archive import Archive, Ended
+from mhnos_runtime.supervisor.check import Check
 from mhnos_runtime.supervisor.config import Config
 from mhnos_runtime.supervisor.defects import Defects
 from mhnos_runtime.supervisor.descriptors import check_room, duplicated, raise_limit
@@ -31,6 +32,7 @@ from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
 from mhnos_runtime.supervisor.log import Log, place
+from mhnos_runtime.supervisor.logfile import LogFile
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.permit import permit
 from mhnos_runtime.supervisor.process import Process
@@ -40,6 +42,8 @@ from mhnos_runtime.supervisor.temporary import TemporaryFolders
 
 FIRST_PID = 1000
 
+#: What a line of the log tells of an end.
+_HOW = ("reason", "code", "signal")
 #: How often orphans of ended main processes are checked.
 LOOK_SECONDS = 0.1
 
@@ -73,7 +77,7 @@ class Supervisor:
         self._ready_due = False
         self._leftovers: Leftovers[Process] = Leftovers(self._known)
         self._leftover_timer: Timer | None = None
-        self._check_os_pid = 0
+        self._check = Check(self._log)
         self._handing_over = False
         self._stopping = False
         self._has_terminal = _terminal_is_there()
@@ -96,6 +100,7 @@ class Supervisor:
         with contextlib.suppress(LimitReached):  # the next start tries again and reports it
             self._launcher.prepare()
         self._manager.watch()
+        LogFile(self._loop, self._config.state_dir).watch()
         self._server.start()
         self._reap()
         self._loop.run()
@@ -107,6 +112,7 @@ class Supervisor:
             Path(path).unlink(missing_ok=True)
         for group in self._config.groups:
             cgroup.remove(group)
+        self._log.write("info", "stopped")
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -273,7 +279,11 @@ class Supervisor:
             self._discarded.discard(process.pid)
             self._drop(process)
         elif process.started and process.exit is not None:
-            self._server.send({"event": "exited", "pid": process.pid, "exit": process.exit.to_dict()})
+            end = process.exit.to_dict()
+            told = self._server.send({"event": "exited", "pid": process.pid, "exit": end})
+            if not told:
+                how = {name: end[name] for name in _HOW if end[name] is not None}
+                self._log.write("info", "process ended", process=process.pid, **how)
         self._stop_server()
 
     def forget(self, pid: int) -> None:
@@ -322,7 +332,7 @@ class Supervisor:
     def _reaped(self, os_pid: int, status: int, usage: resource.struct_rusage) -> None:
         if os_pid == self._server.os_pid:
             self._server.ended(status)
-        elif os_pid == self._check_os_pid:
+        elif os_pid == self._check.os_pid:
             self._checked(status)
         elif os_pid == self._launcher.os_pid:
             self._launcher.lost()
@@ -338,7 +348,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         """Children that are no orphans."""
-        own = {self._server.os_pid, self._check_os_pid, self._launcher.os_pid, self._folders.os_pid}
+        own = {self._server.os_pid, self._check.os_pid, self._launcher.os_pid, self._folders.os_pid}
         return {*own, *self._by_os_pid, *self._holders.os_pids}
 
     def _end_leftovers(self) -> None:
@@ -396,25 +406,14 @@ class Supervisor:
         """SIGHUP asks for a reload or, when the terminal is gone, for an end."""
         if self._has_terminal and not _terminal_is_there():
             self._stop()
-        elif not self._stopping and not self._check_os_pid and not self._handing_over:
-            self._check_os_pid = handover.start_check(self._config.own)
+        elif not self._stopping and not self._check.os_pid and not self._handing_over:
+            self._check.start(self._config.own, self._hello.settings)
 
     def _checked(self, status: int) -> None:
-        self._check_os_pid = 0
-        if self._stopping:
+        settings = self._check.ended(status)
+        if settings is None or self._stopping:
             return
-        code = os.waitstatus_to_exitcode(status)
-        if code == handover.EXPOSED:
-            self._log.write(
-                "error", "not reloaded: processes could change the installed version; all runs on"
-            )
-            return
-        if code != 0:
-            self._log.write(
-                "error",
-                "not reloaded: the installed version does not understand this one's state; all runs on",
-            )
-            return
+        self._hello = replace(self._hello, settings=settings)
         self._log.write("info", "reloading", processes=len(self._by_os_pid))
         self._handing_over = True
         self._manager.reloading()

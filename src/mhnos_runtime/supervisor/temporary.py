@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NoReturn
 
+from mhnos_runtime import title
 from mhnos_runtime.supervisor.confine import prctl
 from mhnos_runtime.supervisor.loop import Loop
 from mhnos_runtime.supervisor.signals import reset_signals
@@ -227,6 +228,7 @@ def _remove_all(parent: int) -> NoReturn:
         os.setpgid(0, 0)
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.nice(_NICE)
+        title.take(title.REMOVING)
         os.closerange(0, parent)
         os.closerange(parent + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         remove_gone(parent)

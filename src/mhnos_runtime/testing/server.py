@@ -4,7 +4,6 @@ line."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+
+from mhnos_runtime import title
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
@@ -81,9 +82,8 @@ class TestServer:
 
     def _server_child(self) -> int | None:
         for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"mhnos_runtime.server" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+            if title.has(int(child), title.SERVER):
+                return int(child)
         return None
 
     async def __aenter__(self) -> Self:
@@ -152,7 +152,7 @@ class TestServer:
         """Wait for the greeting, after which connection attempts are queued by the listening socket."""
         while line := await lines.readline():
             self.greeting += line.decode()
-            if b"mhnos-runtime run" in line:
+            if line.startswith(b"  try  "):
                 break
         else:
             raise RuntimeError(f"the runtime did not start:\n{self.log.read_text()}")

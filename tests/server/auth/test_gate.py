@@ -36,8 +36,18 @@ from tests.server.auth.gates import (
         (f"127.9.9.9:{PORT}", LET_IN),
         (f"[::1]:{PORT}", LET_IN),
         (f"[::ffff:127.0.0.1]:{PORT}", LET_IN),
-        ("localhost", NO_HOST),
-        ("localhost:80", NO_HOST),
+        ("localhost", LET_IN),
+        ("localhost:80", LET_IN),
+        ("LocalHost:19000", LET_IN),
+        ("127.0.0.1:19000", LET_IN),
+        ("127.9.9.9:1", LET_IN),
+        ("[::1]:19000", LET_IN),
+        ("a.localhost:19000", NO_HOST),
+        ("localhost:65536", BAD_HOST),
+        ("localhost.evil.example:19000", NO_HOST),
+        ("127.0.0.1.nip.example:19000", NO_HOST),
+        ("evil.example:19000", NO_HOST),
+        ("192.168.1.5:19000", NO_HOST),
         (f"localhost.evil.example:{PORT}", NO_HOST),
         (f"127.0.0.1.nip.example:{PORT}", NO_HOST),
         (f"evil.example:{PORT}", NO_HOST),
@@ -74,7 +84,8 @@ def test_exactly_one_host(hosts: tuple[str, ...]) -> None:
     ],
 )
 def test_default_port_need_not_be_said(scheme: str, port: int, expected: tuple[int, str]) -> None:
-    asked = gate(port=port).check(facts(hosts=("localhost",), scheme=scheme))
+    setting = Setting(host="192.0.2.7")
+    asked = gate(setting, port=port).check(facts(hosts=("192.0.2.7",), scheme=scheme))
     assert outcome(asked) == expected
 
 
@@ -120,9 +131,10 @@ def test_allowed_host(allowed: str, host: str, expected: tuple[int, str]) -> Non
 
 
 def test_refused_host_says_what_to_do() -> None:
-    hint = refusal(gate().check(facts(hosts=("localhost:8080",)))).hint
-    assert "port 18790" in hint
-    assert "--allow-host localhost:8080" in hint
+    hint = refusal(gate().check(facts(hosts=("box.example:8080",)))).hint
+    assert "loopback name" in hint
+    assert 'allow_host = ["box.example:8080"]' in hint
+    assert "--allow-host box.example:8080" in hint
 
 
 # --- Origin
@@ -176,6 +188,59 @@ def test_allowed_origin_as_host_is_not_own() -> None:
     assert outcome(gate().check(asked)) == NO_HOST
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        # ssh -L 19000:127.0.0.1:18790, docker run -p 19000:18790: what comes by this port comes from here.
+        ("127.0.0.1:19000", None, LET_IN),
+        ("127.0.0.1:19000", "http://127.0.0.1:19000", LET_IN),
+        ("localhost:19000", "http://localhost:19000", LET_IN),
+        ("[::1]:19000", "http://[::1]:19000", LET_IN),
+        ("localhost", "http://localhost", LET_IN),
+        # A dev server's page, or a preview's: another port of loopback is another origin.
+        ("127.0.0.1:18790", "http://127.0.0.1:3000", NO_ORIGIN),
+        ("127.0.0.1:18790", "http://localhost:18790", NO_ORIGIN),
+        ("localhost:19000", "http://localhost:18790", NO_ORIGIN),
+        ("localhost:19000", "http://127.0.0.1:19000", NO_ORIGIN),
+        ("localhost:19000", "http://localhost", NO_ORIGIN),
+        ("localhost:18790", "http://a.localhost:18790", NO_ORIGIN),
+        ("localhost", "https://localhost", NO_ORIGIN),
+        # Rebinding: Host and Origin agree, by a name of the attacker's.
+        ("evil.example:19000", "http://evil.example:19000", NO_HOST),
+        ("localhost.evil.example", "http://localhost.evil.example", NO_HOST),
+        ("127.0.0.1.nip.example:18790", "http://127.0.0.1.nip.example:18790", NO_HOST),
+    ],
+)
+def test_loopback_names_by_any_port(host: str, origin: str | None, expected: tuple[int, str]) -> None:
+    """A forwarded port was refused with 421, and only a restart with --allow-host helped."""
+    origins = () if origin is None else (origin,)
+    assert outcome(gate().check(facts(hosts=(host,), origins=origins))) == expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins", "reader"),
+    [
+        ((HOST,), (), None),
+        ((HOST,), (f"http://{HOST}",), f"http://{HOST}"),
+        ((HOST,), (f"HTTP://{HOST}",), f"HTTP://{HOST}"),
+        ((HOST,), ("https://desk.example",), "https://desk.example"),
+        ((HOST,), ("null",), None),
+        ((HOST,), ("https://evil.example",), None),
+        ((HOST,), ("https://desk.example", "https://desk.example"), None),
+        ((HOST,), ("",), None),
+        ((HOST,), ("https://desk.example\r\nX: y",), None),
+        # A page that is allowed may read why its Host is not; one that was made to lead here may not.
+        (("box.example",), ("https://desk.example",), "https://desk.example"),
+        (("evil.example",), ("http://evil.example",), None),
+        ((), (f"http://{HOST}",), None),
+        ((HOST, HOST), (f"http://{HOST}",), None),
+    ],
+)
+def test_who_may_read_an_answer(hosts: tuple[str, ...], origins: tuple[str, ...], reader: str | None) -> None:
+    guarded = gate(Setting(allow_origin=("https://desk.example",)))
+    assert guarded.reader(facts(hosts=hosts, origins=origins)) == reader
+
+
 @pytest.mark.parametrize("scheme", ["https", "wss"])
 def test_own_origin_under_tls(scheme: str) -> None:
     assert outcome(gate().check(facts(scheme=scheme, origins=(f"https://localhost:{PORT}",)))) == LET_IN
@@ -185,6 +250,7 @@ def test_own_origin_under_tls(scheme: str) -> None:
 def test_refused_origin_says_what_to_do() -> None:
     known = refusal(gate().check(facts(origins=("http://X.example:80",))))
     assert known.hint.endswith("--allow-origin http://x.example")
+    assert 'allow_origin = ["http://x.example"]' in known.hint
     assert refusal(gate().check(facts(origins=("no origin",)))).hint == ""
 
 

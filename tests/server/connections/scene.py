@@ -40,6 +40,7 @@ from mhnos_runtime.server.processes.terminals import Terminals
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from tests.output.clock import Clock
+from tests.server.processes.scene import life_log
 from tests.server.raw import BINARY, CLOSE, PONG, TEXT, frame
 
 #: Until a test gives up; nothing waits for so long unless it fails.
@@ -77,7 +78,7 @@ class Starting:
         self.starts.append(self._loop.create_future())
         return self.starts[-1]
 
-    async def spawn(self, request: m.Spawn) -> Process:
+    async def spawn(self, request: m.Spawn, by: str = "") -> Process:
         self.asked.append(request)
         return await self.starts[len(self.asked) - 1]
 
@@ -345,7 +346,7 @@ class Scene:
         turns = Turns(loop)
         events = EventLog(turns)
         self.terminals, self.records = Terminals(loop, link, "latest"), Records(self.table, link, events.tell)
-        self.lifetimes = Lifetimes(loop, self.table, link, events.tell)
+        self.lifetimes = Lifetimes(loop, self.table, link, events.tell, life_log())
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)
         requests = request_table(

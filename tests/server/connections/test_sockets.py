@@ -36,7 +36,7 @@ class Door:
     def __init__(self, scene: Scene, settings: Settings) -> None:
         self.live = Live(asyncio.get_running_loop())
         self.sockets = Sockets(settings, "server id", scene.services, self.live)
-        self.welcome, self.connect = self.sockets.rows()
+        self.welcome, _, self.connect = self.sockets.rows()
         self.grant = EVERYTHING
         self.handler = self.connect.handler
         self.stays = 0
@@ -175,7 +175,7 @@ def test_strangers_have_no_row() -> None:
     nobody: Any = None
     rows = Sockets(nobody, "", nobody, nobody).rows()
     assert {row.needs for row in rows} == {Access.GRANTED}
-    assert [row.upgrade for row in rows] == [False, True]
+    assert [row.upgrade for row in rows] == [False, False, True]
 
 
 # The end
@@ -237,12 +237,14 @@ async def test_a_defect_is_logged_and_ends_the_connection_without_an_answer_of_h
 async def test_coming_and_going_are_logged_with_a_number(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     async with door.raw() as (_, client):
         await client.message()
         await client.send(frame(CLOSE, b"\x03\xe9"))
         assert await client.closed() == 1001
     await turns_until(lambda: "client left" in caplog.text)
-    came, left = (record.__dict__["mhnos_fields"] for record in caplog.records)
+    own = [record for record in caplog.records if record.msg.startswith("client ")]
+    assert {record.levelname for record in own} == {"DEBUG"}
+    came, left = (record.__dict__["mhnos_fields"] for record in own)
     assert (came["connection"], came["newer"], came["principal"]) == (1, True, EVERYTHING.principal)
     assert left == {"connection": 1, "code": 1001}

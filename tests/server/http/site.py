@@ -33,12 +33,14 @@ class Some:
 
 
 @contextlib.asynccontextmanager
-async def serve(rows: Iterable[Row], tokens: Tokens, live: Live) -> AsyncIterator[tuple[str, int]]:
+async def serve(
+    rows: Iterable[Row], tokens: Tokens, live: Live, setting: Setting | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """The address of an app that has these rows."""
     listener = socket.create_server(("127.0.0.1", 0))
     address: tuple[str, int] = listener.getsockname()
     log = LimitedLog(logs.get("test"), Limiter(time.monotonic))
-    gate = Gate(Setting(), address[1], tokens, time.monotonic, Limiter(time.monotonic))
+    gate = Gate(setting or Setting(), address[1], tokens, time.monotonic, Limiter(time.monotonic))
     http = web.Server(App(Routes(rows), gate, live, log).handle, access_log=None)
     door = Door(http, None, log)
     door.open(listener)

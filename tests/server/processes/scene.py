@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,12 +17,15 @@ import msgspec
 from mhnos_runtime import config
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import ExitRecord, Hello, LaunchPlan, ProcessRecord, StartDescriptors
+from mhnos_runtime.observe import logs
+from mhnos_runtime.observe.limit import Limiter
 from mhnos_runtime.output import LogReader, LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.kind import Kind
 from mhnos_runtime.process.table import Process
 from mhnos_runtime.sandbox import Allowed, HostFacts, Policy, Sandbox
+from mhnos_runtime.server.processes.lifelog import LifeLog
 from mhnos_runtime.server.processes.planning import Planner
 from mhnos_runtime.wire import messages as m
 from tests.output.clock import Alarm, Clock, holds_of
@@ -83,10 +87,12 @@ class Link:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.by = ""
         self.on_asked: Callable[[], None] = lambda: None
         self.spawned: Callable[[LaunchPlan, StartDescriptors], Any]
 
-    async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
+    async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors, by: str = "") -> int:
+        self.by = by
         self.asked.append(("spawn", plan.argv))
         pid: int = await self.spawned(plan, descriptors)
         return pid
@@ -236,3 +242,8 @@ def planner(
     made = Planner(settings, replace(told, **hello), Workspace(settings.workspace))
     made._kinds.update((kind.name, kind) for kind in kinds)
     return made
+
+
+def life_log() -> LifeLog:
+    """Of a server's, to a log of the tests."""
+    return LifeLog(logs.get("test"), Limiter(time.monotonic))

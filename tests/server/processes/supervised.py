@@ -35,7 +35,7 @@ class Listener:
     def taken(self) -> list[int]:
         return [each[1] for each in self.told if each[0] == "process"]
 
-    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
+    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool, by: str) -> None:
         if self.error is not None:
             raise self.error
         self.told.append(("process", record.pid, new))

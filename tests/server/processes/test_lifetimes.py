@@ -14,7 +14,7 @@ from mhnos_runtime.process.state import State
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes import lifetimes as module
 from mhnos_runtime.server.processes.lifetimes import RETURN_MS, Lifetimes, Vanished
-from tests.server.processes.scene import Link, ManualLoop, Processes, ended, pids, turns
+from tests.server.processes.scene import Link, ManualLoop, Processes, ended, life_log, pids, turns
 
 RETAIN_COUNT = 2
 RETAIN_MS = 60_000
@@ -31,7 +31,7 @@ class Lives:
         self.link: Link = link
         self.told: list[tuple[str, int, int]] = []
         self.table = ProcessTable(100, RETAIN_COUNT, RETAIN_MS)
-        self.lifetimes = Lifetimes(loop, self.table, link, self._tell)
+        self.lifetimes = Lifetimes(loop, self.table, link, self._tell, life_log())
 
     def let_pass(self, ms: int) -> None:
         self.loop.clock.let_pass(ms / 1000)

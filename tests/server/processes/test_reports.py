@@ -32,6 +32,7 @@ from tests.server.processes.scene import (
     ended,
     facts,
     is_open,
+    life_log,
     turns,
 )
 
@@ -48,7 +49,7 @@ class Scene:
         self.link: Link = link
         self.table = ProcessTable(100, 10, 60_000, spawned=5)
         self.told: list[tuple[str, int]] = []
-        self.lifetimes = Lifetimes(loop, self.table, link, self._tell)
+        self.lifetimes = Lifetimes(loop, self.table, link, self._tell, life_log())
         self.gone = 0
         self.reports = Reports(
             loop,

@@ -4,9 +4,12 @@ Knows no HTTP library, and opens nothing but (through its tokens) the token's fi
 
 The order is Host, Origin, token, so that a refusal for one of the first two says nothing about the token.
 
-- Host: exactly one, and a loopback name or the address connected to with this server's port, or one of
-  allow_host. A page whose own name was made to point here (DNS rebinding) still sends its own name.
-- Origin: when there is one, this server's own or one of allow_origin. Only browsers send one.
+- Host: exactly one, and a loopback name with any port (a forwarded port has another number than the one that
+  is listened on), the address connected to with this server's port, or one of allow_host. A page whose own
+  name was made to point here (DNS rebinding) still sends its own name.
+- Origin: when there is one, this server's own or one of allow_origin. Only browsers send one. The own one is
+  that of the Host as sent, port included: a page of another port of loopback asks for another Host than its
+  own, so it is refused, and a page whose own Host leads here came from here.
 - Token: Bearer header, ?token= or subprotocol mhnos.token.<token>; of several that are shown each must be
   right, so that a wrong one is found rather than covered up, and all must be of one grant.
 - A row of the routes that is open needs no token: /health tells no more than how long the server runs and how
@@ -114,6 +117,13 @@ class Gate:
             return self._refusals.answer(rate_key(facts.remote_address), outcome)
         return outcome
 
+    def reader(self, facts: RequestFacts) -> str | None:
+        """The Origin, as it was sent, whose pages may read the answer, also where that is a refusal: one of
+        allow_origin, or this server's own under a Host that is right."""
+        origin = _origin(facts)
+        own = origin is not None and origin == _own_origin(facts) and self._host_refusal(facts) is None
+        return facts.origins[0] if own or origin in self._origins else None
+
     def _host_refusal(self, facts: RequestFacts) -> Refusal | None:
         if len(facts.hosts) != 1:
             # RFC 9112, 3.2: a server must answer 400 to none or several.
@@ -123,10 +133,13 @@ class Gate:
             return Refusal(400, "forbidden-host", "Host header is malformed")
         if self._is_own(host, facts) or HostPort(host.host, None) in self._hosts or host in self._hosts:
             return None
-        hint = f"reach it by a loopback name and port {self._port}, or start it with --allow-host {host}"
+        hint = f"reach it by a loopback name, or {_allowing('allow_host', str(host))}"
         return Refusal(421, "forbidden-host", "This server does not go by that Host", hint)
 
     def _is_own(self, host: HostPort, facts: RequestFacts) -> bool:
+        """Names under localhost lead here by this server's port only: they are for what processes serve."""
+        if is_loopback(host.host) and not host.host.endswith(".localhost"):
+            return True
         port = DEFAULT_PORTS.get(facts.scheme) if host.port is None else host.port
         return port == self._port and (is_loopback(host.host) or self._is_address(host.host, facts))
 
@@ -138,12 +151,10 @@ class Gate:
         return host in (self._bound, normal_address(facts.local_address)) and not is_any_address(host)
 
     def _origin_refusal(self, facts: RequestFacts) -> Refusal | None:
-        if not facts.origins:
+        origin = _origin(facts)
+        if not facts.origins or origin in self._origins or (origin and origin == _own_origin(facts)):
             return None
-        origin = parse_origin(facts.origins[0]) if len(facts.origins) == 1 else None
-        if origin is not None and (origin in self._origins or origin == _own_origin(facts)):
-            return None
-        hint = f"start the server with --allow-origin {origin}" if origin else ""
+        hint = _allowing("allow_origin", origin) if origin else ""
         return Refusal(403, "forbidden-origin", "Pages of this origin may not connect", hint)
 
     def _grant(self, facts: RequestFacts) -> Outcome:
@@ -173,8 +184,21 @@ class Gate:
         return found
 
 
+def _allowing(setting: str, value: str) -> str:
+    """What the operator can do, with and without ending anything."""
+    flag = setting.replace("_", "-")
+    return f'reload it with {setting} = ["{value}"] in its configuration, or start it with --{flag} {value}'
+
+
+def _origin(facts: RequestFacts) -> str | None:
+    """The one origin of a request in canonical form; None where there is none, or more than one."""
+    return parse_origin(facts.origins[0]) if len(facts.origins) == 1 else None
+
+
 def _own_origin(facts: RequestFacts) -> str | None:
     """The origin of a page that this server would have sent under the Host that was asked for."""
+    if len(facts.hosts) != 1:
+        return None
     scheme = {"ws": "http", "wss": "https"}.get(facts.scheme, facts.scheme)
     return parse_origin(f"{scheme}://{facts.hosts[0]}")
 

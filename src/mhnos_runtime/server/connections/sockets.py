@@ -1,5 +1,5 @@
-"""The routes of the WebSocket: its upgrade, what the server says first, and all that are open. Knows HTTP and
-connections, not requests."""
+"""The routes of the WebSocket: its upgrade, what the server says first (also to who wants to know why none
+opens), and all that are open. Knows HTTP and connections, not requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import socket
 from typing import Any, cast
 
+import msgspec
 from aiohttp import WSCloseCode, hdrs, web
 
 from mhnos_runtime import __version__
@@ -61,6 +62,9 @@ FEATURES = [
     "events",
 ]
 
+#: What only a WebSocket begins with: its type, and what protocol 1.0 has.
+_OF_WEBSOCKETS = ("type", "config", "protocolVersion")
+
 _log = logs.get("server")
 
 
@@ -79,12 +83,20 @@ class Sockets:
         """Protocol 1.0 opens its WebSocket on any path."""
         return (
             Row("GET", "/", Access.GRANTED, self._welcome),
+            Row("GET", "/v1/hello", Access.GRANTED, self._say_hello),
             Row("GET", "/{path...}", Access.GRANTED, self._connect, upgrade=True),
         )
 
     async def _welcome(self, _call: Call) -> web.StreamResponse:
         text = "This is an MHNOS runtime. Connect to it by WebSocket."
         raise HttpError(426, "upgrade-required", text, {"Upgrade": "websocket"})
+
+    async def _say_hello(self, call: Call) -> web.StreamResponse:
+        """What a WebSocket would begin with, but for what protocol 1.0 has."""
+        said = msgspec.to_builtins(self._hello(call.grant))
+        for name in _OF_WEBSOCKETS:
+            del said[name]
+        return web.json_response(said, headers={hdrs.CACHE_CONTROL: "no-store"})
 
     async def _connect(self, call: Call) -> web.StreamResponse:
         request = call.request
@@ -102,7 +114,7 @@ class Sockets:
         # What the client has sent behind its handshake already is with the protocol of HTTP until here.
         request.protocol.set_parser(cast(Any, websocket))
         log = _log.bind(connection=next(self._numbers))
-        log.info("client connected", address=request.remote, newer=newer, principal=call.grant.principal)
+        log.debug("client connected", address=request.remote, newer=newer, principal=call.grant.principal)
         await self._serve(websocket, newer, call.grant, log)
         return GONE
 
@@ -118,7 +130,7 @@ class Sockets:
             websocket.abort()
         finally:
             self._sockets.discard(websocket)
-            log.info("client left", code=websocket.close_code)
+            log.debug("client left", code=websocket.close_code)
 
     def _hello(self, grant: Grant) -> m.Connected:
         settings = self._settings

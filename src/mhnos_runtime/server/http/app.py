@@ -19,10 +19,14 @@ from mhnos_runtime.server.auth.gate import Gate, RequestFacts
 from mhnos_runtime.server.auth.grants import Access
 from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.auth.refusals import Refusal
+from mhnos_runtime.server.http import pages
 from mhnos_runtime.server.http.call import GONE, Call, offered_protocols
 from mhnos_runtime.server.http.door import Visitor
 from mhnos_runtime.server.http.problems import HttpError, defect, problem
 from mhnos_runtime.server.http.routes import Match, NoRoute, Routes
+
+#: Characters of what a stranger sent, in a line of the log.
+_MAX_SHOWN = 200
 
 _log = logs.get("server")
 
@@ -44,21 +48,24 @@ class App:
             return GONE
         with visitor.answering():
             try:
-                return await self._answer(request, visitor)
+                response = await self._answer(request, visitor)
             except MhnosError as error:
-                return problem(error)
+                response = problem(error)
             except ConnectionError:
                 return GONE
             except Exception:
                 number = secrets.token_hex(8)
                 self._stranger_log.exception("defect in a request", id=number)
-                return defect(number)
+                response = defect(number)
+            if response is not GONE and not response.prepared:
+                pages.address(response, self._gate.reader(_facts(request)))
+            return response
 
     async def _answer(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
         upgrade = "websocket" in (value.lower() for value in request.headers.getall(hdrs.UPGRADE, ()))
         found = self._routes.match(request.method, request.rel_url.raw_path, upgrade)
-        is_open = isinstance(found, Match) and found.row.needs is Access.OPEN
-        facts = _facts(request, is_open)
+        asks = pages.is_preflight(request)
+        facts = _facts(request, asks or (isinstance(found, Match) and found.row.needs is Access.OPEN))
         outcome = self._gate.check(facts)
         if isinstance(outcome, Refusal) or not outcome.known:
             visitor.estrange()
@@ -66,6 +73,8 @@ class App:
             visitor.welcome()
         if isinstance(outcome, Refusal):
             raise _refused(outcome, facts)
+        if asks:
+            return pages.preflight(request)
         if isinstance(found, NoRoute):
             raise _no_route(found)
         outcome.require(found.row.needs)
@@ -111,7 +120,7 @@ class BadRequests(logging.Filter):
         return False
 
 
-def _facts(request: web.BaseRequest, is_open: bool) -> RequestFacts:
+def _facts(request: web.BaseRequest, is_open: bool = False) -> RequestFacts:
     transport = request.transport
     local = transport.get_extra_info("sockname") if transport is not None else None
     return RequestFacts(
@@ -140,9 +149,17 @@ def _refused(refusal: Refusal, facts: RequestFacts) -> HttpError:
             "request refused",
             address=facts.remote_address,
             code=refusal.code,
-            unreported=refusal.unreported,
+            **_shown(refusal, facts),
+            **({"unreported": refusal.unreported} if refusal.unreported else {}),
         )
     headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return HttpError(refusal.status, refusal.code, refusal.text, headers, refusal.hint)
+
+
+def _shown(refusal: Refusal, facts: RequestFacts) -> dict[str, str]:
+    """What was not allowed, for a line of the log."""
+    values = {"forbidden-host": ("host", facts.hosts), "forbidden-origin": ("origin", facts.origins)}
+    name, sent = values.get(refusal.code, ("", ()))
+    return {name: ", ".join(sent)[:_MAX_SHOWN]} if sent else {}

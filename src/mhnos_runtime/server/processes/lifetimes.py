@@ -12,6 +12,7 @@ from mhnos_runtime.errors import Refused
 from mhnos_runtime.launch import ExitRecord
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
+from mhnos_runtime.server.processes.lifelog import LifeLog
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.news import Tell
 
@@ -31,8 +32,16 @@ class Lifetimes:
     """Ends processes, and removes those from the table that have ended and are kept no longer."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink, tell: Tell
+        self,
+        loop: asyncio.AbstractEventLoop,
+        table: ProcessTable,
+        link: SupervisorLink,
+        tell: Tell,
+        log: LifeLog,
     ) -> None:
+        self._log = log
+        # Who asked last for the end of each process, as principals.
+        self._enders: dict[int, str] = {}
         self._loop = loop
         self._tell = tell
         self._table = table
@@ -51,9 +60,9 @@ class Lifetimes:
         self._lingering.clear()
         self._expiry = None
 
-    def begin(self, process: Process, new: bool) -> None:
-        """A process has come into the table. new: it has started now; else clients of an earlier server may
-        come back to it."""
+    def begin(self, process: Process, new: bool, by: str = "") -> None:
+        """A process has come into the table. new: it has started now, by: for this principal; else clients of
+        an earlier server may come back to it."""
         if new:
             self._tell("started", process, process.record.start_time_ms)
         else:
@@ -61,19 +70,27 @@ class Lifetimes:
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
             self._unanswered.add(process.pid)
+            if new:
+                self._log.started(process, by)
+            else:
+                self._log.found(process)
 
     def end(self, process: Process, exit_record: ExitRecord) -> None:
         """A process has ended, with everything that it had started."""
         process.end(exit_record)
+        self._log.ended(process, exit_record, self._enders.pop(process.pid, ""))
         self._stop_lingering(process.pid)
         self._ended.pop(process.pid).set_result(None)
         self._tell("ended", process, exit_record.end_time_ms)
         process.wake()
         self.expire()
 
-    def kill(self, process: Process, number: int, escalate: bool) -> None:
-        """Send a signal; with escalate, stronger ones follow until nothing of the process is left."""
+    def kill(self, process: Process, number: int, escalate: bool, by: str = "") -> None:
+        """Send a signal; with escalate, stronger ones follow until nothing of the process is left. by: the
+        principal who asks for it."""
         self._signal(process, number, "killed", escalate)
+        if escalate:
+            self._enders[process.pid] = by
 
     def _signal(self, process: Process, number: int, reason: str, escalate: bool) -> None:
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Channel, Disconnected, Message
 from mhnos_runtime.errors import InvalidRequest, MhnosError, Unavailable
@@ -22,9 +22,12 @@ from mhnos_runtime.server.processes.room import none_left
 
 
 class Listener(Protocol):
-    """Who is told what the supervisor says. on_process takes the descriptors over, unless it raises."""
+    """Who is told what the supervisor says. on_process takes the descriptors over, unless it raises; by: the
+    principal who asked this server for it."""
 
-    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> object: ...
+    def on_process(
+        self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool, by: str
+    ) -> object: ...
 
     def on_ready(self) -> None: ...
 
@@ -35,6 +38,13 @@ class Listener(Protocol):
     def on_supervisor_gone(self) -> None: ...
 
 
+class Waiting(NamedTuple):
+    """A start that is under way. by: the principal who asked for it."""
+
+    answer: asyncio.Future[int]
+    by: str
+
+
 class SupervisorLink:
     """Sends requests, matches answers to them, and tells a listener what the supervisor reports."""
 
@@ -43,7 +53,7 @@ class SupervisorLink:
         self._loop = loop
         self._listener: Listener
         self._crowded: Callable[[], bool] = bool
-        self._spawning: dict[int, asyncio.Future[int]] = {}
+        self._spawning: dict[int, Waiting] = {}
         # Different for each server, so that no answer to an earlier one is taken for one to this.
         self._last_request = os.getpid() << 32
         self._writing = False
@@ -77,9 +87,9 @@ class SupervisorLink:
             self._retry.cancel()
             self._retry = None
 
-    async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors) -> int:
-        """Have a program started; return its pid, of which the listener has been told by then. The
-        descriptors stay the caller's.
+    async def spawn(self, plan: LaunchPlan, descriptors: StartDescriptors, by: str = "") -> int:
+        """Have a program started; return its pid, of which the listener has been told by then, with the
+        principal who asks for it. The descriptors stay the caller's.
 
         Raises the supervisor's refusal, InvalidRequest (too-large), LimitReached (start-failed) where the
         listener cannot take the process over, Unavailable at the end of the supervisor, and OSError where the
@@ -88,7 +98,7 @@ class SupervisorLink:
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[int] = self._loop.create_future()
-        self._spawning[number] = answer
+        self._spawning[number] = Waiting(answer, by)
         try:
             self._send({"do": "spawn", "request": number, "plan": plan.to_request()}, descriptors.sent())
             return await answer
@@ -204,7 +214,8 @@ class SupervisorLink:
             if not message.whole or not message.descriptors:
                 raise none_left()
             received = ProcessDescriptors.received(message.descriptors, record.control)
-            self._listener.on_process(record, received, new)
+            waiting = self._spawning.get(request) if request is not None else None
+            self._listener.on_process(record, received, new, waiting.by if waiting is not None else "")
             message.descriptors.clear()
         except (OSError, MhnosError) as error:
             if new or record.exit is None:
@@ -218,18 +229,18 @@ class SupervisorLink:
 
     def _answer(self, number: int | None, result: int | MhnosError) -> None:
         waiting = self._spawning.get(number) if number is not None else None
-        if waiting is None or waiting.done():
+        if waiting is None or waiting.answer.done():
             return
         if isinstance(result, MhnosError):
-            waiting.set_exception(result)
+            waiting.answer.set_exception(result)
         else:
-            waiting.set_result(result)
+            waiting.answer.set_result(result)
 
     def _gone(self) -> None:
         self.close()
         for waiting in self._spawning.values():
-            if not waiting.done():
-                waiting.set_exception(Unavailable("the runtime is stopping"))
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Unavailable("the runtime is stopping"))
         self._listener.on_supervisor_gone()
 
 

@@ -54,9 +54,11 @@ class Reports:
         """Nothing is looked at any more to see whether processes are ready."""
         self._watchers.close()
 
-    def on_process(self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool) -> None:
+    def on_process(
+        self, record: ProcessRecord, descriptors: ProcessDescriptors, new: bool, by: str = ""
+    ) -> None:
         """There is a process: one that an earlier server left (not new), or one that has started now, for
-        this server or an earlier one.
+        this server or an earlier one. by: the principal who asked this server for it.
 
         Takes the descriptors over, unless it raises OSError, or Unavailable for a log that cannot be read.
         """
@@ -71,7 +73,7 @@ class Reports:
         holds = Holds(log, self._stall_seconds, self._loop.call_later, lambda: self._link.moved(record.pid))
         process = Process(record, log, queue, holds, _facts(record))
         self._table.add(process, new)
-        self._lifetimes.begin(process, new)
+        self._lifetimes.begin(process, new, by)
         self._watchers.begin(process, descriptors.control)
 
     def on_ready(self) -> None:

@@ -30,22 +30,23 @@ class Starting:
         self._keys = Keys(table)
         self._singles: set[str] = set()
 
-    async def spawn(self, request: m.Spawn) -> Process:
-        """Start what a client asks for, or find what the same request with the same key has started.
+    async def spawn(self, request: m.Spawn, by: str = "") -> Process:
+        """Start what a client asks for, or find what the same request with the same key has started. by: the
+        client's principal.
 
         Raises MhnosError with a code for whatever is wrong. Not to be cancelled when the client leaves: a
         program that is under way could then be started twice, by its key or as the single one of its kind.
         """
-        return await self._keys.once(request, lambda: self._spawn(request))
+        return await self._keys.once(request, lambda: self._spawn(request, by))
 
-    async def _spawn(self, request: m.Spawn) -> Process:
+    async def _spawn(self, request: m.Spawn, by: str) -> Process:
         asked = self._planner.asked(request, self._host(request))
         with self._alone(asked.kind):
             self._table.reserve(request.name)
             try:
                 room.check_start(self._table.starting)
                 with self._planner.prepare(asked, self._environment(asked.kind)) as start:
-                    pid = await self._link.spawn(start.plan, start.descriptors)
+                    pid = await self._link.spawn(start.plan, start.descriptors, by)
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise

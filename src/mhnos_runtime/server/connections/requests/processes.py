@@ -56,7 +56,7 @@ class ProcessRequests:
         }
 
     async def spawn(self, connection: Connection, request: m.Spawn) -> None:
-        process = await self._started(request)
+        process = await self._started(request, connection.grant.principal)
         connection.watching.started(process)
         connection.answer(m.Spawned(process.pid, id=request.id))
         if request.attach:
@@ -64,7 +64,7 @@ class ProcessRequests:
         else:
             self._lifetimes.linger(process)
 
-    async def _started(self, request: m.Spawn) -> Process:
+    async def _started(self, request: m.Spawn, by: str) -> Process:
         """Also for a client that leaves meanwhile: its process is started, and nobody watches it."""
 
         def unwatched(starting: asyncio.Future[Process]) -> None:
@@ -72,7 +72,7 @@ class ProcessRequests:
             if not starting.cancelled() and starting.exception() is None:
                 self._lifetimes.linger(starting.result())
 
-        starting = asyncio.ensure_future(self._starting.spawn(request))
+        starting = asyncio.ensure_future(self._starting.spawn(request, by))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -102,7 +102,7 @@ class ProcessRequests:
         name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
         escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
         # At once: what is done later ends with the connection, and this client may leave without waiting.
-        self._lifetimes.kill(process, number, escalate)
+        self._lifetimes.kill(process, number, escalate, connection.grant.principal)
         if not escalate:
             return m.Killed(process.pid, id=request.id)
         connection.later(self._killed(connection, process, request), request)
