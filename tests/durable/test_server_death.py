@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.client import ClientProcess, Runtime
+from mhnos_runtime.process.facts import VERSION
 from mhnos_runtime.testing import TestServer
 from tests.durable.scene import (
     BLOCK_BYTES,
@@ -164,7 +165,7 @@ async def test_a_server_of_another_version_lists_and_ends_what_it_knows_nothing_
         await kill_server(server)
         rows = {row.pid: row for row in await runtime.list()}
         assert {rows[pid].type for pid in (kept.pid, ended.pid)} == {"unknown"}
-        assert "facts of version '1'; this server reads 99" in server.log.read_text()
+        assert f"facts of version '{VERSION}'; this server reads 99" in server.log.read_text()
         await ended.kill()
         assert (await ended.wait()).signal == "SIGTERM"
         patch(tmp_path, NO_PAUSES)

@@ -19,13 +19,16 @@ from mhnos_runtime.supervisor.archive import Archive, lost
 from tests.hostile import odd
 
 FACTS: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "kind": "shell",
     "command": "",
     "args": ["a"],
     "name": "n",
     "cwd": "/",
     "linger_ms": None,
+    "timeout_ms": None,
+    "remove": False,
+    "limits": None,
     "sandbox": "none",
     "key": None,
     "single": False,

@@ -55,12 +55,12 @@ CHANNEL = (Hello, Allowed, Settings, Known, requests.Request, ProcessRecord)
 @pytest.mark.parametrize(
     ("version", "kinds", "known"),
     [
-        pytest.param(STATE_VERSION, STATE, "6:494dcd61a06c", id="supervisor/handover.py STATE_VERSION"),
+        pytest.param(STATE_VERSION, STATE, "7:7cceb7cef692", id="supervisor/handover.py STATE_VERSION"),
         pytest.param(CHANNEL_VERSION, CHANNEL, "1:902c31f54f6a", id="launch.py CHANNEL_VERSION"),
         pytest.param(
             RECORD_VERSION, (ProcessRecord,), "2:173afab4d8ac", id="supervisor/archive.py RECORD_VERSION"
         ),
-        pytest.param(facts.VERSION, (ProcessFacts, Found), "1:0adc955536a9", id="process/facts.py VERSION"),
+        pytest.param(facts.VERSION, (ProcessFacts, Found), "2:eabfbc3cb1a9", id="process/facts.py VERSION"),
     ],
 )
 def test_a_version_changes_with_its_form(version: int, kinds: Sequence[Any], known: str) -> None:

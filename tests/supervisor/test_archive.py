@@ -11,6 +11,7 @@ import pytest
 from mhnos_runtime.channel import Channel
 from mhnos_runtime.launch import ProcessRecord
 from mhnos_runtime.supervisor.archive import Archive
+from mhnos_runtime.supervisor.requests import BadRequest
 
 
 def nested(levels: int) -> dict[str, object]:
@@ -145,3 +146,18 @@ def test_of_a_lost_process_only_the_log_is_left(tmp_path: Path) -> None:
         assert record.exit is not None
         assert left.descriptors.sent() == [left.log.fd]
         left.log.close()
+
+
+def test_what_is_noted_of_an_ended_process_is_there_at_the_next_start(tmp_path: Path) -> None:
+    kept_by(Archive(tmp_path), 1000)
+    for name in ("first", "second"):
+        [ended] = Archive(tmp_path).load()
+        ended.note({"name": name})
+        assert ended.record().facts["name"] == name
+        ended.log.close()
+    [ended] = Archive(tmp_path).load()
+    assert ended.record().facts == {"name": "second"}
+    with pytest.raises(BadRequest, match="facts about a process take"):
+        ended.note({"name": "x" * 200_000})
+    ended.close()
+    assert list(tmp_path.iterdir()) == []

@@ -120,6 +120,15 @@ def test_each_request_is_given_to_whom_it_concerns(scene: Scene, body: dict[str,
     assert scene.says(**body) == [done]
 
 
+def test_what_is_found_out_about_an_ended_process_is_noted_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be renamed, also by the next runtime."""
+    monkeypatch.setattr(Ended, "note", lambda self, found: scene.done.append(("ended", found)))
+    assert scene.says(do="note", found={"name": "web"}, pid=1001) == [("ended", {"name": "web"})]
+    assert scene.says(do="note", found={"name": "web"}, pid=5) == []
+
+
 @pytest.mark.parametrize("pid", [1001, 5])
 def test_what_is_for_a_process_that_has_ended_or_never_was_is_nothing(scene: Scene, pid: int) -> None:
     assert scene.says(do="close_stdin", pid=pid) == []

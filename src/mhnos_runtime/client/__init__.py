@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RequestTimedOut,
         Unauthorized,
     )
+    from mhnos_runtime.client.events import Events
     from mhnos_runtime.client.process import ClientProcess
     from mhnos_runtime.client.runtime import Runtime, connect
     from mhnos_runtime.client.types import ExitInfo, Gap, InputUncertain, Output, PtySize
@@ -40,6 +41,7 @@ _HOMES = {
         "RequestTimedOut",
         "Unauthorized",
     ),
+    "events": ("Events",),
     "process": ("ClientProcess",),
     "runtime": ("Runtime", "connect"),
     "types": ("ExitInfo", "Gap", "InputUncertain", "Output", "PtySize"),
@@ -52,6 +54,7 @@ __all__ = [
     "ClientProcess",
     "ConnectFailed",
     "ConnectionLost",
+    "Events",
     "ExitInfo",
     "Forbidden",
     "Gap",

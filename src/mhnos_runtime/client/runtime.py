@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar, Unpack
 
-import aiohttp
-
-from mhnos_runtime.client import transfer
 from mhnos_runtime.client.backoff import Backoff
+from mhnos_runtime.client.dial import SslOption
 from mhnos_runtime.client.errors import (
     ClientError,
     ConnectFailed,
@@ -22,18 +20,19 @@ from mhnos_runtime.client.errors import (
     RequestTimedOut,
     Unauthorized,
 )
+from mhnos_runtime.client.events import Events, Listeners
 from mhnos_runtime.client.input_window import InputWindow
-from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
+from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.received import name as _name
+from mhnos_runtime.client.requests import Requests
 from mhnos_runtime.client.spawning import spawn_fields
-from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
@@ -45,7 +44,7 @@ ConnectionState = Literal["lost", "resumed"]
 M = TypeVar("M", bound=m.Message)
 
 
-class Runtime:
+class Runtime(Requests):
     """A connection to one runtime, open inside `async with`. Made by `connect`."""
 
     def __init__(
@@ -78,6 +77,7 @@ class Runtime:
         self._pending = PendingRequests()
         self._processes: dict[int, ClientProcess] = {}
         self._inputs: dict[int, InputWindow] = {}
+        self._listeners = Listeners(self)
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._final: ClientError | None = None
@@ -87,12 +87,7 @@ class Runtime:
     # Opening and closing
 
     async def __aenter__(self) -> Runtime:
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        try:
-            link = await self._dial()
-        except BaseException:
-            await self._session.close()
-            raise
+        link = await self._dial()
         self._keeper = asyncio.create_task(self._keep_connected(link, self._adopt(link)), name="mhnos-client")
         return self
 
@@ -107,7 +102,6 @@ class Runtime:
         if self._link is not None:
             await self._link.close()
         self._end(ConnectionLost("the client was closed", retry=False))
-        await self._session.close()
 
     async def _settle_input(self) -> None:
         if self._link is not None:
@@ -133,81 +127,59 @@ class Runtime:
         )
         return made[0]
 
-    async def plan(self, kind: str, command: str = "", **options: Unpack[SpawnOptions]) -> m.Planned:
-        """What `spawn` would execute, without doing it. Raises RequestFailed."""
-        message = m.Plan(**spawn_fields(kind, command, options))
-        return await self.request(message, m.Planned, resend=True)
-
     async def attach(
-        self, pid: int, from_: Origin | None = None, tail: int | None = None, *, repaint: bool = False
+        self,
+        process: int | str,
+        from_: Origin | None = None,
+        tail: int | None = None,
+        *,
+        since: int | None = None,
+        repaint: bool = False,
     ) -> ClientProcess:
-        """Receive output: from an offset, the kept "start" (default), the "end", or the last `tail` bytes.
+        """Receive output of the process with this pid or name: from an offset, the "start" (default), the
+        "end", the last `tail` bytes, or what came `since` a moment (epoch ms). What is no longer kept from
+        the offset on comes as a Gap.
 
         repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
-        when the replay is over. Raises RequestFailed
-        (unknown-process); ValueError if this client is attached to it already.
+        when the replay is over. Raises RequestFailed (unknown-process); ValueError if this client is attached
+        to it already.
         """
+        pid = await self.pid(process)
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
-        process = self._processes[pid] = ClientProcess(self, pid)
-        process.start_from(from_, tail, repaint)
-        self.resync(process)
+        attached = self._processes[pid] = ClientProcess(self, pid)
+        attached.start_from(from_, tail, repaint, since)
+        self.resync(attached)
         try:
             async with asyncio.timeout(self._request_timeout_s):
-                await process.until_ready()
+                await attached.until_ready()
         except TimeoutError:
-            self.forget(process)
+            self.forget(attached)
             raise RequestTimedOut(f"no answer to attach within {self._request_timeout_s:g} s") from None
         except BaseException:
-            self.forget(process)
+            self.forget(attached)
             raise
-        return process
+        return attached
 
     def handle(self, pid: int) -> ClientProcess:
         """A process by its pid, to write to it or kill it without receiving its output. Asks the server
         nothing."""
         return self._processes.get(pid) or ClientProcess(self, pid)
 
-    async def list(self, *, all: bool = False) -> Sequence[m.ProcessInfo]:  # noqa: A002 - the protocol's word
-        """The processes, as rows of the protocol; all: also ended ones that are still kept."""
-        return (await self.request(m.List(all=all), m.ProcessList, resend=True)).processes
+    async def find(self, name: str) -> ClientProcess:
+        """As `handle`, by the name that the process has now. Raises RequestFailed (unknown-process)."""
+        return self.handle(await self.pid(name))
 
-    async def status(self) -> m.StatusAnswer:
-        """The server's settings and counters."""
-        return await self.request(m.Status(), m.StatusAnswer, resend=True)
+    def events(self) -> Events:
+        """What becomes of processes, see Events: `async for event in runtime.events()`. To know of all that
+        there are and will be, enter it by `async with`, and ask for the list after that."""
+        return Events(self._listeners)
 
     async def ping(self) -> float:
         """A round trip; returns its duration in seconds."""
         start = self._clock()
         await self.request(m.Ping(), m.Pong, resend=True)
         return self._clock() - start
-
-    async def stats(self, pid: int | None = None) -> Sequence[m.ProcessUsage]:
-        """CPU time (ms), memory (bytes) and tasks of one process, or of all that run. Raises
-        RequestFailed."""
-        return (await self.request(m.Stats(pid=pid), m.ProcessStats, resend=True)).processes
-
-    async def push(self, files: Mapping[str, bytes | None]) -> m.PushResults:
-        """Write files into the workspace; None makes a directory. One file's failure does not fail the rest.
-
-        Raises RequestFailed when the server refuses the whole request.
-        """
-        results: m.PushResults = m.PushResults(synced=0, failed=0, errors=[])
-        for batch in transfer.batches(files):
-            message = m.Fsync(operation="push", files=batch)
-            transfer.add(results, await self.request(message, m.FsyncResult, resend=True))
-        return results
-
-    async def pull(self) -> dict[str, bytes | None]:
-        """Every file of the workspace by path; None for a directory. Raises RequestFailed (more than 32
-        MiB)."""
-        return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
-
-    async def timeline(self, pid: int) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
-        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
-        async with asyncio.timeout(self._request_timeout_s):
-            return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
 
     @property
     def hello(self) -> m.Connected:
@@ -320,7 +292,7 @@ class Runtime:
 
     async def _dial(self) -> Link:
         return await Link.open(
-            self._session, self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
+            self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
         )
 
     async def _keep_connected(self, link: Link, unsent: Sequence[bytes]) -> None:
@@ -380,7 +352,8 @@ class Runtime:
         """The messages by which every process goes on where it was."""
         processes = self._processes.values()
         attaches = [self._attach_payload(process, resumed=True) for process in processes]
-        return attaches + [encode(message) for each in processes for message in each.resume_messages()]
+        sizes = [encode(message) for each in processes for message in each.resume_messages()]
+        return [*attaches, *sizes, *map(encode, self._listeners.resume())]
 
     async def _serve(self, link: Link, unsent: Sequence[bytes]) -> int:
         """Take in what comes until the connection ends; returns the close code."""
@@ -417,6 +390,9 @@ class Runtime:
 
     def _on_message(self, message: m.Message | Unknown) -> None:
         if self._pending.settle(message):
+            return
+        if isinstance(message, m.ProcessEvent):
+            self._listeners.take(message)
             return
         pid = getattr(message, "pid", -1)
         if (typed := self._inputs.get(pid)) is not None:
@@ -475,6 +451,7 @@ class Runtime:
         self._link = None
         self._pending.fail_all(self._final)
         self._fail_all(lambda _: self._final or error)
+        self._listeners.end(self._final)
         self._connected.set()
 
     def _fail_all(self, why: Callable[[int], ClientError]) -> None:

@@ -21,6 +21,7 @@ def spawn_fields(kind: str, command: str, options: SpawnOptions) -> dict[str, An
         "pty": m.PtySize(cols=pty.cols, rows=pty.rows) if isinstance(pty, PtySize) else pty,
         "name": options.get("name"),
         "linger_ms": options.get("linger_ms"),
+        "remove": options.get("remove", False),
         "network": options.get("network"),
         "ports": None if ports is None else dict(ports),
         "worker": options.get("worker"),

@@ -23,10 +23,11 @@ class PtySize:
 class SpawnOptions(TypedDict, total=False):
     """How to start a process; what is left out, or None, is as the kind or the server has it.
 
-    pty: a size, False for pipes, True for a terminal of the default size. linger_ms: end it so long after its
-    last client has left. network: less than the server gives. limits: narrower than the server's own, by the
-    names memory_bytes, tasks, cpu_percent (100: one CPU), cpu_seconds, file_bytes and open_files. ports:
-    by name, 0 for any. worker: for a script of workerd.
+    name: what it can be called by instead of its pid. remove: the record and the output go once it has ended
+    and those who watch it have read that. pty: a size, False for pipes, True for a terminal of the default
+    size. linger_ms: end it so long after its last client has left. network: less than the server gives.
+    limits: narrower than the server's own, by the names memory_bytes, tasks, cpu_percent (100: one CPU),
+    cpu_seconds, file_bytes and open_files. ports: by name, 0 for any. worker: for a script of workerd.
     """
 
     args: Sequence[str]
@@ -36,10 +37,21 @@ class SpawnOptions(TypedDict, total=False):
     pty: PtySize | bool | None
     name: str | None
     linger_ms: int | None
+    remove: bool
     network: Literal["host", "loopback", "none"] | None
     limits: Mapping[str, int] | None
     ports: Mapping[str, int] | None
     worker: WorkerOptions | None
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search; what is left out is off. fixed: the pattern is a text. processes: pids; else all. max:
+    so many matches at most, 1000 where it is left out."""
+
+    ignore_case: bool
+    fixed: bool
+    processes: list[int | str] | None
+    max: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from mhnos_runtime.sandbox import Isolation
 
 #: Of the stored form. It changes with every field whose name, type or meaning changes, and with it the
 #: version of what a supervisor hands over: a reload is refused rather than that what runs is unknown.
-VERSION = 1
+VERSION = 2
 
 
 class Unreadable(ValueError):
@@ -40,11 +40,24 @@ class SpawnKey(msgspec.Struct, frozen=True):
     request: str
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds on a process, 0 for none; see sandbox.Policy."""
+
+    memory_bytes: int
+    tasks: int
+    cpu_percent: int
+    cpu_seconds: int
+    file_bytes: int
+    open_files: int
+
+
 class Found(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is found out about a process after its start. Replaces the fields of ProcessFacts that it has."""
+    """What is found out about a process after its start, or changed. Replaces the fields of ProcessFacts that
+    it has."""
 
     ready: Readiness | UnsetType = UNSET
     ports: tuple[Port, ...] | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it, see `ProcessFacts.decode`."""
@@ -53,9 +66,10 @@ class Found(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """kind, command, args, name, cwd, linger_ms: as the request said. sandbox: the level. isolation: what it
-    really got. single: whether its kind runs one at a time. early_exit: what an end with an error before it
-    was ready is called, or "". watch: what shows that it is ready; where nobody looks None, and so is ready.
+    """kind, command, args, name, cwd, linger_ms, timeout_ms, remove: as the request said; the name as it was
+    changed since. sandbox: the level. isolation: what it really got. limits: None where not known. single:
+    whether its kind runs one at a time. early_exit: what an end with an error before it was ready is called,
+    or "". watch: what shows that it is ready; where nobody looks None, and so is ready.
     """
 
     version: int = VERSION
@@ -65,6 +79,9 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     cwd: str
     linger_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)] | None
+    timeout_ms: int | None
+    remove: bool
+    limits: Limits | None
     sandbox: str
     isolation: Isolation | None
     key: SpawnKey | None
@@ -115,6 +132,9 @@ UNKNOWN = ProcessFacts(
     name=None,
     cwd="/",
     linger_ms=None,
+    timeout_ms=None,
+    remove=False,
+    limits=None,
     sandbox="unknown",
     isolation=None,
     key=None,

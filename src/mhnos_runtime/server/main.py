@@ -37,9 +37,12 @@ from mhnos_runtime.server.auth.token_store import Known, TokenStore
 from mhnos_runtime.server.auth.token_watch import TokenWatch
 from mhnos_runtime.server.auth.tokens import Tokens
 from mhnos_runtime.server.connections.connection import Services
+from mhnos_runtime.server.connections.events import EventLog
+from mhnos_runtime.server.connections.requests.events import EventRequests
 from mhnos_runtime.server.connections.requests.files import FileRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
 from mhnos_runtime.server.connections.requests.table import Requests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
@@ -52,6 +55,7 @@ from mhnos_runtime.server.http.routes import Routes
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.planning import Planner
+from mhnos_runtime.server.processes.records import Records
 from mhnos_runtime.server.processes.reports import Reports
 from mhnos_runtime.server.processes.starting import Starting
 from mhnos_runtime.server.processes.terminals import Terminals
@@ -89,13 +93,17 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     table = ProcessTable(
         settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000), hello.spawned
     )
-    lifetimes, terminals = Lifetimes(loop, table, link), Terminals(loop, link)
+    turns = Turns(loop)
+    events = EventLog(turns)
+    records, terminals = Records(table, link, events.tell), Terminals(loop, link)
+    lifetimes = Lifetimes(loop, table, link, events.tell)
     starting = Starting(table, Planner(settings, hello, workspace), link)
-    reports = Reports(loop, settings.stall_seconds, table, lifetimes, terminals, link, gone)
+    reports = Reports(loop, settings.stall_seconds, table, lifetimes, records, terminals, link, gone)
     files = FileRequests(workspace, work)
     requests = request_table(
-        ProcessRequests(table, starting, lifetimes, work),
+        ProcessRequests(table, starting, lifetimes, records, work),
         WatchRequests(terminals),
+        SearchRequests(table, work),
         InputRequests(terminals),
         files,
         StateRequests(settings, table),
@@ -105,19 +113,20 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
         for each in (link, reports, lifetimes, terminals, *table, work, workspace):
             each.close()
 
-    services = Services(table, lifetimes, terminals, Turns(loop), requests)
+    services = Services(table, lifetimes, terminals, turns, events, requests)
     return Domains(settings, table, reports, services, close)
 
 
 def request_table(
     processes: ProcessRequests,
     watching: WatchRequests,
+    searches: SearchRequests,
     inputs: InputRequests,
     files: FileRequests,
     state: StateRequests,
 ) -> Requests:
     """The whole table of requests."""
-    domains = (processes, watching, inputs, files, state)
+    domains = (processes, watching, searches, inputs, files, state, EventRequests())
     return Requests([domain.rows() for domain in domains], files.receive)
 
 

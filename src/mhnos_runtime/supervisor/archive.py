@@ -24,6 +24,7 @@ from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.launch import REASONS, ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.proc import free_descriptors
+from mhnos_runtime.supervisor.requests import with_found
 from mhnos_runtime.supervisor.shape import BadShape, checker
 
 #: The version of records that this supervisor writes, and the only one that it reads.
@@ -63,6 +64,11 @@ class Ended:
 
     def record(self) -> ProcessRecord:
         return self._record
+
+    def note(self, found: dict[str, Any]) -> None:
+        """As Process.note."""
+        self._record = replace(self._record, facts=with_found(self._record.facts, found))
+        self._archive.save(self._record)
 
     def close(self) -> None:
         self.log.close()

@@ -105,6 +105,8 @@ class Dispatcher:
                 self._table.forget(request.pid)
             case requests.Discard():
                 self._table.discard(request.pid)
+            case requests.Note():
+                self._note(request)
             case _ if process is None:
                 pass
             case requests.Kill():
@@ -113,8 +115,12 @@ class Dispatcher:
                 process.close_stdin()
             case requests.Size():
                 process.resized(request.columns, request.rows)
-            case requests.Note():
-                process.note(request.found)
+
+    def _note(self, request: requests.Note) -> None:
+        """Also about a process that has ended: it may be renamed."""
+        process = self._processes.get(request.pid)
+        if process is not None:
+            process.note(request.found)
 
     def _running(self, pid: int) -> Process | None:
         process = self._processes.get(pid)

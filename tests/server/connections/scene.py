@@ -23,9 +23,11 @@ from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import EVERYTHING, Grant
 from mhnos_runtime.server.connections.connection import Connection, Services
+from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.requests.files import FileRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.connections.turns import Turns
@@ -33,6 +35,7 @@ from mhnos_runtime.server.connections.websocket import HIGH_WATER_BYTES, WebSock
 from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.main import request_table
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.records import Records
 from mhnos_runtime.server.processes.terminals import Terminals
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
@@ -98,7 +101,7 @@ class Program:
         holds = Holds(log, 10, self.clock.later, lambda: scene.link.moved(pid))
         self.process = Process(record, log, queue, holds, facts)
         scene.table.add(self.process, new=True)
-        scene.lifetimes.begin(self.process)
+        scene.lifetimes.begin(self.process, new=True)
         # As after a start that was answered.
         self.process.viewers.clear()
 
@@ -339,17 +342,21 @@ class Scene:
         self.link = Link()
         self.table = ProcessTable(max_processes=50, retain_count=10, retain_ms=1 << 40)
         link = cast(Any, self.link)
-        self.lifetimes, self.terminals = Lifetimes(loop, self.table, link), Terminals(loop, link)
+        turns = Turns(loop)
+        events = EventLog(turns)
+        self.terminals, self.records = Terminals(loop, link), Records(self.table, link, events.tell)
+        self.lifetimes = Lifetimes(loop, self.table, link, events.tell)
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)
         requests = request_table(
-            ProcessRequests(self.table, cast(Any, self.starting), self.lifetimes, self.work),
+            ProcessRequests(self.table, cast(Any, self.starting), self.lifetimes, self.records, self.work),
             WatchRequests(self.terminals),
+            SearchRequests(self.table, self.work),
             InputRequests(self.terminals),
             FileRequests(self.workspace, self.work),
             StateRequests(settings, self.table),
         )
-        self.services = Services(self.table, self.lifetimes, self.terminals, Turns(loop), requests)
+        self.services = Services(self.table, self.lifetimes, self.terminals, turns, events, requests)
         self.programs: list[Program] = []
         self._clients: list[Client] = []
 

@@ -12,6 +12,7 @@ from mhnos_runtime.server.connections import turns as turns_module
 from mhnos_runtime.server.connections.sender import LARGE_BYTES, TURN_BYTES, Sender
 from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.connections.viewer import Frame
+from tests.server.connections.scene import turns_until
 
 
 class Socket:
@@ -55,9 +56,22 @@ class Source:
         return self._frame
 
 
+class Waiting:
+    """Events, by their names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def next(self) -> bytes | None:
+        return self.names.pop(0).encode() if self.names else None
+
+
 def sender(turns: Turns, **options: Any) -> tuple[Sender, Socket]:
     socket = Socket()
-    options = {"finished": lambda _viewer: None, "on_room": lambda: None, **options}
+    options = {"events": Waiting(), "finished": lambda _viewer: None, "on_room": lambda: None, **options}
     return Sender(cast(Any, socket), turns, **options), socket
 
 
@@ -253,3 +267,21 @@ async def test_parts_that_wait_together_come_in_order() -> None:
     made.flush()
     await asyncio.gather(*sending)
     assert socket.sent == ["1 True False", "2 False True"]
+
+
+async def test_events_go_behind_answers_and_before_output() -> None:
+    one, socket = sender(Turns(asyncio.get_running_loop()), events=Waiting("event-1", "event-2"))
+    socket.writable = False
+    one.ready(Source("output", 100, 1))  # type: ignore[arg-type]
+    one.answer(b"answer")
+    socket.writable = True
+    one.flush()
+    assert socket.sent == ["answer", "event-1", "event-2", "output"]
+
+
+async def test_events_that_are_left_over_wait_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "TURN_BYTES", 1)
+    one, socket = sender(Turns(asyncio.get_running_loop()), events=Waiting("event-1", "event-2", "event-3"))
+    one.flush()
+    assert socket.sent == ["event-1"]
+    await turns_until(lambda: len(socket.sent) == 3)

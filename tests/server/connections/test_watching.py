@@ -99,3 +99,65 @@ async def test_all_leave_with_the_client(scene: Scene) -> None:
         one.unwatch_all(vanished)
         assert all(viewer.gone.is_set() for viewer in ready)
         assert [program.process.log.hold for program in programs] == [0 if vanished else NO_HOLD] * 2
+
+
+# Records that go at the end
+
+REMOVED = msgspec.structs.replace(UNKNOWN, remove=True)
+
+
+async def test_a_record_waits_for_who_started_it_until_the_goodbye(scene: Scene) -> None:
+    program = scene.program(facts=REMOVED)
+    one, _ = watching(scene)
+    one.started(program.process)
+    scene.lifetimes.linger(program.process)
+    program.end()
+    assert scene.table.get(1000) is program.process
+    one.unwatch_all(vanished=False)
+    assert scene.table.get(1000) is None
+
+
+async def test_a_record_waits_for_who_read_its_end(scene: Scene) -> None:
+    program = scene.program(facts=REMOVED)
+    one, _ = watching(scene)
+    one.watch(program.process, 0, False)
+    program.end()
+    one.finished(1000)
+    assert (one.get(1000), scene.table.get(1000)) == (None, program.process)
+    one.unwatch_all(vanished=False)
+    assert scene.table.get(1000) is None
+
+
+async def test_a_record_waits_for_who_was_cut_off(scene: Scene) -> None:
+    program = scene.program(facts=REMOVED)
+    one, _ = watching(scene)
+    one.watch(program.process, 0, False)
+    one.unwatch_all(vanished=True)
+    program.end()
+    assert scene.table.get(1000) is program.process
+    again, _ = watching(scene)
+    again.watch(program.process, 0, False)
+    again.finished(1000)
+    again.unwatch_all(vanished=False)
+    assert scene.table.get(1000) is None
+
+
+async def test_a_client_that_detaches_is_not_waited_for(scene: Scene) -> None:
+    program = scene.program(facts=REMOVED)
+    one, _ = watching(scene)
+    one.watch(program.process, 0, False)
+    one.unwatch(1000)
+    program.end()
+    assert scene.table.get(1000) is None
+
+
+async def test_what_a_client_is_waited_for_is_forgotten_with_the_records(scene: Scene) -> None:
+    one, _ = watching(scene)
+    for pid in range(1000, 1010):
+        program = scene.program(pid, facts=REMOVED)
+        one.started(program.process)
+        scene.lifetimes.linger(program.process)
+        program.end()
+        scene.lifetimes.remove(program.process)
+    assert list(one._waited_for) == [1009]
+    one.unwatch_all(vanished=False)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from mhnos_runtime.errors import Refused
 from mhnos_runtime.process.state import State
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes import lifetimes as module
-from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.lifetimes import RETURN_MS, Lifetimes, Vanished
 from tests.server.processes.scene import Link, ManualLoop, Processes, ended, pids, turns
 
 RETAIN_COUNT = 2
@@ -28,16 +29,20 @@ class Lives:
         self._processes = processes
         self.loop: ManualLoop = loop
         self.link: Link = link
+        self.told: list[tuple[str, int, int]] = []
         self.table = ProcessTable(100, RETAIN_COUNT, RETAIN_MS)
-        self.lifetimes = Lifetimes(loop, self.table, link)
+        self.lifetimes = Lifetimes(loop, self.table, link, self._tell)
 
     def let_pass(self, ms: int) -> None:
         self.loop.clock.let_pass(ms / 1000)
 
-    def come(self, pid: int = 1000, **known: Any) -> Process:
+    def _tell(self, what: str, process: Process, time_ms: int) -> None:
+        self.told.append((what, process.pid, time_ms))
+
+    def come(self, pid: int = 1000, new: bool = True, **known: Any) -> Process:
         process = self._processes.make(pid, **known)
         self.table.add(process)
-        self.lifetimes.begin(process)
+        self.lifetimes.begin(process, new)
         return process
 
     def end(self, process: Process) -> None:
@@ -268,3 +273,120 @@ async def test_at_the_server_s_end_no_timer_is_left(lives: Lives) -> None:
     lives.let_pass(RETAIN_MS * 2)
     assert lives.link.asked == []
     assert lives.kept == [1000, 1001]
+
+
+# Removal
+
+
+async def test_an_ended_process_is_removed_at_once_and_a_running_one_is_not(lives: Lives) -> None:
+    process = lives.come()
+    with pytest.raises(Refused, match="still running") as refused:
+        lives.lifetimes.remove(process)
+    assert refused.value.code == "still-running"
+    lives.lifetimes.linger(process)
+    lives.end(process)
+    lives.lifetimes.remove(process)
+    assert gone(lives, process)
+    assert [what for what, _pid, _time in lives.told] == ["started", "ended", "removed"]
+
+
+async def test_who_reads_a_removed_process_goes_on(lives: Lives) -> None:
+    process = lives.come()
+    for viewer in ("a", "b"):
+        lives.watch(process, viewer)
+    lives.end(process)
+    lives.lifetimes.remove(process)
+    assert (lives.kept, lives.link.of("forget")) == ([], [("forget", 1000)])
+    lives.lifetimes.leave(process, "a")
+    assert process.log.head == 0, "it can be read"
+    lives.lifetimes.leave(process, "b")
+    assert gone(lives, process)
+
+
+async def test_one_may_be_removed_before_its_start_is_answered(lives: Lives) -> None:
+    """By another client, which sees it in a list."""
+    process = lives.come()
+    lives.end(process)
+    lives.lifetimes.remove(process)
+    assert gone(lives, process)
+    lives.lifetimes.linger(process)
+    assert lives.lifetimes._unanswered == set()
+
+
+# Records that go at the end
+
+
+async def test_where_nobody_is_waited_for_the_record_goes_with_the_end(lives: Lives) -> None:
+    process = lives.come(remove=True)
+    lives.lifetimes.linger(process)
+    lives.end(process)
+    assert gone(lives, process)
+    assert [what for what, _pid, _time in lives.told] == ["started", "ended", "removed"]
+
+
+async def test_it_waits_for_those_who_watch(lives: Lives) -> None:
+    process = lives.come(remove=True)
+    lives.watch(process)
+    lives.end(process)
+    lives.let_pass(RETURN_MS // 2)
+    assert not gone(lives, process)
+    lives.lifetimes.leave(process, "viewer")
+    assert gone(lives, process)
+
+
+async def test_it_waits_for_a_client_until_that_says_goodbye_or_for_a_minute(lives: Lives) -> None:
+    left, vanished = lives.come(1000, remove=True), lives.come(1001, remove=True)
+    for process in (left, vanished):
+        lives.lifetimes.linger(process)
+        lives.lifetimes.wait_for(process, "client")
+        lives.end(process)
+    lives.lifetimes.has_vanished(vanished, "client")
+    lives.lifetimes.has_got_all(left, "client")
+    lives.lifetimes.has_got_all(left, "client")
+    assert gone(lives, left)
+    lives.let_pass(RETURN_MS - 100)
+    assert not gone(lives, vanished)
+    lives.let_pass(200)
+    assert gone(lives, vanished)
+
+
+async def test_a_client_that_comes_back_stands_for_one_that_vanished(lives: Lives) -> None:
+    process = lives.come(remove=True)
+    lives.lifetimes.linger(process)
+    for client in ("a", "b"):
+        lives.lifetimes.wait_for(process, client)
+    for client in ("a", "b"):
+        lives.lifetimes.has_vanished(process, client)
+    lives.lifetimes.has_vanished(process, "nobody")
+    lives.end(process)
+    for client in ("c", "d"):
+        assert not gone(lives, process)
+        lives.lifetimes.wait_for(process, client)
+        lives.lifetimes.wait_for(process, client)
+        lives.lifetimes.has_got_all(process, client)
+    assert gone(lives, process)
+
+
+async def test_clients_that_vanish_again_and_again_are_not_remembered(lives: Lives) -> None:
+    process = lives.come(remove=True)
+    for number in range(10):
+        lives.lifetimes.wait_for(process, number)
+        lives.let_pass(RETURN_MS)
+    assert len(process.awaited) == 1
+
+
+async def test_other_records_wait_for_nobody(lives: Lives) -> None:
+    process = lives.come()
+    lives.lifetimes.wait_for(process, "client")
+    lives.lifetimes.has_vanished(process, "client")
+    assert process.awaited == {}
+
+
+async def test_of_an_earlier_server_somebody_may_come_back(lives: Lives) -> None:
+    process = lives.come(new=False, remove=True, ended_as=ended())
+    lives.lifetimes.expire()
+    assert not gone(lives, process)
+    assert [isinstance(each, Vanished) for each in process.awaited] == [True]
+    assert lives.told == [], "it has not started now"
+    lives.let_pass(RETURN_MS + 20)
+    assert gone(lives, process)

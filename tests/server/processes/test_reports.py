@@ -20,6 +20,7 @@ from mhnos_runtime.process.facts import UNKNOWN
 from mhnos_runtime.process.ready import Port, Readiness, Watch
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.records import Records
 from mhnos_runtime.server.processes.reports import Reports
 from mhnos_runtime.server.processes.terminals import SETTLE_SECONDS, Terminals
 from tests.server.processes.scene import (
@@ -46,11 +47,22 @@ class Scene:
         self.loop: ManualLoop = loop
         self.link: Link = link
         self.table = ProcessTable(100, 10, 60_000, spawned=5)
-        self.lifetimes = Lifetimes(loop, self.table, link)
+        self.told: list[tuple[str, int]] = []
+        self.lifetimes = Lifetimes(loop, self.table, link, self._tell)
         self.gone = 0
         self.reports = Reports(
-            loop, STALL_SECONDS, self.table, self.lifetimes, Terminals(loop, link), link, self._gone
+            loop,
+            STALL_SECONDS,
+            self.table,
+            self.lifetimes,
+            Records(self.table, link, self._tell),
+            Terminals(loop, link),
+            link,
+            self._gone,
         )
+
+    def _tell(self, what: str, process: Process, time_ms: int) -> None:
+        self.told.append((what, process.pid))
 
     def _gone(self) -> None:
         self.gone += 1

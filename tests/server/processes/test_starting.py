@@ -213,8 +213,8 @@ async def test_one_of_a_single_kind_that_is_asked_for_again_by_its_key_is_found(
 async def test_a_process_is_told_of_the_one_of_its_kind(starts: Starts) -> None:
     starts.go.set()
     assert "RUNNING" not in starts.starting.plan(single()).env
-    first = await starts.starting.spawn(single("the first"))
-    assert starts.starting.plan(single()).env["RUNNING"] == "the first"
+    first = await starts.starting.spawn(single("the-first"))
+    assert starts.starting.plan(single()).env["RUNNING"] == "the-first"
     first.end(ended())
     assert "RUNNING" not in starts.starting.plan(single()).env
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -14,8 +14,9 @@ import msgspec
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
-from mhnos_runtime.process.table import Process, ProcessTable, unknown_process
+from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import Forbidden, Grant
+from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.input import Input
 from mhnos_runtime.server.connections.replies import Replies, Reply
 from mhnos_runtime.server.connections.sender import Sender
@@ -33,6 +34,9 @@ from mhnos_runtime.wire.faults import error_message
 from mhnos_runtime.wire.parse import WireError, parse_request
 from mhnos_runtime.wire.push import check_head
 from mhnos_runtime.wire.websocket import Payload
+
+#: No process has it. It stands in answers about a name that nothing has.
+NO_PID = 0
 
 
 class Requests(Protocol):
@@ -53,6 +57,7 @@ class Services:
     lifetimes: Lifetimes
     terminals: Terminals
     turns: Turns
+    events: EventLog
     requests: Requests
 
 
@@ -69,7 +74,8 @@ class Connection:
         self._socket = socket
         self._table = services.table
         self._requests = services.requests
-        self._sender = Sender(socket, services.turns, self._finished, self._work)
+        self.events = services.events.subscription(grant.sees, self._wake)
+        self._sender = Sender(socket, services.turns, self.events, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
         self.input = Input(services.terminals, self.get, self._tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
@@ -87,6 +93,7 @@ class Connection:
             await self._socket.closed
         finally:
             self._cancel_tasks()
+            self.events.end()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
@@ -97,19 +104,26 @@ class Connection:
         self._inbox.clear()
         self._busy = True
         self._cancel_tasks()
+        self.events.end()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
 
     # What the grant shows of the table
 
-    def get(self, pid: int) -> Process | None:
-        return self._table.get(pid) if self.grant.sees(pid) else None
+    def get(self, handle: m.Handle) -> Process | None:
+        """What a pid or a name means to this client; see ProcessTable.get."""
+        return self._table.get(handle, self.grant.sees)
 
-    def find(self, pid: int) -> Process:
+    def find(self, handle: m.Handle) -> Process:
         """Raises NotFound (unknown-process), also for one that is there and not this client's to see."""
-        if not self.grant.sees(pid):
-            raise unknown_process(pid)
-        return self._table.find(pid)
+        return self._table.find(handle, self.grant.sees)
+
+    def pid(self, handle: m.Handle) -> int:
+        """A pid as it is, of a process that may be gone by now; for a name that no process has, NO_PID."""
+        if isinstance(handle, int):
+            return handle
+        process = self.get(handle)
+        return NO_PID if process is None else process.pid
 
     def require(self, kind: type[m.Message]) -> None:
         """Whether a request of this kind may be made. Raises Forbidden."""
@@ -261,18 +275,30 @@ class Connection:
         """Answer when the work is done, without keeping the next requests waiting."""
         self._begin_task(self._finish(work, request, self.begin()))
 
+    def in_turn(self, act: Callable[[], m.Message]) -> None:
+        """Answer with what `act` gives when all earlier answers are out."""
+        self._begin_task(self._act(act, self.begin()))
+
+    async def _act(self, act: Callable[[], m.Message], reply: Reply) -> None:
+        await reply.first.wait()
+        self.answer(act(), reply)
+
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:
             self.answer(await work, reply)
         except MhnosError as error:
             self.fail(error, request, reply)
 
+    def _wake(self) -> None:
+        """There are events to be told."""
+        self._sender.flush()
+
     # Output and input
 
     def _finished(self, viewer: Viewer) -> None:
         pid = viewer.process.pid
         if self.watching.get(pid) is viewer:
-            self.watching.unwatch(pid)
+            self.watching.finished(pid)
             self.input.forget(pid)
 
     def _take_input(self, data: Payload) -> None:

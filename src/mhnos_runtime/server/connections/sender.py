@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.connections.viewer import Frame, Viewer, text_frame
@@ -19,9 +20,18 @@ TURN_BYTES = 64 * 1024
 LARGE_BYTES = 4096
 
 
+class Events(Protocol):
+    """Messages that wait for this client elsewhere; true as long as there are some."""
+
+    def __bool__(self) -> bool: ...
+
+    def next(self) -> bytes | None: ...
+
+
 class Sender:
-    """Sends answers first, then what viewers have that lag by less than LARGE_BYTES, at once; of the others,
-    one frame each, round-robin, when it is this connection's turn. Nothing while the client does not read.
+    """Sends answers first, then events, then what viewers have that lag by less than LARGE_BYTES, at once; of
+    the others, one frame each, round-robin, when it is this connection's turn. Nothing while the client does
+    not read.
 
     Buffers no output: what a slow client has not taken stays in the logs, apart from one frame and what the
     transport takes. finished(viewer) is called when a viewer's exit is out, on_room when it is not `full` any
@@ -32,11 +42,13 @@ class Sender:
         self,
         socket: WebSocket,
         turns: Turns,
+        events: Events,
         finished: Callable[[Viewer], None],
         on_room: Callable[[], None],
     ) -> None:
         self._socket = socket
         self._turns = turns
+        self._events = events
         self._finished = finished
         self._on_room = on_room
         self._answers: deque[bytes] = deque()
@@ -98,7 +110,9 @@ class Sender:
                 sent += len(frame.head) + len(frame.body)
         finally:
             self._sending = False
-        more = self._parts or (not self._open and (self._answers or self._small or self._large))
+        more = self._parts or (
+            not self._open and (self._answers or self._events or self._small or self._large)
+        )
         if self._socket.writable and not self._waiting and more:
             self._waiting = True
             self._turns.later(self._turn)
@@ -118,6 +132,8 @@ class Sender:
         while True:
             if self._answers:
                 return self._next_answer()
+            if (event := self._events.next()) is not None:
+                return text_frame(event)
             if self._small:
                 viewer = self._small.popleft()
             elif large and self._large:

@@ -36,6 +36,12 @@ def describe(process: Process) -> m.ProcessInfo:
         isolation=isolation(facts.isolation) if facts.isolation is not None else msgspec.UNSET,
         ready=ready(process),
         ports=ports(process) or msgspec.UNSET,
+        remove=facts.remove or msgspec.UNSET,
+        linger_ms=facts.linger_ms,
+        timeout_ms=facts.timeout_ms,
+        limits=msgspec.UNSET
+        if facts.limits is None
+        else m.ProcessLimits(*msgspec.structs.astuple(facts.limits)),
         exit=None
         if record is None
         else m.ExitInfo(
@@ -54,8 +60,9 @@ def describe(process: Process) -> m.ProcessInfo:
 
 
 def listed(process: Process) -> m.ProcessInfo:
-    """For one of hundreds: without most of a long command line."""
+    """For one of hundreds: without most of a long command line, and what few ask for."""
     info = describe(process)
+    info.linger_ms = info.timeout_ms = info.limits = msgspec.UNSET
     left = LISTED_CHARACTERS
     info.command = shorten(info.command, left)
     for number, text in enumerate(info.args):

@@ -52,9 +52,13 @@ FEATURES = [
     "replay",
     "repaint",
     "numbered-input",
+    "timeline",
+    "search",
     "ready",
     "ports",
     "workerd",
+    "names",
+    "events",
 ]
 
 _log = logs.get("server")

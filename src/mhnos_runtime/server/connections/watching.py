@@ -17,6 +17,8 @@ class Watching:
         self._binary = binary
         self._ready = ready
         self._viewers: dict[int, Viewer] = {}
+        # Processes whose records wait for this client, see Lifetimes.wait_for.
+        self._waited_for: dict[int, Process] = {}
 
     def get(self, pid: int) -> Viewer | None:
         return self._viewers.get(pid)
@@ -43,6 +45,21 @@ class Watching:
         self._viewers[process.pid] = viewer
         self._ready(viewer)
 
+    def started(self, process: Process) -> None:
+        """The client has asked for the start of a process, and is about to be answered."""
+        self._wait_for(process)
+
+    def finished(self, pid: int) -> None:
+        """Everything is sent of a process that has ended."""
+        self._wait_for(self._viewers[pid].process)
+        self.unwatch(pid)
+
+    def _wait_for(self, process: Process) -> None:
+        if process.facts.remove:
+            kept = {pid: each for pid, each in self._waited_for.items() if not each.forgotten}
+            self._waited_for = {**kept, process.pid: process}
+            self._lifetimes.wait_for(process, self)
+
     def unwatch(self, pid: int, vanished: bool = False) -> None:
         """vanished: the client may come back for what it missed."""
         viewer = self._viewers.pop(pid, None)
@@ -52,5 +69,12 @@ class Watching:
             self._lifetimes.leave(viewer.process, viewer)
 
     def unwatch_all(self, vanished: bool) -> None:
-        for pid in list(self._viewers):
+        """The client is gone for now, or for good."""
+        for pid, viewer in list(self._viewers.items()):
+            if vanished:
+                self._wait_for(viewer.process)
             self.unwatch(pid, vanished)
+        waited_for, self._waited_for = self._waited_for, {}
+        over = self._lifetimes.has_vanished if vanished else self._lifetimes.has_got_all
+        for process in waited_for.values():
+            over(process, self)

@@ -8,21 +8,33 @@ import signal
 import time
 from collections.abc import Callable
 
+from mhnos_runtime.errors import Refused
 from mhnos_runtime.launch import ExitRecord
 from mhnos_runtime.process.state import Event
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.link import SupervisorLink
+from mhnos_runtime.server.processes.news import Tell
 
 #: An expiry timer rings so much later than it has to, since the wall clock, by which processes expire, may be
 #: behind the event loop's.
 _LATE_SECONDS = 0.01
+#: How long a record that goes at the end waits for a client that may have been cut off before it got all: a
+#: client notices after 30 s of silence, and then tries each 10 s.
+RETURN_MS = 60_000
+
+
+class Vanished:
+    """A client that may come back. Which one that was, nothing shows."""
 
 
 class Lifetimes:
     """Ends processes, and removes those from the table that have ended and are kept no longer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, table: ProcessTable, link: SupervisorLink, tell: Tell
+    ) -> None:
         self._loop = loop
+        self._tell = tell
         self._table = table
         self._link = link
         self._ended: dict[int, asyncio.Future[None]] = {}
@@ -39,8 +51,13 @@ class Lifetimes:
         self._lingering.clear()
         self._expiry = None
 
-    def begin(self, process: Process) -> None:
-        """A process has come into the table."""
+    def begin(self, process: Process, new: bool) -> None:
+        """A process has come into the table. new: it has started now; else clients of an earlier server may
+        come back to it."""
+        if new:
+            self._tell("started", process, process.record.start_time_ms)
+        else:
+            self.wait_for(process, Vanished())
         if process.exit is None:
             self._ended[process.pid] = self._loop.create_future()
             self._unanswered.add(process.pid)
@@ -50,6 +67,7 @@ class Lifetimes:
         process.end(exit_record)
         self._stop_lingering(process.pid)
         self._ended.pop(process.pid).set_result(None)
+        self._tell("ended", process, exit_record.end_time_ms)
         process.wake()
         self.expire()
 
@@ -78,7 +96,9 @@ class Lifetimes:
     def leave(self, process: Process, viewer: object) -> None:
         """A viewer watches no longer."""
         process.viewers.pop(viewer, None)
-        if process.exit is None:
+        if process.forgotten:
+            self._close(process)
+        elif process.exit is None:
             self.linger(process)
         else:
             self.expire()
@@ -105,14 +125,62 @@ class Lifetimes:
         if timer is not None:
             timer.cancel()
 
+    # Records that go at the end, see Process.awaited
+
+    def wait_for(self, process: Process, client: object) -> None:
+        """The client may be cut off before it has got what it was sent, and come back for it. A client that
+        is new here stands for one that has vanished."""
+        if not process.facts.remove:
+            return
+        now_ms = _now_ms()
+        awaited = {each: until for each, until in process.awaited.items() if until > now_ms}
+        if client not in awaited:
+            awaited.pop(next((each for each in awaited if isinstance(each, Vanished)), None), None)
+        process.awaited = {**awaited, client: now_ms + RETURN_MS}
+
+    def has_vanished(self, process: Process, client: object) -> None:
+        """The client was cut off."""
+        until = process.awaited.pop(client, None)
+        if until is not None:
+            process.awaited[Vanished()] = until
+
+    def has_got_all(self, process: Process, client: object) -> None:
+        """The client has said goodbye."""
+        if process.awaited.pop(client, None) is not None and not process.forgotten:
+            self.expire()
+
+    # Removal
+
+    def remove(self, process: Process) -> None:
+        """Forget an ended process; those who are reading its output read it to the end. Raises Refused
+        (still-running)."""
+        if process.exit is None:
+            raise Refused(
+                f"process {process.pid} is still running",
+                code="still-running",
+                hint="end it first, with kill",
+            )
+        self._unanswered.discard(process.pid)
+        self._forget(process)
+
+    def _forget(self, process: Process) -> None:
+        self._tell("removed", process, _now_ms())
+        self._table.drop(process)
+        self._link.forget(process.pid)
+        self._close(process)
+
+    def _close(self, process: Process) -> None:
+        """When the last viewer has left: the output is readable for as long as it is open."""
+        if not process.viewers:
+            process.close()
+
     # Expiry
 
     def expire(self) -> None:
         """Remove what is kept no longer, and set a timer for what is next."""
         now_ms = _now_ms()
-        for process in self._table.expire(now_ms, self._unanswered):
-            process.close()
-            self._link.forget(process.pid)
+        for process in self._table.expired(now_ms, self._unanswered):
+            self._forget(process)
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -10,12 +10,13 @@ from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.launch import ExitRecord, ProcessDescriptors, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import Holds, LogReader
-from mhnos_runtime.process.facts import UNKNOWN, Found, ProcessFacts, Unreadable
+from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts, Unreadable
 from mhnos_runtime.process.input import InputQueue
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
 from mhnos_runtime.server.processes.link import SupervisorLink
 from mhnos_runtime.server.processes.readiness import Watchers
+from mhnos_runtime.server.processes.records import Records
 from mhnos_runtime.server.processes.terminals import Terminals
 
 _log = logs.get("server")
@@ -34,6 +35,7 @@ class Reports:
         stall_seconds: float,
         table: ProcessTable,
         lifetimes: Lifetimes,
+        records: Records,
         terminals: Terminals,
         link: SupervisorLink,
         gone: Callable[[], None],
@@ -46,7 +48,7 @@ class Reports:
         self._terminals = terminals
         self._link = link
         self._gone = gone
-        self._watchers = Watchers(loop, self._note)
+        self._watchers = Watchers(loop, records.note)
 
     def close(self) -> None:
         """Nothing is looked at any more to see whether processes are ready."""
@@ -69,7 +71,7 @@ class Reports:
         holds = Holds(log, self._stall_seconds, self._loop.call_later, lambda: self._link.moved(record.pid))
         process = Process(record, log, queue, holds, _facts(record))
         self._table.add(process, new)
-        self._lifetimes.begin(process)
+        self._lifetimes.begin(process, new)
         self._watchers.begin(process, descriptors.control)
 
     def on_ready(self) -> None:
@@ -94,12 +96,6 @@ class Reports:
             return  # a process that was discarded, see SupervisorLink
         self._watchers.ended(pid)
         self._lifetimes.end(process, exit_record)
-
-    def _note(self, process: Process, found: Found) -> None:
-        """Keep what was found out about a process, here and for the next server, and wake its viewers."""
-        process.facts = process.facts.with_found(found)
-        self._link.note(process.pid, found)
-        process.wake()
 
     def on_supervisor_gone(self) -> None:
         self._gone()

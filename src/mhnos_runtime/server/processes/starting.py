@@ -38,7 +38,7 @@ class Starting:
     async def _spawn(self, request: m.Spawn) -> Process:
         asked = self._planner.asked(request)
         with self._alone(asked.kind):
-            self._table.reserve()
+            self._table.reserve(request.name)
             try:
                 room.check_start(self._table.starting)
                 with self._planner.prepare(asked, self._environment(asked.kind)) as start:
@@ -48,7 +48,7 @@ class Starting:
                     raise
                 raise room.none_left() from error
             finally:
-                self._table.release()
+                self._table.release(request.name)
         return self._table.find(pid)
 
     def plan(self, request: m.Spawn) -> LaunchPlan:

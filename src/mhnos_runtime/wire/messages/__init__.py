@@ -13,6 +13,7 @@ from mhnos_runtime.wire.messages.base import (
     MAX_INTEGER,
     MAX_NAME,
     Count,
+    Handle,
     Integer,
     Message,
     Milliseconds,
@@ -20,10 +21,19 @@ from mhnos_runtime.wire.messages.base import (
     Offset,
     Part,
     Path,
+    ProcessName,
     RequestId,
     Stream,
     Title,
     Word,
+)
+from mhnos_runtime.wire.messages.events import (
+    Happening,
+    ProcessEvent,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
 )
 from mhnos_runtime.wire.messages.files import (
     MAX_MESSAGE_BYTES,
@@ -67,6 +77,8 @@ from mhnos_runtime.wire.messages.processes import (
     Exit,
     ExitInfo,
     ExitReason,
+    Inspect,
+    Inspected,
     Isolation,
     Kill,
     Killed,
@@ -74,6 +86,7 @@ from mhnos_runtime.wire.messages.processes import (
     Port,
     Ports,
     ProcessInfo,
+    ProcessLimits,
     ProcessList,
     ProcessStats,
     ProcessStatus,
@@ -81,7 +94,18 @@ from mhnos_runtime.wire.messages.processes import (
     Readiness,
     Ready,
     ReadyState,
+    Remove,
+    Removed,
+    Rename,
+    Renamed,
     Stats,
+)
+from mhnos_runtime.wire.messages.search import (
+    Search,
+    SearchMatch,
+    SearchResult,
+    Timeline,
+    TimelineAnswer,
 )
 from mhnos_runtime.wire.messages.server import (
     PROTOCOL,
@@ -128,6 +152,13 @@ Request: TypeAlias = (
     | Status
     | Ping
     | Stats
+    | Rename
+    | Inspect
+    | Remove
+    | Subscribe
+    | Unsubscribe
+    | Timeline
+    | Search
     | Ack
     | Fsync
 )
@@ -146,8 +177,15 @@ Answer: TypeAlias = (
     | StatusAnswer
     | Pong
     | ProcessStats
+    | Renamed
+    | Inspected
+    | Removed
+    | Subscribed
+    | Unsubscribed
+    | TimelineAnswer
+    | SearchResult
     | FsyncResult
     | ErrorMessage
 )
-Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | Ready | Ports | InputAck
+Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | Ready | Ports | InputAck | ProcessEvent
 ServerMessage: TypeAlias = Answer | Event

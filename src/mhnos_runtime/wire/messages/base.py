@@ -22,8 +22,14 @@ Offset: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Count: TypeAlias = Offset
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=bounds.MAX_MS)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-Title: TypeAlias = Annotated[str, Meta(max_length=bounds.NAME_CHARACTERS)]
+Title: TypeAlias = Annotated[str, Meta(max_length=bounds.TITLE_CHARACTERS)]
 Word: TypeAlias = Annotated[str, Meta(max_length=bounds.WORD_CHARACTERS)]
+ProcessName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=bounds.NAME_CHARACTERS)]
+#: Which process: its pid, or its name, which is never digits alone. A name finds the process that runs, else
+#: the one that ended last.
+Handle: TypeAlias = (
+    Integer | Annotated[str, Meta(min_length=1, max_length=bounds.NAME_CHARACTERS, pattern="[^0-9]")]
+)
 Path: TypeAlias = Annotated[str, Meta(max_length=bounds.PATH_CHARACTERS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 

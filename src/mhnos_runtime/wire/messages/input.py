@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
-from mhnos_runtime.wire.messages.base import Integer, Message, Name, Part
+from mhnos_runtime.wire.messages.base import Handle, Message, Name, Part
 
 MAX_CELLS = 2000  # columns or rows of a terminal: more than any screen, and small enough for every program
 DEFAULT_COLS = 100
@@ -27,7 +27,7 @@ class PtySize(Part):
 class Write(Message, tag="write"):
     """Type text. `data` may hold lone surrogates (JavaScript cuts pairs): text.SurrogateJoiner joins them."""
 
-    pid: Integer
+    pid: Handle
     data: str
 
 
@@ -35,20 +35,20 @@ class OpenInput(Message, tag="openInput"):
     """Begin or go on to number the bytes that a client types. `client`: its name, the same on every
     connection."""
 
-    pid: Integer
+    pid: Handle
     client: Name
 
 
 class CloseStdin(Message, tag="closeStdin"):
     """End the input of a process: a pipe is closed, into a terminal the end-of-file character is typed."""
 
-    pid: Integer
+    pid: Handle
 
 
 class Resize(Message, tag="resize"):
     """Set the size of a terminal, in character cells. Ignored for a process on pipes."""
 
-    pid: Integer
+    pid: Handle
     cols: Cells
     rows: Cells
 

@@ -10,21 +10,22 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from mhnos_runtime.wire.messages.base import Count, Integer, Message, Offset, Stream
+from mhnos_runtime.wire.messages.base import Count, Handle, Message, Offset, Stream
 from mhnos_runtime.wire.messages.processes import ProcessInfo, ProcessStatus
 
 
 class Attach(Message, tag="attach"):
-    """Receive the output of a process, from an offset: `from_`, "start" (the oldest byte that is kept) or
-    "end"; or its last `tail` bytes.
+    """Receive the output of a process, from an offset: `from_`, "start" (0) or "end"; or its last `tail`
+    bytes; or what was captured `since` a moment (epoch ms), and up to a second of what was before it.
 
     `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
     the client acknowledges from the first byte on: what it has not acknowledged is not overwritten.
     """
 
-    pid: Integer
+    pid: Handle
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
+    since: Count | None = None
     repaint: bool = False
     acks: bool = False
 
@@ -32,13 +33,13 @@ class Attach(Message, tag="attach"):
 class Detach(Message, tag="detach"):
     """Receive no more output of a process."""
 
-    pid: Integer
+    pid: Handle
 
 
 class Ack(Message, tag="ack"):
     """The client has used all output below `offset`."""
 
-    pid: Integer
+    pid: Handle
     offset: Offset
 
 

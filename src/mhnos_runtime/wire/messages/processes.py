@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from mhnos_runtime.wire.messages.base import Integer, Message, Part, Word
+from mhnos_runtime.wire.messages.base import Handle, Message, Part, ProcessName, Word
 from mhnos_runtime.wire.messages.input import PtySize
 from mhnos_runtime.wire.messages.server import ServerStats
 
@@ -67,11 +67,23 @@ class ExitInfo(Part):
     failure: str | UnsetType = UNSET
 
 
+class ProcessLimits(Part):
+    """The limits of one process, as in SpawnLimits; 0: none."""
+
+    memory_bytes: int
+    tasks: int
+    cpu_percent: int
+    cpu_seconds: int
+    file_bytes: int
+    open_files: int
+
+
 class ProcessInfo(Part):
     """A process as lists show it. `start_time`: epoch ms. `cwd`: a path in the workspace. `pty`: null for
     pipes. `os_pid`: the system's number, null once it has ended. `first_offset`, `next_offset`: of the output
     that is kept for certain. `viewers`: connections that are attached. `sandbox`: the level that it really
-    has."""
+    has. `remove`: its record goes at its end. Not in lists: `linger_ms` and `timeout_ms`, null for none, and
+    `limits`."""
 
     pid: int
     type: str
@@ -90,6 +102,10 @@ class ProcessInfo(Part):
     isolation: Isolation | UnsetType = UNSET
     ready: Readiness | UnsetType = UNSET
     ports: list[Port] | UnsetType = UNSET
+    remove: bool | UnsetType = UNSET
+    linger_ms: int | UnsetType | None = UNSET
+    timeout_ms: int | UnsetType | None = UNSET
+    limits: ProcessLimits | UnsetType = UNSET
     exit: ExitInfo | UnsetType | None = UNSET
 
 
@@ -112,7 +128,7 @@ class List(Message, tag="list"):
 class Stats(Message, tag="stats"):
     """What one process uses, or, without `pid`, each that has not ended."""
 
-    pid: Integer | None = None
+    pid: Handle | None = None
 
 
 class Kill(Message, tag="kill"):
@@ -120,7 +136,7 @@ class Kill(Message, tag="kill"):
     follow it with SIGHUP and SIGKILL until nothing is left; None: so for SIGTERM, SIGKILL, SIGHUP and SIGQUIT
     alone."""
 
-    pid: Integer
+    pid: Handle
     signal: Word = "SIGTERM"
     escalate: bool | None = None
 
@@ -128,7 +144,26 @@ class Kill(Message, tag="kill"):
 class Credentials(Message, tag="credentials"):
     """Ask for the token that the runtime made for a process, such as OpenClaw's."""
 
-    pid: Integer
+    pid: Handle
+
+
+class Rename(Message, tag="rename"):
+    """Give a process another name, or none."""
+
+    pid: Handle
+    name: ProcessName | None
+
+
+class Inspect(Message, tag="inspect"):
+    """Ask for everything that is known of one process."""
+
+    pid: Handle
+
+
+class Remove(Message, tag="remove"):
+    """Forget an ended process, with its output."""
+
+    pid: Handle
 
 
 class ProcessList(Message, tag="processList"):
@@ -146,6 +181,25 @@ class ProcessStats(Message, tag="processStats"):
 
 class Killed(Message, tag="killed"):
     """The answer to Kill: nothing of the process is left, or, without `escalate`, the signal was sent."""
+
+    pid: int
+
+
+class Renamed(Message, tag="renamed"):
+    """The answer to Rename."""
+
+    pid: int
+    name: str | None
+
+
+class Inspected(Message, tag="inspected"):
+    """The answer to Inspect."""
+
+    process: ProcessInfo
+
+
+class Removed(Message, tag="removed"):
+    """The answer to Remove: nobody finds the process any more."""
 
     pid: int
 

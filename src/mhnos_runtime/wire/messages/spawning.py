@@ -19,6 +19,7 @@ from mhnos_runtime.wire.messages.base import (
     Name,
     Part,
     Path,
+    ProcessName,
     Title,
     Word,
 )
@@ -71,12 +72,13 @@ class WorkerOptions(Part):
 class Spawn(Message, tag="spawn"):
     """Start a process. `process_type`: its kind. `command`, `args`: as the kind takes them.
 
-    `pty`: None for what the kind has, false for pipes, true for a terminal of the default size. `name`: for
-    people. `attach`: whether this connection receives the output. `linger_ms`: end the process so many ms
-    after its last client left; None: keep it. `key`: the same key with the same request answers with the same
-    pid for as long as the process is kept. `acks`: as in Attach. `network`: "host", "loopback" or "none",
-    where it is narrower than the server's. `ports`: numbers by name, 0 for any free one. `worker`: for
-    workerd with a script.
+    `pty`: None for what the kind has, false for pipes, true for a terminal of the default size. `name`: what
+    it can be called by, unique among processes that run. `attach`: whether this connection receives the
+    output. `linger_ms`: end the process so many ms after its last client left; None: keep it. `key`: the same
+    key with the same request answers with the same pid for as long as the process is kept. `acks`: as in
+    Attach. `network`: "host", "loopback" or "none", where it is narrower than the server's. `ports`: numbers
+    by name, 0 for any free one. `worker`: for workerd with a script. `remove`: its record and output go once
+    it has ended and those who watch it have read that.
     """
 
     # 1.0 answers "Unknown process type: undefined" where there is none; no kind has this name.
@@ -85,7 +87,7 @@ class Spawn(Message, tag="spawn"):
     args: list[str] = msgspec.field(default_factory=list)
     options: SpawnOptions = msgspec.field(default_factory=SpawnOptions)
     pty: PtySize | bool | None = None
-    name: Title | None = None
+    name: ProcessName | None = None
     attach: bool = True
     linger_ms: Milliseconds | None = None
     key: Name | None = None
@@ -94,6 +96,7 @@ class Spawn(Message, tag="spawn"):
     acks: bool = False
     ports: Annotated[dict[PortName, PortNumber], Meta(max_length=bounds.PORTS)] | None = None
     worker: WorkerOptions | None = None
+    remove: bool = False
 
 
 class Plan(Spawn, tag="plan"):

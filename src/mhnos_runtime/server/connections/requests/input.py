@@ -31,8 +31,9 @@ class InputRequests:
             connection.input.write(process, request.data)
 
     def close_stdin(self, connection: Connection, request: m.CloseStdin) -> m.StdinClosed:
-        self._terminals.close_stdin(connection.find(request.pid))
-        return m.StdinClosed(request.pid, id=request.id)
+        process = connection.find(request.pid)
+        self._terminals.close_stdin(process)
+        return m.StdinClosed(process.pid, id=request.id)
 
     def open_input(self, connection: Connection, request: m.OpenInput) -> m.InputOpened:
         process = connection.find(request.pid)

@@ -12,9 +12,10 @@ from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import Scope
 from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.connections.requests.table import Row, Rows
-from mhnos_runtime.server.connections.shown import isolation, listed, stats
+from mhnos_runtime.server.connections.shown import describe, isolation, listed, stats
 from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
+from mhnos_runtime.server.processes.records import Records
 from mhnos_runtime.server.processes.starting import Starting
 from mhnos_runtime.wire import messages as m
 
@@ -25,10 +26,18 @@ ENDING_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGHUP", "SIGQUIT"})
 class ProcessRequests:
     """Handlers about processes; they know what to start or end, not how."""
 
-    def __init__(self, table: ProcessTable, starting: Starting, lifetimes: Lifetimes, work: FileWork) -> None:
+    def __init__(
+        self,
+        table: ProcessTable,
+        starting: Starting,
+        lifetimes: Lifetimes,
+        records: Records,
+        work: FileWork,
+    ) -> None:
         self._table = table
         self._starting = starting
         self._lifetimes = lifetimes
+        self._records = records
         self._work = work
 
     def rows(self) -> Rows:
@@ -40,10 +49,15 @@ class ProcessRequests:
             m.Kill: Row(Scope.CONTROL, self.kill),
             m.List: Row(Scope.VIEW, self.list_),
             m.Stats: Row(Scope.CONTROL, self.stats),
+            # All processes share one set of names: by them a grant for some would learn of the others.
+            m.Rename: Row(Scope.CONTROL, self.rename, "processes"),
+            m.Inspect: Row(Scope.VIEW, self.inspect),
+            m.Remove: Row(Scope.CONTROL, self.remove),
         }
 
     async def spawn(self, connection: Connection, request: m.Spawn) -> None:
         process = await self._started(request)
+        connection.watching.started(process)
         connection.answer(m.Spawned(process.pid, id=request.id))
         if request.attach:
             connection.watching.watch(process, 0, request.acks)
@@ -84,13 +98,13 @@ class ProcessRequests:
         number = signal_number(request.signal)
         process = connection.get(request.pid)
         if process is None:
-            return m.Killed(request.pid, id=request.id)
+            return m.Killed(connection.pid(request.pid), id=request.id)
         name = request.signal if request.signal.startswith("SIG") else f"SIG{request.signal}"
         escalate = request.escalate if request.escalate is not None else name in ENDING_SIGNALS
         # At once: what is done later ends with the connection, and this client may leave without waiting.
         self._lifetimes.kill(process, number, escalate)
         if not escalate:
-            return m.Killed(request.pid, id=request.id)
+            return m.Killed(process.pid, id=request.id)
         connection.later(self._killed(connection, process, request), request)
         return None
 
@@ -105,6 +119,19 @@ class ProcessRequests:
         seen = (process for process in self._table if connection.grant.sees(process.pid))
         shown = [listed(process) for process in seen if request.all or process.exit is None]
         return m.ProcessList(shown, stats(self._table), id=request.id)
+
+    def rename(self, connection: Connection, request: m.Rename) -> m.Renamed:
+        process = connection.find(request.pid)
+        self._records.rename(process, request.name)
+        return m.Renamed(process.pid, request.name, id=request.id)
+
+    def inspect(self, connection: Connection, request: m.Inspect) -> m.Inspected:
+        return m.Inspected(describe(connection.find(request.pid)), id=request.id)
+
+    def remove(self, connection: Connection, request: m.Remove) -> m.Removed:
+        process = connection.find(request.pid)
+        self._lifetimes.remove(process)
+        return m.Removed(process.pid, id=request.id)
 
     async def stats(self, connection: Connection, request: m.Stats) -> m.ProcessStats:
         """In a thread: 50 trees of 512 tasks are some 100,000 reads of /proc."""

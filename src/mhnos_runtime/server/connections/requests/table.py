@@ -77,4 +77,7 @@ async def _awaited(connection: Connection, request: m.Request, work: Awaitable[m
 
 
 def _fail(connection: Connection, request: m.Request, error: MhnosError) -> None:
-    connection.fail(error, request, pid=getattr(request, "pid", None))
+    handle = getattr(request, "pid", None)
+    if isinstance(handle, str):
+        handle = connection.pid(handle) or None
+    connection.fail(error, request, pid=handle)

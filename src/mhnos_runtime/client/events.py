@@ -1,0 +1,128 @@
+"""Events of processes, for those who listen to them over connections that come and go. Must not know
+sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+from msgspec import UNSET
+
+from mhnos_runtime.client.carrier import Carrier
+from mhnos_runtime.client.errors import ClientError
+from mhnos_runtime.wire import messages as m
+
+#: Events that wait for somebody who listens slowly; the server keeps some 2,000.
+MAX_WAITING = 1024
+
+
+class Listeners:
+    """All who listen on one runtime: one subscription for them together."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._all: dict[Events, None] = {}
+
+    async def enter(self, events: Events) -> None:
+        """It is told of what happens from the server's answer on. Raises as Runtime.request."""
+
+        def answered(_answer: m.Message) -> None:
+            self._all[events] = None
+
+        await self._carrier.request(m.Subscribe(), m.Subscribed, resend=True, on_answer=answered)
+
+    def leave(self, events: Events) -> None:
+        if self._all.pop(events, events) is None and not self._all:
+            self._carrier.tell(m.Unsubscribe())
+
+    def take(self, event: m.ProcessEvent) -> None:
+        for each in self._all:
+            each.take(event)
+
+    def resume(self) -> Sequence[m.Message]:
+        """What a new connection is told. Nobody knows what happened before it."""
+        for each in self._all:
+            each.take(_missed(None))
+        return [m.Subscribe()] if self._all else []
+
+    def end(self, error: ClientError) -> None:
+        """Nothing will be told any more, and why."""
+        for each in self._all:
+            each.end(error)
+        self._all.clear()
+
+
+class Events:
+    """What becomes of processes from now on, in order, each once: an async iterator, see `Runtime.events`.
+
+    It subscribes when it is entered as a context, else with the first `anext`. Where something was not told,
+    since there was no connection or this is read too slowly, comes an event "missed", whose `count` is unset
+    where nobody knows it. Raises RequestFailed, and what ended the connection for good.
+    """
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
+        self._begun = False
+        self._over = False
+        self._waiting: deque[m.ProcessEvent] = deque()
+        self._dropped = 0
+        self._error: ClientError | None = None
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Events:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> m.ProcessEvent:
+        await self._begin()
+        while not self._waiting and not self._dropped:
+            if self._over:
+                raise self._error or StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft() if self._waiting else self._told_dropped()
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._listeners.enter(self)
+
+    def close(self) -> None:
+        """Listen no more: the iteration ends behind what has come."""
+        self._listeners.leave(self)
+        self._over = True
+        self._changed.set()
+
+    # What the listeners use
+
+    def take(self, event: m.ProcessEvent) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self._dropped += 1
+            return
+        if self._dropped:
+            self._waiting.append(self._told_dropped())
+        self._waiting.append(event)
+        self._changed.set()
+
+    def end(self, error: ClientError) -> None:
+        self._error, self._over = error, True
+        self._changed.set()
+
+    def _told_dropped(self) -> m.ProcessEvent:
+        dropped, self._dropped = self._dropped, 0
+        return _missed(dropped)
+
+
+def _missed(count: int | None) -> m.ProcessEvent:
+    return m.ProcessEvent("missed", time.time_ns() // 1_000_000, count=UNSET if count is None else count)
