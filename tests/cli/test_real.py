@@ -17,7 +17,6 @@ import pytest
 
 from mhnos_runtime.client import ExitInfo, Gap, Output, PtySize, connect
 from mhnos_runtime.testing import TestServer
-from mhnos_runtime.wire.messages import Spawn
 from tests.cli.console import Console, command
 
 pytestmark = pytest.mark.timeout(120)
@@ -201,6 +200,38 @@ async def test_check_passes(server: TestServer) -> None:
     assert sorted(server.workspace.iterdir()) == before
 
 
+@pytest.mark.parametrize("size", [30 << 20, 34 << 20])
+async def test_check_passes_however_large_the_workspace_is(server: TestServer, size: int) -> None:
+    """34 MB are more than one pull carries: that is for the server to say, and no failure of its own. It took
+    what a pull carries for a gigabyte of lists."""
+    for name in ("half", "other"):
+        (server.workspace / name).write_bytes(b"x" * (size // 2))
+    before = sorted(server.workspace.iterdir())
+    code, out, err = await command("check", "--json", env=env_of(server))
+    steps = json.loads(out)
+    assert [step for step in steps if not step["ok"]] == []
+    assert (code, err) == (0, b"")
+    pulls = [step["seen"] for step in steps if step["step"] == "pull"]
+    assert all((" entries, " in seen) == (size < 32 << 20) for seen in pulls), pulls
+    assert sorted(server.workspace.iterdir()) == before
+
+
+async def test_check_leaves_no_record(server: TestServer) -> None:
+    assert (await command("check", env=env_of(server)))[0] == 0
+    assert (await command("ps", "--all", "--quiet", env=env_of(server)))[1] == b""
+
+
+async def test_check_without_a_runtime_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        url = f"http://127.0.0.1:{port.getsockname()[1]}"
+    code, out, err = await command("check", url, env={"MHNOS_STATE_DIR": str(tmp_path)})
+    assert (code, out) == (1, b"")
+    assert err.decode().splitlines() == [
+        f"mhnos-runtime: cannot connect to {url}: Connection refused",
+        "hint: is it running? `mhnos-runtime serve` starts one here",
+    ]
+
+
 SPEAKS_TWICE = "echo first; sleep 2.5; echo second"
 
 
@@ -276,36 +307,3 @@ async def test_a_search_finds_lines_of_what_runs_and_what_has_ended(server: Test
     assert (await command("search", "nosuch", env=env))[0] == 1
     assert (await command("search", "(a+", env=env))[0] == 2
     assert (await command("search", "a", "77", env=env))[0] == 2
-
-
-@pytest.mark.parametrize("size", [30 << 20, 34 << 20])
-async def test_check_passes_however_large_the_workspace_is(server: TestServer, size: int) -> None:
-    """34 MB are more than one pull carries: that is for the server to say, and no failure of its own. It took
-    what a pull carries for a gigabyte of lists."""
-    for name in ("half", "other"):
-        (server.workspace / name).write_bytes(b"x" * (size // 2))
-    before = sorted(server.workspace.iterdir())
-    code, out, err = await command("check", "--json", env=env_of(server))
-    steps = json.loads(out)
-    assert [step for step in steps if not step["ok"]] == []
-    assert (code, err) == (0, b"")
-    pulls = [step["seen"] for step in steps if step["step"] == "pull"]
-    assert all((" entries, " in seen) == (size < 32 << 20) for seen in pulls), pulls
-    assert sorted(server.workspace.iterdir()) == before
-
-
-@pytest.mark.skipif("remove" not in Spawn.__struct_fields__, reason="records stay for retain_seconds")
-async def test_check_leaves_no_record(server: TestServer) -> None:
-    assert (await command("check", env=env_of(server)))[0] == 0
-    assert (await command("ps", "--all", "--quiet", env=env_of(server)))[1] == b""
-
-
-async def test_check_without_a_runtime_says_what_to_do(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as port:
-        url = f"http://127.0.0.1:{port.getsockname()[1]}"
-    code, out, err = await command("check", url, env={"MHNOS_STATE_DIR": str(tmp_path)})
-    assert (code, out) == (1, b"")
-    assert err.decode().splitlines() == [
-        f"mhnos-runtime: cannot connect to {url}: Connection refused",
-        "hint: is it running? `mhnos-runtime serve` starts one here",
-    ]
