@@ -15,7 +15,7 @@ from .result import Figure
 HERE = Path(__file__).parent
 NAMES = (
     *("output", "echo", "flood", "crowd", "spawn", "sandbox", "memory", "viewers", "attach", "stalled"),
-    *("restart", "kinds"),
+    *("restart", "kinds", "cli"),
 )
 
 

@@ -199,6 +199,8 @@ make_version() { # NAME
     fi
     run "${pip[@]}" "${options[@]}" --require-hashes --only-binary :all: -r "$lock"
     run "${pip[@]}" "${options[@]}" "$wheel"
+    # The service may not write here.
+    run "$folder/bin/python" -P -c 'from mhnos_runtime.cli.node import complete_wheel; complete_wheel()'
     run touch "$folder/complete"
 }
 

@@ -65,11 +65,19 @@ COMMAND_BYTES = MESSAGE_BYTES
 #: Bindings, modules, flags and variables in one Worker's config.
 WORKER_ITEMS = 1024
 
+# Searches
+
+#: Processes that one search names; more are kept by no setting that people use.
+SEARCHED_PROCESSES = 1024
+#: Matches that one search answers with, and where it names no number.
+MATCHES = 10_000
+MATCHES_USUAL = 1000
+
 # Facts that a program reports about itself
 
 #: UTF-8 bytes of a port's name in workerd's reports.
 TOLD_NAME_BYTES = 128
 #: Read from one control socket in all: workerd's events are some 60 bytes, one for each socket.
 TOLD_BYTES = 256 * 1024
-#: Patterns and URLs of an operator's kinds, which are kept with each watched process.
+#: Patterns and URLs of an operator's kinds, which are kept with each watched process; patterns of searches.
 PATTERN_CHARACTERS = 1024

@@ -111,7 +111,7 @@ def test_completion_scripts(shell: str) -> None:
 
 def complete(words: str, env: dict[str, str]) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", "from mhnos_runtime.cli.main import main; main()"],
+        [sys.executable, "-m", "mhnos_runtime"],
         env={
             **os.environ,
             **env,
@@ -123,7 +123,7 @@ def complete(words: str, env: dict[str, str]) -> list[str]:
         text=True,
         check=False,
     )
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import json
 import os
@@ -14,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.client import ExitInfo, Output, PtySize, connect
+from mhnos_runtime.client import ExitInfo, Gap, Output, PtySize, connect
 from mhnos_runtime.testing import TestServer
-from mhnos_runtime.wire.messages import Spawn
 from tests.cli.console import Console, command
 
 pytestmark = pytest.mark.timeout(120)
@@ -183,7 +183,6 @@ async def test_check_passes_however_large_the_workspace_is(server: TestServer, s
     assert sorted(server.workspace.iterdir()) == before
 
 
-@pytest.mark.skipif("remove" not in Spawn.__struct_fields__, reason="records stay for retain_seconds")
 async def test_check_leaves_no_record(server: TestServer) -> None:
     assert (await command("check", env=env_of(server)))[0] == 0
     assert (await command("ps", "--all", "--quiet", env=env_of(server)))[1] == b""
@@ -198,3 +197,80 @@ async def test_check_without_a_runtime_says_what_to_do(tmp_path: Path) -> None:
         f"mhnos-runtime: cannot connect to {url}: Connection refused",
         "hint: is it running? `mhnos-runtime serve` starts one here",
     ]
+
+
+SPEAKS_TWICE = "echo first; sleep 2.5; echo second"
+
+
+async def test_lines_bear_their_own_times_and_are_found_by_them(server: TestServer) -> None:
+    """All bore the first one's, and --since found nothing."""
+    env = env_of(server)
+    assert (await command("run", "shell", SPEAKS_TWICE, env=env))[1].split() == [b"first", b"second"]
+    _, stamped, _ = await command("logs", "-t", "1000", env=env)
+    (first, _), (second, _) = (line.split() for line in stamped.decode().splitlines())
+    begun, after = (datetime.datetime.fromisoformat(each) for each in (first, second))
+    assert 1.5 <= (after - begun).total_seconds() < 60
+    for follow in ((), ("-f",)):
+        shown = await command("logs", "--since", second, *follow, "1000", env=env)
+        assert shown == (0, b"second\n", b"")
+    assert (await command("logs", "--until", first, "1000", env=env))[1] == b"first\n"
+    async with connect(server.url, server.token) as runtime:
+        times = await runtime.handle(1000).timeline()
+        assert [offset for offset, _ in times] == [0, 6]
+        assert times[0][1] == round(begun.timestamp() * 1000)
+
+
+async def test_what_is_no_longer_kept_is_named_by_every_verb(server: TestServer) -> None:
+    """They began in the middle, without a word."""
+    env = env_of(server)
+    code, out, _ = await command("run", "shell", "yes 0123456789abcdef | head -c 7000000", env=env)
+    assert (code, len(out)) == (0, 7_000_000)
+    verbs: list[tuple[str, ...]] = [("logs",), ("logs", "-f"), ("attach",), ("attach", "--no-stdin")]
+    for args in verbs:
+        code, out, err = await command(*args, "1000", env=env)
+        missing = 7_000_000 - len(out)
+        assert code == 0
+        assert err.decode() == f"[{missing} bytes of output are no longer kept: 0 to {missing}]\n"
+    verbs = [("logs", "--tail", "5"), ("logs", "--since", "1h"), ("attach", "--from", "end")]
+    for args in verbs:
+        assert (await command(*args, "1000", env=env))[2] == b""
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.attach(1000)
+        assert await anext(process.output()) == Gap(0, missing)
+
+
+async def test_what_has_ended_is_shown_to_a_terminal_without_its_questions(server: TestServer) -> None:
+    """The terminal's answers were typed into the prompt that the command was called from."""
+    env = env_of(server)
+    asks = r"printf 'a\033[6n\033[c\033]11;?\007\033P+q544e\033\\b\033[?1049h'"
+    async with Console("run", "-it", "shell", asks, env=env) as terminal:
+        assert await terminal.exit_code() == 0
+        assert b"\x1b[6n" in terminal.seen  # then it was between the two
+    for args in (("logs",), ("logs", "-f"), ("attach",), ("attach", "--no-stdin")):
+        async with Console(*args, "1000", env=env) as terminal:
+            assert await terminal.exit_code() == 0
+            assert terminal.seen.startswith(b"ab\x1b[?1049h\x1b[?1049l")
+            assert not any(question in terminal.seen for question in (b"6n", b"[c", b"]11", b"+q"))
+
+
+async def test_a_search_finds_lines_of_what_runs_and_what_has_ended(server: TestServer) -> None:
+    env = env_of(server)
+    assert (await command("run", "python", "both.py", "0", env=env))[0] == 0
+    pid = (await command("run", "-d", "python", "wait.py", env=env))[1].decode().strip()
+    async with connect(server.url, server.token) as runtime:
+        process = await runtime.attach(int(pid))
+        assert isinstance(await anext(process.output()), Output)
+        found = await runtime.search("READY|err$", ignore_case=True)
+        assert [(match.pid, match.stream, match.line) for match in found.matches] == [
+            (1000, "stderr", "err"),
+            (int(pid), "stdout", "ready"),
+        ]
+    code, out, err = await command("search", "ready|err", env=env)
+    assert (code, err) == (0, b"")
+    assert [line.split(b": ")[::2] for line in out.splitlines()] == [
+        [b"1000", b"err"],
+        [pid.encode(), b"ready"],
+    ]
+    assert (await command("search", "nosuch", env=env))[0] == 1
+    assert (await command("search", "(a+", env=env))[0] == 2
+    assert (await command("search", "a", "77", env=env))[0] == 2

@@ -166,6 +166,64 @@ async def test_attach_replays_without_the_questions_and_tells_a_gap() -> None:
             assert terminal.is_restored()
 
 
+ANSWERED = b"\x1b[6n\x1b[c\x1b]11;?\x07\x1bP$qm\x1b\\\x05\x1b[?1000h"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("logs",), ("logs", "-f"), ("attach", "--no-stdin"), ("attach",)],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+async def test_what_only_shows_output_never_makes_the_terminal_answer(
+    args: tuple[str, ...], ended: bool
+) -> None:
+    """The answers landed in the prompt of the shell that the command was called from."""
+    raw = args == ("attach",) and not ended
+    async with FakeServer() as fake:
+        fake.chunk_bytes = 3
+        fake.processes[1000] = FakeProcess(
+            log=b"old" + ANSWERED + b"seen", pty={"cols": 80, "rows": 24}, exit=ENDED if ended else None
+        )
+        fake.scopes = ["view"] if args == ("attach",) and not ended else None
+        async with console(fake, *args, "1000") as terminal:
+            await terminal.until(b"seen")
+            if not ended and args != ("logs",):
+                await fake.feed(1000, b"new" + ANSWERED)
+                await fake.feed(1000, b"\x1b[")
+                await fake.end(1000)
+            assert await terminal.exit_code() == 0
+            for question in (b"\x1b[6n", b"\x1b[c", b"\x1b]11;?", b"\x1bP$q", b"\x05", b"\x1b[?1000h"):
+                assert question not in terminal.seen
+            assert b"oldseen" in terminal.seen
+            assert not terminal.seen.endswith(b"\x1b[")
+    assert not raw or fake.scopes == ["view"]
+
+
+async def test_a_run_without_a_terminal_of_its_own_never_makes_this_one_answer() -> None:
+    async with FakeServer() as fake, console(fake, "run", "shell") as terminal:
+        await fake.until(lambda: 1000 in fake.processes)
+        await fake.feed(1000, b"out" + ANSWERED + b"\x1b[?1049h")
+        fake.processes[1000].stderr = True
+        await fake.feed(1000, b"err" + ANSWERED)
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
+        assert b"outerr" in terminal.seen.replace(b"\x1b[?1049h", b"")
+        assert b"\x1b[6n" not in terminal.seen
+        assert b"\x1b[?1049l" in terminal.seen  # the prompt is on the usual screen
+
+
+async def test_half_a_question_in_each_stream_is_a_whole_one_to_the_terminal() -> None:
+    async with FakeServer() as fake, console(fake, "run", "shell") as terminal:
+        await fake.until(lambda: 1000 in fake.processes)
+        await fake.feed(1000, b"\x1b[")
+        fake.processes[1000].stderr = True
+        await fake.feed(1000, b"6nend")
+        await fake.end(1000)
+        assert await terminal.exit_code() == 0
+        assert terminal.seen.rstrip() == b"end"
+
+
 async def test_attach_at_the_end_has_the_screen_drawn_anew() -> None:
     async with FakeServer() as fake:
         fake.processes[1000] = FakeProcess(b"old", pty={"cols": 80, "rows": 24})

@@ -27,18 +27,21 @@ class FakeProcess:
     first_offset: int = 0
     exit: Json | None = None
     stderr: bool = False
+    name: str | None = None
     pty: Json | None = None
     written: bytes = b""
     typed: dict[str, int] = field(default_factory=dict)
     uncertain_from: int | None = None
     stdin_closed: bool = False
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    times: list[tuple[int, int]] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
 
     def info(self, pid: int) -> Json:
         """PROCESS of the protocol."""
         return {
             "pid": pid,
+            "name": self.name,
             "type": "python",
             "command": "app.py",
             "args": [],
@@ -247,7 +250,8 @@ class FakeServer:
 
     async def _unknown(self, peer: Peer, request: Json) -> None:
         error = f"Process {request['pid']} not found"
-        await peer.send(type="error", id=request["id"], error=error, code="unknown-process", retry=False)
+        id_ = {"id": request["id"]} if "id" in request else {}
+        await peer.send(type="error", error=error, code="unknown-process", retry=False, **id_)
 
     async def _on_request(self, peer: Peer, request: Json) -> None:
         self.requests.append(request)
@@ -269,6 +273,38 @@ class FakeServer:
     async def _do_stats(self, peer: Peer, request: Json) -> None:
         rows = [{"pid": pid, "cpuMs": 12, "rssBytes": 3 << 20, "tasks": 1} for pid in self.processes]
         await peer.send(type="processStats", id=request["id"], processes=rows)
+
+    async def _do_timeline(self, peer: Peer, request: Json) -> None:
+        """In pages of two."""
+        process = self.processes.get(request["pid"])
+        if process is None:
+            await self._unknown(peer, request)
+            return
+        times = [each for each in process.times if each[0] >= request.get("from", 0)]
+        more = {"next": times[2][0]} if times[2:] else {}
+        await peer.send(type="timelineAnswer", id=request["id"], pid=request["pid"], times=times[:2], **more)
+
+    async def _do_search(self, peer: Peer, request: Json) -> None:
+        """One match in each process: its log."""
+        pids = request.get("processes") or list(self.processes)
+        matches = [
+            {
+                "pid": pid,
+                "stream": "stdout",
+                "offset": 0,
+                "time": 1500,
+                "line": self.processes[pid].log.decode(),
+            }
+            for pid in pids
+            if request["pattern"] in self.processes[pid].log.decode()
+        ]
+        await peer.send(
+            type="searchResult",
+            id=request["id"],
+            matches=matches,
+            searchedBytes=9,
+            truncated=len(matches) > 1,
+        )
 
     async def _do_detach(self, peer: Peer, request: Json) -> None:
         peer.attached.discard(request["pid"])
@@ -319,7 +355,7 @@ class FakeServer:
         info = process.info(pid)
         await peer.send(
             type="attached",
-            id=request["id"],
+            **({"id": request["id"]} if "id" in request else {}),
             pid=pid,
             status=info["status"],
             process=info,
@@ -335,7 +371,10 @@ class FakeServer:
             return max(process.first_offset, len(process.log) - int(request["tail"]))
         if origin == "end":
             return len(process.log)
-        return process.first_offset if origin == "start" else int(origin)
+        if "since" in request:
+            times = [offset for offset, time_ms in process.times if time_ms + 1000 > request["since"]]
+            return times[0] if times else len(process.log)
+        return 0 if origin == "start" else int(origin)
 
     async def _send_exit(self, peer: Peer, pid: int, process: FakeProcess) -> None:
         record = process.exit_record() or {}

@@ -71,9 +71,10 @@ class Peer:
         self.send("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode())
         return head
 
-    def greet(self) -> None:
+    def greet(self, behind: bytes = b"") -> None:
+        """behind: what comes in the same packet as the greeting."""
         self.accept()
-        self.say(**GREETING)
+        self.send(raw.frame(raw.TEXT, json.dumps(GREETING).encode(), mask=None) + behind)
 
     def frame(self) -> tuple[int, bytes]:
         """The next frame of the client, which has to be masked and whole: opcode and payload."""

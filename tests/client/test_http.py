@@ -13,6 +13,7 @@ from mhnos_runtime.client import http
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized
 from mhnos_runtime.client.http import ask
+from tests.client.peer import Peer, Scripted
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 TOKEN = "t" * 43
@@ -53,7 +54,7 @@ async def test_what_is_sent_and_what_comes_back(end: str) -> None:
 
     async with answering(handler) as target:
         below = Target(target.url + end, TOKEN, "a test")
-        assert await ask(below, "POST", "/v1/x", {"b": None}) == {"a": [1, "é"]}
+        assert await asyncio.to_thread(ask, below, "POST", "/v1/x", {"b": None}) == {"a": [1, "é"]}
     assert seen == [("POST", f"{end.rstrip('/')}/v1/x", f"Bearer {TOKEN}", '{"b": null}')]
 
 
@@ -64,7 +65,7 @@ async def test_without_a_token_none_is_sent() -> None:
         return web.Response(status=204)
 
     async with answering(handler) as target:
-        assert await ask(Target(target.url, None, "a test"), "DELETE", "/v1/x") is None
+        assert await asyncio.to_thread(ask, Target(target.url, None, "a test"), "DELETE", "/v1/x") is None
 
 
 async def test_what_is_encoded_stays_so() -> None:
@@ -74,13 +75,13 @@ async def test_what_is_encoded_stays_so() -> None:
         )
 
     async with answering(handler) as target:
-        assert await ask(target, "GET", "/v1/tokens/a%20b%2Fc") == "/v1/tokens/a%20b%2Fc"
+        assert await asyncio.to_thread(ask, target, "GET", "/v1/tokens/a%20b%2Fc") == "/v1/tokens/a%20b%2Fc"
 
 
 async def test_an_error_of_the_server_keeps_its_code_and_hint() -> None:
     async with answering(problem(409, '{"error":"taken","code":"name-taken","hint":"choose"}')) as target:
         with pytest.raises(RequestFailed) as caught:
-            await ask(target, "POST", "/v1/x")
+            await asyncio.to_thread(ask, target, "POST", "/v1/x")
     assert (caught.value.message, caught.value.code, caught.value.hint) == ("taken", "name-taken", "choose")
 
 
@@ -88,14 +89,14 @@ async def test_an_error_of_the_server_keeps_its_code_and_hint() -> None:
 async def test_a_refusal_that_passes_may_be_tried_again(status: int, retry: bool) -> None:
     async with answering(problem(status, '{"error":"later","code":"unavailable"}')) as target:
         with pytest.raises(RequestFailed, match="later") as caught:
-            await ask(target, "GET", "/v1/x")
+            await asyncio.to_thread(ask, target, "GET", "/v1/x")
     assert caught.value.retry is retry
 
 
 async def test_a_wrong_token_is_told_as_such() -> None:
     async with answering(problem(401, '{"error":"The token is wrong","code":"unauthorized"}')) as target:
         with pytest.raises(Unauthorized, match="refused the token"):
-            await ask(target, "GET", "/v1/x")
+            await asyncio.to_thread(ask, target, "GET", "/v1/x")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ async def test_a_wrong_token_is_told_as_such() -> None:
 async def test_an_error_of_something_in_between(body: str, content_type: str) -> None:
     async with answering(problem(502, body, content_type)) as target:
         with pytest.raises(RequestFailed, match="answered HTTP 502") as caught:
-            await ask(target, "GET", "/v1/x")
+            await asyncio.to_thread(ask, target, "GET", "/v1/x")
     assert caught.value.code == "internal"
 
 
@@ -121,7 +122,7 @@ async def test_json_that_is_none(body: str) -> None:
         with_response(lambda: web.Response(body=data, content_type="application/json"))
     ) as target:
         with pytest.raises(ConnectFailed, match="cannot ask"):
-            await ask(target, "GET", "/v1/x")
+            await asyncio.to_thread(ask, target, "GET", "/v1/x")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -136,7 +137,7 @@ async def test_a_redirection_takes_the_token_nowhere(status: int) -> None:
         moved = with_response(lambda: web.Response(status=status, headers={"Location": other.url}))
         async with answering(moved) as target:
             with pytest.raises(RequestFailed, match=f"answered HTTP {status}"):
-                await ask(target, "GET", "/v1/x")
+                await asyncio.to_thread(ask, target, "GET", "/v1/x")
     assert asked == []
 
 
@@ -149,14 +150,14 @@ async def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPa
 
     async with answering(never) as target:
         with pytest.raises(ConnectFailed, match="cannot ask"):
-            await ask(target, "GET", "/v1/x")
+            await asyncio.to_thread(ask, target, "GET", "/v1/x")
 
 
 async def test_nobody_there_and_no_http() -> None:
     async with answering(problem(200, "{}")) as target:
         pass
     with pytest.raises(ConnectFailed, match="cannot ask"):
-        await ask(target, "GET", "/v1/x")
+        await asyncio.to_thread(ask, target, "GET", "/v1/x")
 
     async def noise(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-x\r\n")
@@ -166,12 +167,38 @@ async def test_nobody_there_and_no_http() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConnectFailed, match="cannot ask"):
-            await ask(Target(f"http://127.0.0.1:{port}", TOKEN, "a test"), "GET", "/v1/x")
+            await asyncio.to_thread(ask, Target(f"http://127.0.0.1:{port}", TOKEN, "a test"), "GET", "/v1/x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1]", [1]),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1]", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nX: " + bytes(1 << 17), None),
+        (b"", None),
+    ],
+)
+def test_an_answer_that_ends_with_the_connection_and_ones_that_do_not_end(
+    answer: bytes, expected: object
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(answer)
+
+    with Scripted(script) as server:
+        there = Target(server.url, TOKEN, "a test")
+        if expected is not None:
+            assert ask(there, "GET", "/v1/x") == expected
+            return
+        with pytest.raises(ConnectFailed, match="cannot ask"):
+            ask(there, "GET", "/v1/x")
 
 
 @pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "a\nb"])
 async def test_a_token_of_two_lines_is_no_header(token: str) -> None:
     async with answering(problem(200, "{}")) as target:
         with pytest.raises(ConnectFailed) as caught:
-            await ask(Target(target.url, token, "a test"), "GET", "/v1/x")
+            await asyncio.to_thread(ask, Target(target.url, token, "a test"), "GET", "/v1/x")
     assert "Evil" not in caught.value.message

@@ -12,7 +12,7 @@ from mhnos_runtime.client.errors import ConnectionLost, ProtocolViolation, Reque
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.received import failure
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.parse import Unknown
+from mhnos_runtime.wire.answers import Unknown
 
 
 def raw(value: object) -> msgspec.Raw:

@@ -43,7 +43,7 @@ async def test_a_name_does_wherever_a_pid_does(runtime: Runtime) -> None:
         await runtime.remove("renamed")
     assert refused.value.code == "still-running"
     await (await runtime.find("renamed")).kill()
-    assert await runtime.timeline("renamed")
+    assert await (await runtime.find("renamed")).timeline()
     assert await runtime.rename("renamed", None) == spawned.pid
     assert (await runtime.inspect(spawned.pid)).name is None
     assert await runtime.remove(spawned.pid) == spawned.pid

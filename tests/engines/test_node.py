@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mhnos_runtime.cli import node
 from mhnos_runtime.cli.engine_states import engine_states
-from mhnos_runtime.cli.node import find_node, find_npm
+from mhnos_runtime.cli.node import complete_wheel, find_node, find_npm
 from mhnos_runtime.engines import Engine, EngineStore, Spec
 from mhnos_runtime.sandbox.probe import probe
 from tests.engines.registry import Package, Registry, spec_of
@@ -186,3 +187,26 @@ def test_a_machine_without_node_is_told_how_to_get_it(
     (state,) = engine_states(store)
     assert (state.state, state.version, state.program) == ("missing", "", "")
     assert state.fact().how == "mhnos-runtime engines install node"
+
+
+def test_the_npm_of_the_wheel_is_made_to_find_its_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel holds no links: its bin/npm is a copy, which looks for its files where they are not."""
+    wheel = place / "wheel"
+    for name in ("npm", "npx"):
+        program(wheel / "lib" / "node_modules" / "npm" / "bin", f"{name}-cli.js", f"echo {name} works")
+        program(wheel / "bin", name, "exit 1")
+    monkeypatch.setattr(node, "_wheel", lambda: wheel)
+    for _ in range(2):
+        complete_wheel()
+        for name in ("npm", "npx"):
+            done = subprocess.run([wheel / "bin" / name], capture_output=True, text=True, check=True)
+            assert done.stdout == f"{name} works\n"
+    assert sorted(path.name for path in (wheel / "bin").iterdir()) == ["npm", "npx"]
+
+
+def test_without_a_wheel_or_its_npm_nothing_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "_wheel", lambda: None)
+    complete_wheel()
+    monkeypatch.setattr(node, "_wheel", lambda: place)
+    complete_wheel()
+    assert not (place / "bin").exists()

@@ -40,14 +40,6 @@ class Model:
             return first
         return max(first, self.segments[-slots][0])
 
-    def end_of_stream(self, offset: int) -> int:
-        """Where the stretch of one stream that `offset` is in ends."""
-        stream = self.streams[offset]
-        end = offset
-        while end < self.head and self.streams[end] == stream:
-            end += 1
-        return end
-
     def time_at(self, offset: int) -> int:
         return next(ms for start, _stream, ms in reversed(self.segments) if start <= offset)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -108,13 +109,28 @@ class Log(RuleBasedStateMachine):
 
     @rule(time=st.integers(990_000, 1_020_000))
     def look_for_a_time(self, time: int) -> None:
-        offset = self.reader.since(time)
-        tail, head = self.reader.tail, self.model.head
-        kept = [start for start in self.model.segments if start[0] >= tail]
-        later = [start for start, _stream, ms in kept if ms >= time]
-        at_tail = head and tail < head and self.model.time_at(tail) >= time
-        # With a clock that was set back, a segment of which nothing is kept may still count.
-        assert offset in (tail, tail if at_tail else min(later, default=head))
+        """A clock that was set back makes several answers right: each is a border in time."""
+        offset, tail, head = self.reader.since(time), self.reader.tail, self.model.head
+        assert tail <= offset <= head
+        if offset < head:
+            assert self.model.time_at(offset) + at.SEGMENT_MS > time
+        if offset > tail:
+            assert self.model.time_at(offset - 1) + at.SEGMENT_MS <= time
+
+    @rule(back=st.integers(0, 200_000))
+    def look_for_times(self, back: int) -> None:
+        offset = max(0, self.model.head - back)
+        pieces, following = self.reader.times(offset)
+        assert following is None or offset < following < self.model.head
+        for start, time_ms in pieces:
+            assert offset <= start < self.model.head
+            assert self.model.time_at(start) == time_ms
+        for (start, before), (end, _) in pairwise([*pieces, (following or self.model.head, 0)]):
+            for byte in (start, end - 1):
+                assert (
+                    0 <= self.model.time_at(byte) - before < at.SEGMENT_MS + at.TIMES_APART_MS
+                    or byte == start
+                )
 
     @rule(back=st.integers(0, 100_000))
     def hold(self, back: int) -> None:

@@ -77,11 +77,52 @@ def test_what_stood_before_in_one_stream_is_found_behind_the_other(log: tuple[Lo
     assert reader.before(0, 0, 3) == b""
 
 
-def test_a_time_is_found_by_the_first_segment_that_began_then(log: tuple[LogWriter, LogReader]) -> None:
+def test_a_chunk_bears_the_time_of_its_own_bytes(log: tuple[LogWriter, LogReader]) -> None:
+    """A replay of many seconds bore the time of its first one."""
+    writer, reader = log
+    for number in range(3):
+        writer.append(b"x" * 10, 0, 10_000 + 1000 * number)
+    found = [reader.read(offset, 100) for offset in (0, 10, 15, 20)]
+    assert [(each.next, each.time_ms) for each in found if each] == [
+        (10, 10_000),
+        (20, 11_000),
+        (20, 11_000),
+        (30, 12_000),
+    ]
+
+
+def test_a_time_is_found_by_the_first_segment_that_may_hold_it(log: tuple[LogWriter, LogReader]) -> None:
     writer, reader = log
     for number in range(3):
         writer.append(b"x" * 10, 0, 10_000 * number)
-    assert [reader.since(ms) for ms in (0, 1, 10_000, 20_000, 20_001)] == [0, 10, 10, 20, 30]
+    times = (0, 999, 1000, 10_999, 11_000, 20_000, 20_999, 21_000)
+    assert [reader.since(ms) for ms in times] == [0, 0, 10, 10, 20, 20, 20, 30]
+
+
+def test_times_are_told_in_pages_of_what_is_kept(
+    log: tuple[LogWriter, LogReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = log
+    assert reader.times(0) == ([], None)
+    monkeypatch.setattr(at, "TIMES_SEGMENTS", 3)
+    for number in range(5):
+        writer.append(b"x" * 10, 0, 10_000 * number)
+    assert reader.times(0) == ([(0, 0), (10, 10_000), (20, 20_000)], 30)
+    assert reader.times(30) == ([(30, 30_000), (40, 40_000)], None)
+    assert reader.times(15) == ([(15, 10_000), (20, 20_000), (30, 30_000)], 40)
+    assert reader.times(50) == ([], None)
+    writer.reserve(at.BURST_BYTES)
+    tail = reader.tail
+    assert reader.times(0)[0][0] == (tail, 10_000 * (tail // 10))
+
+
+def test_times_that_are_near_are_told_once(log: tuple[LogWriter, LogReader]) -> None:
+    writer, reader = log
+    for number in range(100):
+        writer.append(b"x", number % 2, 5000 + 10 * number)
+    assert reader.times(0) == ([(0, 5000), (25, 5250), (50, 5500), (75, 5750)], None)
+    writer.append(b"x", 0, 4000)  # the clock was set back
+    assert reader.times(0)[0][-1] == (100, 4000)
 
 
 def test_what_is_promised_stays_while_a_burst_is_read(log: tuple[LogWriter, LogReader]) -> None:

@@ -35,3 +35,6 @@ def test_nothing_is_written_and_nothing_told() -> None:
     KIND.hooks.write_files(context)
     assert context.files == Context().files
     assert KIND.hooks.environment(UNKNOWN) == KIND.hooks.environment(None) == {}
+    assert KIND.hooks.variables(context, {"A": "b"}) == {}
+    KIND.hooks.check("x", (), context)
+    assert context.looked_for == []

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from mhnos_runtime.sandbox import (
     confine,
     describe,
     narrow,
+    places,
     seccomp,
     view,
+    visible,
 )
 from mhnos_runtime.sandbox.facts import Fact
-from mhnos_runtime.sandbox.policy import OFFERED
+from mhnos_runtime.sandbox.policy import OFFERED, Level
 from tests.sandbox.attempts import ATTEMPTS, OUT, outcome
 
 FACTS = HostFacts(
@@ -97,15 +100,58 @@ def check_holder(confinement: Confinement, policy: Policy) -> None:
     assert ("--unshare-net" in holder.options) is (policy.network == "none")
     assert bool(holder.network) is (policy.network == "loopback")
     assert "--die-with-parent" in holder.options
-    assert "--bind /srv/ws /workspace" in options
     # Nothing else is writable, and nothing of people or of the server is there.
-    assert holder.options.count("--bind") == 1
+    assert bound(holder.options) == [("/srv/ws", "/srv/ws"), ("/srv/ws", "/workspace")]
     sources = [
         holder.options[at + 1] for at, each in enumerate(holder.options) if each.startswith("--ro-bind")
     ]
     assert not any(source.startswith(("/home", "/root", "/var", "/run", "/srv")) for source in sources)
     assert ("/etc/resolv.conf" in holder.options) is (policy.network == "host")
     assert confinement.landlock is not None
+
+
+def bound(options: Sequence[str]) -> list[tuple[str, str]]:
+    """What is writable, as (path on the machine, path inside)."""
+    return [(options[at + 1], options[at + 2]) for at, each in enumerate(options) if each == "--bind"]
+
+
+@pytest.mark.parametrize(
+    ("workspace", "inside"),
+    [
+        ("/home/ann/app", "/home/ann/app"),
+        ("/home", "/home"),
+        ("/var/lib/mhnos/ws", "/var/lib/mhnos/ws"),
+        ("/tmp/a/ws", "/tmp/a/ws"),
+        ("/var/tmp/a/ws", "/tmp/a/ws"),
+        ("/usrlocal/ws", "/usrlocal/ws"),
+        *((path, "") for path in ("/usr/src/ws", "/lib/ws", "/etc/ws", "/dev/shm/ws", "/proc/ws", "/nix")),
+        *((path, "") for path in ("/tmp", "/var", "/var/tmp", "/run", "/", "/workspace", "/workspace/ws")),
+        *((path, "") for path in ("/opt/node", "/opt", "/opt/node/ws")),
+    ],
+)
+def test_strict_shows_the_workspace_by_its_own_path_where_nothing_else_is(
+    workspace: str, inside: str
+) -> None:
+    """The scripts of a virtual environment that was made on the host contain that path."""
+    sandbox = Sandbox(Policy("strict"), replace(FACTS, node="/opt/node/"), workspace)
+    holder = confine(sandbox, sandbox.policy, "/")[0].holder
+    assert holder is not None
+    assert bound(holder.options) == [*([(workspace, inside)] if inside else []), (workspace, "/workspace")]
+    assert places(sandbox) == (("/workspace", workspace) if inside else ("/workspace",))
+
+
+@pytest.mark.parametrize("level", ["relaxed", "none"])
+def test_elsewhere_it_has_that_path_alone(level: Level) -> None:
+    assert places(Sandbox(Policy(level), FACTS, "/srv/ws")) == ("/srv/ws",)
+
+
+@pytest.mark.parametrize(("level", "seen"), [("strict", False), ("relaxed", False), ("none", True)])
+def test_a_program_of_the_machine_is_seen_where_its_folder_is(level: Level, seen: bool) -> None:
+    sandbox = Sandbox(Policy(level), FACTS, "/srv/ws", ("/srv/engines/node/22",))
+    for path in ("/usr/bin/python3", "/usr", "/bin/sh", "/srv/engines/node/22/bin/node"):
+        assert visible(sandbox, path)
+    for path in ("/home/ann/.pyenv/python3", "/usrlocal", "/srv/engines/node/220", "/"):
+        assert visible(sandbox, path) is seen
 
 
 def check_ruleset(confinement: Confinement, policy: Policy, facts: HostFacts) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -92,6 +93,119 @@ async def test_a_terminal_is_one(level: str, folder: Path) -> None:
         await client.text(pid, "still-2")
         await client.send("write", pid=pid, data="exit 3\r")
         assert (await client.exit(pid))["code"] == 3
+
+
+async def test_node_resolves_scripts_as_it_always_does(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        home = "/workspace" if level == "strict" else str(server.workspace)
+        app = server.workspace / "app"
+        (app / "lib").mkdir(parents=True)
+        (app / "package.json").write_text('{"main": "lib/start"}')
+        for path in (app / "server.js", app / "lib" / "start.js", app / "lib" / "index.js"):
+            path.write_text("console.log(__filename)")
+        for command, found in (
+            ("server", "/app/server.js"),
+            ("/app/server", "/app/server.js"),
+            ("/app", "/app/lib/start.js"),
+            ("lib", "/app/lib/index.js"),
+        ):
+            pid = await client.spawn("node", command, pty=False, options={"cwd": "/app"})
+            assert (await client.exit(pid))["code"] == 0, client.output(pid)
+            assert client.output(pid).strip() == home + found
+        pid = await client.spawn("node", "none", pty=False, options={"cwd": "/app"})
+        assert (await client.exit(pid))["code"] == 1
+        assert f"Cannot find module '{home}/app/none'" in client.output(pid)
+
+
+async def test_node_in_a_shell_is_that_of_the_kind(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (_, client):
+        pid = await client.spawn("node", "-p", "process.execPath + process.version", pty=False)
+        await client.exit(pid)
+        assert (
+            await said(client, "node -p 'process.execPath + process.version'") == client.output(pid).strip()
+        )
+        assert (await said(client, "npm --version")).count(".") == 2
+
+
+async def test_a_virtual_environment_that_is_made_inside(level: str, folder: Path) -> None:
+    """`run python` once ran the system's Python, where pip refuses (PEP 668)."""
+    async with serving(folder, level) as (server, client):
+        home = "/workspace" if level == "strict" else str(server.workspace)
+        (server.workspace / "src").mkdir()
+        assert await said(client, "python3 -m venv .venv && .venv/bin/pip --version | cut -c 1-4") == "pip"
+        (server.workspace / "main.py").write_text(
+            "import subprocess, sys\nprint(sys.prefix, flush=True)\nsubprocess.run(['pip', '--version'])\n"
+        )
+        prefixes = []
+        for options in ({"cwd": "/"}, {"cwd": "/src"}, {"cwd": "/", "env": {"VIRTUAL_ENV": ""}}):
+            pid = await client.spawn("python", "/main.py", pty=False, options=options)
+            assert (await client.exit(pid))["code"] == 0
+            prefix, *pip = client.output(pid).splitlines()
+            prefixes.append(prefix)
+            assert any(f"{home}/.venv/" in line for line in pip) is (prefix == f"{home}/.venv")
+        assert prefixes[:2] == [f"{home}/.venv"] * 2
+        assert prefixes[2] != f"{home}/.venv"
+
+
+async def test_a_virtual_environment_that_was_made_on_the_host(level: str, folder: Path) -> None:
+    """Its scripts name their Python by the host's path of the workspace."""
+    system = shutil.which("python3", path="/usr/bin:/bin")
+    if system is None:
+        pytest.skip("the system has no Python")
+    async with serving(folder, level) as (server, client):
+        await asyncio.to_thread(venv_by, system, server.workspace / "venv")
+        assert str(server.workspace) in (server.workspace / "venv" / "bin" / "pip").read_text()
+        assert (await said(client, "venv/bin/pip --version")).startswith("pip ")
+
+
+async def test_an_interpreter_outside_is_named(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        hidden = folder / "python" / "python3"
+        hidden.parent.mkdir()
+        shutil.copy("/bin/sh", hidden)
+        programs = server.workspace / "venv" / "bin"
+        programs.mkdir(parents=True)
+        (programs / "python3").symlink_to(hidden)
+        (programs / "pip").write_text(f"#!{programs}/python3\n")
+        (programs / "pip").chmod(0o755)
+        (server.workspace / "venv" / "pyvenv.cfg").touch()
+        for kind, command in (("python", "-V"), ("shell", "venv/bin/pip")):
+            answer = await client.ask("spawn", processType=kind, command=command, pty=False)
+            assert (answer["type"] == "error") is (level != "none")
+            if level != "none":
+                assert str(hidden) in answer["error"]
+
+
+def venv_by(python: str, folder: Path) -> None:
+    subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
+
+
+async def test_words_of_a_shell(level: str, folder: Path) -> None:
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "dir").mkdir()
+        (server.workspace / "dir" / "a b").touch()
+        for words, output, code in (
+            (("ls", "dir"), "a b", 0),
+            (("ls", "dir/a b"), "dir/a b", 0),
+            (("--", "ls dir"), "a b", 0),
+            (("-c", 'ls "$1"', "x", "dir"), "a b", 0),
+            (("nosuch-program", "x"), "", 127),
+        ):
+            command, *args = words
+            pid = await client.spawn("shell", command, *args, pty=False)
+            assert (await client.exit(pid))["code"] == code
+            assert code or client.output(pid).strip() == output
+
+
+async def test_a_folder_that_is_not_there(level: str, folder: Path) -> None:
+    """A command once ran in the workspace itself instead: think of `rm -rf *`."""
+    async with serving(folder, level) as (server, client):
+        (server.workspace / "precious").touch()
+        answer = await client.ask("spawn", processType="shell", command="rm *", options={"cwd": "/none"})
+        assert (answer["type"], answer["code"]) == ("error", "not-found")
+        pid = await client.spawn("shell", options={"cwd": "/none"})
+        await client.text(pid, "/none does not exist; starting in /")
+        assert (server.workspace / "precious").exists()
 
 
 async def test_missing_programs_are_told_at_the_start(level: str, folder: Path) -> None:

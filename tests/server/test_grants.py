@@ -17,6 +17,7 @@ from mhnos_runtime.server.auth.grants import Access, Scope
 from mhnos_runtime.server.connections.requests.files import FileRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.main import request_table
@@ -61,12 +62,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "resize": {"cols": 7, "rows": 7},
     "rename": {"name": "escalated"},
     "ack": {"offset": 0},
+    "search": {"pattern": "x"},
     "fsync": {"operation": "push", "files": [{"path": "/escalated", "content": "x"}]},
 }
 NOBODY: Any = None
 TABLE = request_table(
     ProcessRequests(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     WatchRequests(NOBODY),
+    SearchRequests(NOBODY, NOBODY),
     InputRequests(NOBODY),
     FileRequests(NOBODY, NOBODY),
     StateRequests(NOBODY, NOBODY),

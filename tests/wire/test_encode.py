@@ -8,9 +8,9 @@ import pytest
 from msgspec import Raw
 
 from mhnos_runtime.wire import messages
+from mhnos_runtime.wire.answers import parse_message
 from mhnos_runtime.wire.content import numbers
 from mhnos_runtime.wire.encode import ANSWERED_TWICE, as_status, encode, output_text
-from mhnos_runtime.wire.parse import parse_message
 
 STATS = messages.ServerStats(3, 2, 1)
 STATS_JSON = '{"totalSpawned":3,"totalKilled":2,"active":1}'

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 from mhnos_runtime.wire import messages
 from mhnos_runtime.wire.encode import encode
 from mhnos_runtime.wire.faults import error_message
-from mhnos_runtime.wire.parse import NotUtf8, Unknown, WireError, parse_message, parse_request
+from mhnos_runtime.wire.parse import NotUtf8, WireError, parse_request
 
 ID = Raw(b'{"b" : [1.0, "\\u0041"]}')  # to be echoed byte for byte, not as an equal value
 
@@ -368,22 +368,6 @@ def test_every_truncation_is_refused() -> None:
     for frame in SEEDS:
         for end in range(len(frame)):
             assert refused(frame[:end]).message == "Invalid message format"
-
-
-def test_a_client_reads_what_a_server_writes() -> None:
-    assert parse_message(b'{"type":"stderr","pid":1,"data":"x","new":1}') == messages.Stderr(1, "x")
-
-
-@pytest.mark.parametrize("frame", ["", "5", "{}", '{"type":"stdout","pid":"x"}', "[" * DEEP, b"\xff"])
-def test_what_a_client_does_not_understand_is_unknown_and_says_why(frame: str | bytes) -> None:
-    found = parse_message(frame)
-    assert isinstance(found, Unknown)
-    assert (found.id, bool(found.reason)) == (UNSET, True)
-
-
-def test_an_answer_of_a_newer_server_still_says_whose_it_is() -> None:
-    newer = parse_message('{"id":7,"type":"fromTheFuture"}')
-    assert newer == Unknown(Raw(b"7"), "Invalid value 'fromTheFuture' - at `$.type`")
 
 
 def test_a_raw_value_compares_by_its_bytes() -> None:

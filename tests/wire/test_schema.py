@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.wire import messages, parse, schema
+from mhnos_runtime.wire import answers, messages, parse, schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "protocol.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def test_an_example_follows_the_schema_and_parses(example: str) -> None:
     try:
         parse.parse_request(example)
     except MhnosError:
-        assert not isinstance(parse.parse_message(example), parse.Unknown)
+        assert not isinstance(answers.parse_message(example), answers.Unknown)
 
 
 def test_the_schema_refuses_what_the_parser_refuses() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import open_direct, target_options
 
 
 @click.command(short_help="Show the token of a process, such as OpenClaw's.")
@@ -18,14 +18,12 @@ def credentials(url: str | None, token_file: str | None, pid: int) -> int:
     Examples:
       mhnos-runtime credentials 1000
     """
-    token = run_async(_ask(url, token_file, pid))
+    from mhnos_runtime.wire import messages as m
+
+    with open_direct(url, token_file) as runtime:
+        token = runtime.ask(m.Credentials(pid), m.CredentialsAnswer).token
     if token is None:
         say.error(f"process {pid} has no token")
         return exits.FAILED
     print(token)
     return exits.OK
-
-
-async def _ask(url: str | None, token_file: str | None, pid: int) -> str | None:
-    async with open_runtime(url, token_file, reconnect=False) as runtime:
-        return await runtime.handle(pid).token()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
-from mhnos_runtime.client.types import ExitInfo
+if TYPE_CHECKING:
+    from mhnos_runtime.client.types import ExitInfo
 
 OK = 0
 FAILED = 1
+TROUBLE = 2  # grep(1): an error, where 1 means that nothing was found
 TIMED_OUT = 124  # timeout(1)
 RUNTIME_FAILED = 125  # docker run: the runtime itself failed, not the program
 NOT_EXECUTABLE = 126  # POSIX shells: found and not executable

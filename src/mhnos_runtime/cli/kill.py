@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mhnos_runtime.cli import exits, say
-from mhnos_runtime.cli.target import Pid, Signal, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import Pid, Signal, open_direct, target_options
 
 
 @click.command(short_help="Signal or end processes.")
@@ -26,22 +26,19 @@ def kill(url: str | None, token_file: str | None, pids: tuple[int, ...], signal_
       mhnos-runtime kill 1000
       mhnos-runtime kill -s INT 1000 1001
     """
-    return run_async(_kill(url, token_file, pids, signal_))
-
-
-async def _kill(url: str | None, token_file: str | None, pids: tuple[int, ...], signal_: str) -> int:
     from mhnos_runtime.client.errors import RequestFailed
+    from mhnos_runtime.wire import messages as m
 
     code = exits.OK
-    async with open_runtime(url, token_file, reconnect=False) as runtime:
-        known = {row.pid for row in await runtime.list()}
+    with open_direct(url, token_file) as runtime:
+        known = {row.pid for row in runtime.ask(m.List(), m.ProcessList).processes}
         for pid in pids:
             try:
                 if pid not in known:
                     raise RequestFailed(
                         f"process {pid} does not run", hint="`mhnos-runtime ps` lists those that do"
                     )
-                await runtime.handle(pid).kill(signal_)
+                runtime.ask(m.Kill(pid, signal_), m.Killed)
                 print(pid, flush=True)
             except RequestFailed as error:
                 say.error(error.message, error.hint)

@@ -1,14 +1,71 @@
-"""Lines in a stream of chunks: the last few of them, and the time at which each began. Pure."""
+"""Lines in a stream of chunks: those that match, the last few, and the time at which each began. Pure."""
 
 from __future__ import annotations
 
 import bisect
 import datetime
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from mhnos_runtime.client.types import Gap, Output
+from mhnos_runtime.client.types import Gap, Output, Stream
+
+#: A line without an end that is longer is judged in pieces of about this size.
+LONGEST_LINE_BYTES = 1 << 20
+
+
+def gap_in_words(gap: Gap) -> str:
+    """What is missing, by its exact range."""
+    return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
+
+
+class _Line:
+    """A line that has begun, at `offset`."""
+
+    __slots__ = ("offset", "parts", "size")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, part: bytes) -> None:
+        self.parts.append(part)
+        self.size += len(part)
+
+
+class Matching:
+    """Passes on the lines in which a pattern is found, each as one chunk; the streams apart, gaps as they
+    are."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._begun: dict[Stream, _Line] = {}
+
+    def feed(self, item: Output | Gap) -> list[Output | Gap]:
+        """What matches of the lines that this chunk completes. A gap ends those that have begun."""
+        if isinstance(item, Gap):
+            return [*self.rest(), item]
+        found: list[Output | Gap] = []
+        offset = item.offset
+        for part in _split(item.data):
+            line = self._begun.setdefault(item.stream, _Line(offset))
+            line.add(part)
+            offset += len(part)
+            if part.endswith(b"\n") or line.size >= LONGEST_LINE_BYTES:
+                found += self._judged(item.stream)
+        return found
+
+    def rest(self) -> list[Output | Gap]:
+        """What matches of the lines without an end, when nothing follows."""
+        return [each for stream in list(self._begun) for each in self._judged(stream)]
+
+    def _judged(self, stream: Stream) -> list[Output | Gap]:
+        line = self._begun.pop(stream)
+        data = b"".join(line.parts)
+        matches = self._pattern.search(data.decode("utf-8", "replace").rstrip("\r\n"))
+        return [Output(stream, line.offset, data)] if matches else []
 
 
 class LastLines:
@@ -65,13 +122,13 @@ class Stamper:
     def __init__(
         self,
         timeline: Sequence[tuple[int, int]],
-        live_from: int,
+        live_from: int = 1 << 62,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """timeline: (offset, epoch ms) of the kept pieces, in order; live_from: the offset after them."""
         self._offsets = [offset for offset, _ in timeline]
         self._times_ms = [time_ms for _, time_ms in timeline]
-        self._live_from = live_from
+        self.live_from = live_from
         self._now_ms = now_ms
         self._inside: set[str] = set()
 
@@ -88,7 +145,7 @@ class Stamper:
 
     def _stamp(self, offset: int) -> bytes:
         index = bisect.bisect_right(self._offsets, offset) - 1
-        time_ms = self._now_ms() if index < 0 or offset >= self._live_from else self._times_ms[index]
+        time_ms = self._now_ms() if index < 0 or offset >= self.live_from else self._times_ms[index]
         moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ " % (time_ms % 1000)
 

@@ -107,7 +107,7 @@ def command_for(state_dir: Path) -> str:
     """This command as a shell has to call it for the runtime of this folder, also in another terminal. In a
     container, whose first process this is, all have the same variables."""
     others = {name: value for name, value in os.environ.items() if name != "MHNOS_STATE_DIR"}
-    if os.getpid() == 1 or state_dir == default_state_dir(others):
+    if os.getpid() == 1 or state_dir == Path(default_state_dir(others)):
         return own_command()
     return f"MHNOS_STATE_DIR={shlex.quote(str(state_dir))} {own_command()}"
 

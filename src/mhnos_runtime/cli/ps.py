@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mhnos_runtime.cli import say
-from mhnos_runtime.cli.target import open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import open_direct, target_options
 
 if TYPE_CHECKING:
     from mhnos_runtime.wire.messages import ProcessInfo
@@ -30,7 +30,10 @@ def ps(url: str | None, token_file: str | None, everything: bool, quiet: bool, j
       mhnos-runtime ps -a --json
       mhnos-runtime kill $(mhnos-runtime ps -q)
     """
-    rows = run_async(_list(url, token_file, everything))
+    from mhnos_runtime.wire import messages as m
+
+    with open_direct(url, token_file) as runtime:
+        rows = runtime.ask(m.List(all=everything), m.ProcessList).processes
     if json_:
         import msgspec
 
@@ -41,11 +44,6 @@ def ps(url: str | None, token_file: str | None, everything: bool, quiet: bool, j
         say.table(
             ("PID", "KIND", "COMMAND", "STARTED", "STATUS", "NAME"), [cells(row, time.time()) for row in rows]
         )
-
-
-async def _list(url: str | None, token_file: str | None, everything: bool) -> list[ProcessInfo]:
-    async with open_runtime(url, token_file, reconnect=False) as runtime:
-        return list(await runtime.list(all=everything))
 
 
 def cells(row: ProcessInfo, now_s: float) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,7 @@ from mhnos_runtime.cli.target import Duration, Kind, open_runtime, run_async, ta
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
+    from mhnos_runtime.client.errors import RequestFailed
     from mhnos_runtime.client.runtime import Runtime
     from mhnos_runtime.client.types import PtySize, SpawnOptions
     from mhnos_runtime.wire import messages as m
@@ -48,11 +50,15 @@ class Plan:
 
 
 def _env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """As docker's: NAME alone passes on the caller's own, and nothing where the caller has none."""
     pairs = (value.partition("=") for value in values)
-    return {name: text if equals else os.environ.get(name, "") for name, equals, text in pairs}
+    found = {name: text if equals else os.environ.get(name) for name, equals, text in pairs}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def _limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    if not values:
+        return {}  # what follows takes a tenth of a short command's time to load
     from mhnos_runtime.config.kinds import LIMITS, nearest
     from mhnos_runtime.config.values import Wrong, size_of
 
@@ -120,7 +126,8 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
     """Start a process of KIND (node, python, shell, workerd, openclaw, or one that the server declares) and
     stay with it.
 
-    Options after KIND belong to the program. The exit code is the program's; 128+N when signal N ended it,
+    Options after KIND belong to the program. For a shell, several words are a program and its arguments, one
+    word is a script, and -c is as in sh. The exit code is the program's; 128+N when signal N ended it,
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
 
     Without -t, Ctrl-C goes to the process first; a second one ends it. The process outlives this command when
@@ -130,6 +137,8 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
     \b
     Examples:
       mhnos-runtime run -it shell
+      mhnos-runtime run shell npm install
+      mhnos-runtime run shell 'cd app && make'
       mhnos-runtime run python app.py --verbose
       mhnos-runtime run --timeout 30s --env DEBUG=1 node build.js
       sort words.txt | mhnos-runtime run -i python count.py
@@ -167,7 +176,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             attach = not plan.detach
             process = await runtime.spawn(plan.kind, plan.command, attach=attach, **_options(plan))
         except RequestFailed as error:
-            say.error(error.message, error.hint)
+            say.error(error.message, _hint(plan, error))
             return exits.for_start_failure(error.code)
         if plan.detach:
             print(process.pid)
@@ -221,9 +230,27 @@ def _options(plan: Plan) -> SpawnOptions:
 
 
 def _pty(plan: Plan) -> PtySize | Literal[False] | None:
-    """A terminal of this one's size; pipes; or, to be attached to later, what the kind has by itself."""
+    """A terminal of this one's size, or pipes. With -d what the kind has by itself, and pipes for a shell's
+    command."""
     from mhnos_runtime.cli.terminal import size_of
+    from mhnos_runtime.process.words import is_interactive
 
     if plan.tty:
         return size_of(0)
-    return None if plan.detach else False
+    if not plan.detach or (plan.kind == "shell" and not is_interactive(plan.command, plan.args)):
+        return False
+    return None
+
+
+def _hint(plan: Plan, error: RequestFailed) -> str:
+    """The server's; for a program in the place of the kind, the command line that runs it."""
+    if error.code != "unknown-kind":
+        return error.hint
+    words = [plan.kind, *([plan.command] if plan.command else []), *plan.args]
+    flags = "".join(
+        letter for letter, on in zip("itd", (plan.interactive, plan.tty, plan.detach), strict=True) if on
+    )
+    start = "mhnos-runtime run " + (f"-{flags} " if flags else "")
+    return (
+        f"use: {start}shell {shlex.quote(shlex.join(words))}; {error.hint.replace('use one of', 'kinds are')}"
+    )

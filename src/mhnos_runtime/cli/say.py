@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,8 @@ def error(message: str, hint: str = "") -> None:
 
 def as_json(value: object) -> None:
     """One JSON document."""
+    import json
+
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 

@@ -22,6 +22,7 @@ from mhnos_runtime.channel import encode
 from mhnos_runtime.cli import host, local
 from mhnos_runtime.cli.greeting import greeting
 from mhnos_runtime.cli.listen import listen
+from mhnos_runtime.cli.node import complete_wheel
 from mhnos_runtime.config import SETTINGS, ConfigError, Setting, Settings
 from mhnos_runtime.config.address import HostPort, is_loopback
 from mhnos_runtime.launch import Hello
@@ -43,6 +44,7 @@ def start(settings: Settings, config_files: Sequence[Path], say: Say, *, private
     user = host.choose_user(settings)
     own = host.trust(settings, user, config_files)
     host.check_own_files(own, settings.sandbox)
+    complete_wheel()
     facts, node, no_node = host.check(settings, user)
     host.check_hand_over(settings, user)
     for warning in host.warnings(settings, facts):

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mhnos_runtime.cli import exits, say
+from mhnos_runtime.cli.descriptors import STDERR, STDIN, STDOUT, terminals
 from mhnos_runtime.cli.keys import DetachKeys
-from mhnos_runtime.cli.screen import Modes, QuestionFilter
+from mhnos_runtime.cli.lines import gap_in_words
+from mhnos_runtime.cli.questions import QuestionFilter, Quiet
+from mhnos_runtime.cli.screen import Modes
 from mhnos_runtime.cli.terminal import RawMode, Sink, Source, size_of
 from mhnos_runtime.client.errors import ClientError, RequestFailed
 from mhnos_runtime.client.process import ClientProcess
 from mhnos_runtime.client.runtime import ConnectionState, Runtime
 from mhnos_runtime.client.types import Gap, InputUncertain
 
-STDIN, STDOUT, STDERR = 0, 1, 2
 CTRL_C = b"\x03"
 # chunks of keys that wait behind a paste; more than a person types blindly
 KEY_CHUNKS = 64
@@ -101,6 +104,7 @@ class Session:
         self._keys: asyncio.Queue[bytes] = asyncio.Queue(KEY_CHUNKS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._modes = Modes()
+        self._quiet = Quiet(*terminals())
         self._interrupts = 0
         status.use(self._stderr)
         process.on_news_told = self._tell_news
@@ -130,7 +134,7 @@ class Session:
     # Output
 
     async def _show_output(self) -> None:
-        questions = QuestionFilter()
+        questions = QuestionFilter(live=True)
         last = self._stdout
         async for item in self._process.output():
             if isinstance(item, Gap):
@@ -142,8 +146,12 @@ class Session:
                 await last.flush()  # two threads write: the order between the streams is kept here
                 last = sink
             data = item.data
-            if self._manner.raw:
-                data = questions.feed(data) if item.replay else questions.rest() + data
+            if not self._manner.raw:
+                data = self._quiet.feed(item.stream, data)
+            elif item.replay:
+                data = questions.feed(data)
+            else:
+                data = questions.rest() + data
             self._modes.feed(data)
             self._process.repaint_on_resume = self._draws_anew()
             await sink.write(data)
@@ -166,6 +174,9 @@ class Session:
         await self._stderr.flush()
 
     async def _finish(self, output: asyncio.Task[None]) -> int:
+        if not self._manner.raw and self._modes.touched and os.isatty(STDOUT):
+            await self._stdout.write(self._modes.undo())
+            await self._stdout.flush()
         if output.done():
             output.result()
             ended = await self._process.wait()
@@ -327,11 +338,6 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def gap_in_words(gap: Gap) -> str:
-    """What is missing, by its exact range."""
-    return f"{gap.to - gap.from_} bytes of output are no longer kept: {gap.from_} to {gap.to}"
 
 
 def news_in_words(process: ClientProcess) -> str:

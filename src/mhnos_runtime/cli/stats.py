@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from mhnos_runtime.cli import say
-from mhnos_runtime.cli.target import Pid, open_runtime, run_async, target_options
+from mhnos_runtime.cli.target import Pid, open_direct, open_runtime, run_async, target_options
 
 if TYPE_CHECKING:
-    from mhnos_runtime.client.runtime import Runtime
-    from mhnos_runtime.wire.messages import ProcessUsage
+    from mhnos_runtime.wire.messages import ProcessInfo, ProcessUsage
 
 SAMPLE_S = 0.5  # the span over which the first CPU share is measured
 REFRESH_S = 1.0
@@ -38,32 +36,47 @@ def stats(url: str | None, token_file: str | None, pid: int | None, no_stream: b
       mhnos-runtime stats --no-stream 1000
       mhnos-runtime stats --json
     """
-    run_async(_stats(url, token_file, pid, not (no_stream or json_) and sys.stdout.isatty(), json_))
+    if sys.stdout.isatty() and not (no_stream or json_):
+        run_async(_live(url, token_file, pid))
+    else:
+        _once(url, token_file, pid, json_)
 
 
-async def _stats(url: str | None, token_file: str | None, pid: int | None, live: bool, json_: bool) -> None:
-    async with open_runtime(url, token_file, reconnect=live) as runtime:
+def _once(url: str | None, token_file: str | None, pid: int | None, json_: bool) -> None:
+    from mhnos_runtime.wire import messages as m
+
+    with open_direct(url, token_file) as runtime:
+        usages = runtime.ask(m.Stats(pid=pid), m.ProcessStats).processes
         if json_:
             import msgspec
 
-            say.as_json(msgspec.to_builtins(list(await runtime.stats(pid))))
+            say.as_json(msgspec.to_builtins(usages))
             return
+        before, then_s = _cpu_ms(usages), time.monotonic()
+        time.sleep(SAMPLE_S)
+        usages, span_s = runtime.ask(m.Stats(pid=pid), m.ProcessStats).processes, time.monotonic() - then_s
+        about = runtime.ask(m.List(all=True), m.ProcessList).processes
+    print("\n".join(_table(about, usages, before, span_s)))
+
+
+async def _live(url: str | None, token_file: str | None, pid: int | None) -> None:
+    import asyncio
+
+    async with open_runtime(url, token_file) as runtime:
         before, then_s = _cpu_ms(await runtime.stats(pid)), time.monotonic()
         await asyncio.sleep(SAMPLE_S)
         while True:
             usages, now_s = await runtime.stats(pid), time.monotonic()
-            lines = await _table(runtime, usages, before, now_s - then_s)
-            print(("\x1b[H\x1b[2J" if live else "") + "\n".join(lines), flush=True)
-            if not live:
-                return
+            lines = _table(await runtime.list(all=True), usages, before, now_s - then_s)
+            print("\x1b[H\x1b[2J" + "\n".join(lines), flush=True)
             before, then_s = _cpu_ms(usages), now_s
             await asyncio.sleep(REFRESH_S)
 
 
-async def _table(
-    runtime: Runtime, usages: Sequence[ProcessUsage], before: Mapping[int, int], span_s: float
+def _table(
+    processes: Sequence[ProcessInfo], usages: Sequence[ProcessUsage], before: Mapping[int, int], span_s: float
 ) -> list[str]:
-    about = {row.pid: row for row in await runtime.list(all=True)}
+    about = {row.pid: row for row in processes}
     rows = []
     for usage in usages:
         row = about.get(usage.pid)

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 
+from mhnos_runtime.cli.descriptors import write_all
 from mhnos_runtime.client.types import PtySize
 
 READ_BYTES = 65536
@@ -189,15 +190,3 @@ class Sink:
                 self._loop.call_soon_threadsafe(self._changed.set)
             except RuntimeError:
                 return
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Every byte, also through a descriptor that somebody else has made non-blocking. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            poller = select.poll()
-            poller.register(fd, select.POLLOUT)
-            poller.poll()

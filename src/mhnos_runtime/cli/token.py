@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from mhnos_runtime.cli import say
-from mhnos_runtime.cli.target import Duration, Pid, run_async, target_options
+from mhnos_runtime.cli.target import Duration, Pid, target_options
 from mhnos_runtime.errors import MhnosError
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _ask(url: str | None, token_file: str | None, method: str, path: str, body: 
     from mhnos_runtime.client.http import ask
 
     try:
-        return run_async(ask(discover(url, token_file), method, path, body))
+        return ask(discover(url, token_file), method, path, body)
     except RequestFailed as error:
         if error.code == "not-found" and path == _TOKENS:
             hint = "it is older than this command: upgrade it"

@@ -3,7 +3,9 @@ certificates; not what is said over them."""
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import socket
 import sys
 import time
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
 #: True: certificates are checked against those that the system trusts, or SSL_CERT_FILE; False: not at all.
 SslOption: TypeAlias = "ssl.SSLContext | bool"
 
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
+
 STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
 
 
 def dial(address: Address, until: float) -> socket.socket:
     """Connect to the first of the host's addresses that answers, each of which gets its share of the time.
     until: of time.monotonic(). Raises OSError."""
-    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    places = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, place) in enumerate(places):
         connection = socket.socket(family, kind, protocol)
         try:
@@ -54,28 +58,39 @@ def left(until: float) -> float:
 
 def context(option: SslOption = True) -> ssl.SSLContext:
     """What TLS is done with."""
+    if not isinstance(option, bool):
+        return option
+    return _made_context(option, *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+
+
+@functools.lru_cache(maxsize=4)
+def _made_context(checked: bool, *_trusted: str | None) -> ssl.SSLContext:
+    """One for each set of certificates: to read the system's takes 20 ms, on the event loop too."""
     import ssl
 
-    if isinstance(option, ssl.SSLContext):
-        return option
     made = ssl.create_default_context()
-    if option is False:
+    if not checked:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     return made
 
 
 def _secured(connection: socket.socket, address: Address) -> socket.socket:
-    return context().wrap_socket(connection, server_hostname=address.host.partition("%")[0])
+    return context().wrap_socket(connection, server_hostname=certified_name(address))
 
 
-def failed(url: str, error: OSError) -> ConnectFailed:
-    """What kept a connection from being made, in words."""
+def certified_name(address: Address) -> str:
+    """What the certificate has to be for: an IPv6 address without its zone."""
+    return address.host.partition("%")[0]
+
+
+def failed(url: str, error: OSError, what: str = "connect to") -> ConnectFailed:
+    """What kept a connection from being made, in words. what: was to be done with the address."""
     if is_untrusted(error):
         return ConnectFailed(
-            f"cannot connect to {url}: its certificate is not trusted, or is of another name",
+            f"cannot {what} {url}: its certificate is not trusted, or is of another name",
             hint="with a certificate of your own: SSL_CERT_FILE=cert.pem, and an address that it names",
         )
-    return ConnectFailed(f"cannot connect to {url}: {reason(error)}", hint=STARTS_ONE)
+    return ConnectFailed(f"cannot {what} {url}: {reason(error)}", hint=STARTS_ONE)
 
 
 def is_untrusted(error: OSError) -> bool:
@@ -85,8 +100,11 @@ def is_untrusted(error: OSError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The system's own words where there are any: those of asyncio repeat the address."""
+    """The system's own words where there are any: those of asyncio repeat the address, or all that a name
+    has."""
     number = getattr(error, "errno", None)
+    if number is None and (first := _NUMBER.search(str(error))):
+        number = int(first[1])
     foreign = isinstance(error, socket.gaierror) or type(error).__module__ == "ssl"
     if isinstance(number, int) and number > 0 and not foreign:
         return os.strerror(number)

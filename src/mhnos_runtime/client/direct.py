@@ -20,23 +20,23 @@ from mhnos_runtime.client.address import parse
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import (
     ClientError,
-    ConnectFailed,
     ConnectionLost,
     ProtocolViolation,
     RequestTimedOut,
     Unauthorized,
 )
 from mhnos_runtime.client.opening import Opening
-from mhnos_runtime.client.received import failure, greeting, name, number, unpack
+from mhnos_runtime.client.received import Goodbye, Inbound, Ping, Received, failure, name, number
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire import websocket as rfc
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown, parse_message
 
 CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 HEARTBEAT_S = 20.0  # below the 30 s to 60 s after which NATs and proxies forget an idle connection
+GOODBYE_S = 0.001  # for the close frame that ends a connection: it is lost if there is no room for it at once
 CLOSE_TIMEOUT_S = 2.0  # a goodbye is a courtesy: a peer that does not answer it is left
 GRANT_ENDED = 1008  # close code: this token is good no more
 READ_BYTES = 64 * 1024
@@ -51,20 +51,18 @@ Event: TypeAlias = m.ServerMessage | frames.DataFrame
 class Direct:
     """An open connection that speaks protocol 1.1; `hello` is the server's first message. To be closed."""
 
+    hello: m.Connected
+
     def __init__(self, url: str, connection: socket.socket, opening: Opening) -> None:
         """Made by `open`."""
         self._url = url
         self._socket = connection
-        self._parser = rfc.Parser(None, _limit, m.MAX_MESSAGE_BYTES)
-        self._parser.feed(opening.rest)
-        self._parts: list[rfc.Payload] = []
+        self._inbound = Inbound()
+        self._inbound.feed(opening.rest)
         self._ids = itertools.count(1)
         self._held: deque[tuple[Event, int]] = deque()
         self._held_bytes = 0
-        self._size = 0  # bytes of the newest message
-        self._heard = time.monotonic()
         self._over: ClientError | None = None
-        self.hello: m.Connected
 
     @classmethod
     def open(cls, target: Target, timeout_s: float = CONNECT_TIMEOUT_S) -> Direct:
@@ -77,12 +75,12 @@ class Direct:
             connection = dial.dial(address, until)
             _shake_hands(connection, opening, until)
             made = cls(target.url, connection, opening)
-            made.hello = greeting(target.url, opening.subprotocol, made._first(until))
+            made.hello = opening.greeting(made._first(until))
         except BaseException as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, TimeoutError):
-                raise ConnectFailed(f"{target.url} did not answer within {timeout_s:g} s") from None
+                raise opening.late(timeout_s) from None
             if isinstance(error, OSError):
                 raise dial.failed(target.url, error) from error
             raise
@@ -106,12 +104,11 @@ class Direct:
         message.id = msgspec.Raw(b"%d" % wanted)
         until = time.monotonic() + timeout_s
         self.send(message)
-        while True:
-            got = self._next(until)
-            if got is None:
-                raise RequestTimedOut(f"no answer to {name(message)} within {timeout_s:g} s")
+        while (got := self._next(until)) is not None:
             if isinstance(got, frames.DataFrame) or number(got.id) != wanted:
                 self._hold(got)
+                if time.monotonic() >= until:
+                    break
             elif isinstance(got, answer):
                 return got
             elif isinstance(got, m.ErrorMessage):
@@ -120,6 +117,7 @@ class Direct:
                 raise ProtocolViolation(f"the answer was not understood: {got.reason}")
             else:
                 raise ProtocolViolation(f"{name(message)} was answered by {name(got)}")
+        raise RequestTimedOut(f"no answer to {name(message)} within {timeout_s:g} s")
 
     def send(self, message: m.Message) -> None:
         """Send what needs no answer. Raises ConnectionLost."""
@@ -140,11 +138,12 @@ class Direct:
             self._held_bytes -= size
             return event
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while isinstance(got := self._next(until), Unknown):
-            pass
-        if got is None:
-            raise RequestTimedOut(f"nothing came within {timeout_s:g} s")
-        return got
+        while (got := self._next(until)) is not None:
+            if not isinstance(got, Unknown):
+                return got
+            if until is not None and time.monotonic() >= until:
+                break
+        raise RequestTimedOut(f"nothing came within {timeout_s:g} s")
 
     def close(self) -> None:
         """Say goodbye, so that the server has read all that was sent; then leave."""
@@ -162,61 +161,48 @@ class Direct:
 
     # Messages
 
-    def _first(self, until: float) -> Event | Unknown | None:
-        """The first message; None: there is none. Raises TimeoutError."""
+    def _first(self, until: float) -> Received | ProtocolViolation | None:
+        """The first message, or what is wrong with it; None: the connection was closed. Raises
+        TimeoutError."""
         try:
             got = self._next(until)
-        except (ConnectionLost, ProtocolViolation, Unauthorized) as error:
-            if isinstance(error, ProtocolViolation):
-                raise ConnectFailed(f"{self._url} did not greet as a runtime does", retry=False) from error
+        except ProtocolViolation as error:
+            return error
+        except (ConnectionLost, Unauthorized):
             return None
         if got is None:
             raise TimeoutError
         return got
 
-    def _next(self, until: float | None) -> Event | Unknown | None:
+    def _next(self, until: float | None) -> Received | None:
         """What the server says next; None: nothing until then."""
-        if self._over is not None:
-            raise self._over
-        try:
-            while True:
-                if (event := self._parser.next()) is None:
-                    if not self._fill(until):
-                        return None
-                elif (got := self._take(event)) is not None:
-                    return got
-                elif until is not None and time.monotonic() >= until:
+        waited = False
+        while True:
+            if self._over is not None:
+                raise self._over
+            try:
+                got = self._inbound.next()
+            except ProtocolViolation as error:
+                raise self._leave(rfc.PROTOCOL_ERROR, error) from None
+            if got is None:
+                # Bytes that never become a message end the wait as well.
+                if (waited and until is not None and time.monotonic() >= until) or not self._fill(until):
                     return None
-        except rfc.Violation as violation:
-            error = ProtocolViolation(f"{self._url} broke the protocol: {violation}")
-            raise self._left(violation.code, error) from None
-        except ProtocolViolation as error:
-            raise self._left(rfc.PROTOCOL_ERROR, error) from None
+                waited = True
+            elif isinstance(got, Ping):
+                self._write(rfc.PONG, got.payload)
+            elif isinstance(got, Goodbye):
+                raise self._leave(got.code, self._why_closed(got.code))
+            else:
+                return got
 
-    def _take(self, event: rfc.Incoming) -> Event | Unknown | None:
-        if event.opcode == rfc.PING:
-            self._write(rfc.PONG, event.payload)
-        elif event.opcode == rfc.CLOSE:
-            code = rfc.close_code(event.payload)
-            raise self._left(code or rfc.NORMAL, self._why_closed(code))
-        elif event.opcode in (rfc.TEXT, rfc.BINARY):
-            payload = event.payload
-            if event.part:
-                self._parts.append(payload)
-                if not event.last:
-                    return None
-                payload, self._parts = b"".join(self._parts), []
-            self._size = len(payload)
-            return unpack(bytes(payload)) if event.opcode == rfc.BINARY else parse_message(bytes(payload))
-        return None
-
-    def _hold(self, got: Event | Unknown) -> None:
+    def _hold(self, got: Received) -> None:
         if isinstance(got, Unknown):
             return
-        size = max(self._size, HELD_BYTES)
+        size = max(self._inbound.size, HELD_BYTES)
         if self._held_bytes + size > MAX_HELD_BYTES:
             error = ProtocolViolation(f"{self._url} sends more than {MAX_HELD_BYTES} bytes and no answer")
-            raise self._left(rfc.TOO_BIG, error)
+            raise self._leave(rfc.TOO_BIG, error)
         self._held.append((got, size))
         self._held_bytes += size
 
@@ -225,10 +211,10 @@ class Direct:
             return Unauthorized(f"{self._url} takes this token no more: its grant was revoked or has expired")
         return ConnectionLost(f"the connection to {self._url} was closed ({code or 'without a code'})")
 
-    def _left(self, code: int, error: ClientError) -> ClientError:
-        """Say why this side ends the connection, as far as the server listens."""
+    def _leave(self, code: int | None, error: ClientError) -> ClientError:
+        """Answer a goodbye, or say why this side ends the connection, as far as the server listens."""
         try:
-            self._write(rfc.CLOSE, rfc.pack_close(code), 0.001)
+            self._write(rfc.CLOSE, b"" if code is None else rfc.pack_close(code), GOODBYE_S)
         except ConnectionLost:
             pass
         return self._lost(error)
@@ -244,6 +230,7 @@ class Direct:
     def _fill(self, until: float | None) -> bool:
         """Wait for bytes and take them; False: nothing until then. Raises ConnectionLost at the end of the
         connection, and for a server that is silent for two heartbeats."""
+        asked = False
         while True:
             try:
                 self._socket.settimeout(self._patience(until))
@@ -251,26 +238,22 @@ class Direct:
             except TimeoutError:
                 if until is not None and time.monotonic() >= until:
                     return False
-                self._beat()
+                if asked:
+                    raise self._lost(ConnectionLost(f"{self._url} has fallen silent")) from None
+                self._write(rfc.PING, b"")
+                asked = True
             except OSError as error:
                 raise self._lost(self._broken(error)) from error
             else:
                 if not data:
                     raise self._lost(self._broken(None))
-                self._heard = time.monotonic()
-                self._parser.feed(data)
+                self._inbound.feed(data)
                 return True
 
     def _patience(self, until: float | None) -> float:
         """How long to wait for bytes: one heartbeat at most. For a socket, 0 means not to wait at all."""
         beat = HEARTBEAT_S if until is None else min(HEARTBEAT_S, until - time.monotonic())
         return max(beat, 0.001)
-
-    def _beat(self) -> None:
-        silent_s = time.monotonic() - self._heard
-        if silent_s >= 2 * HEARTBEAT_S:
-            raise self._lost(ConnectionLost(f"{self._url} has not been heard of for {silent_s:.0f} s"))
-        self._write(rfc.PING, b"")
 
     def _write(self, opcode: int, payload: rfc.Payload, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         if self._over is not None:
@@ -286,24 +269,13 @@ class Direct:
         return ConnectionLost(f"the connection to {self._url} was lost{why}")
 
 
-def _limit(binary: bool, _head: bytes) -> int:
-    """Of a message: a text of any size that the protocol has; output comes in small frames."""
-    return rfc.SMALL_MESSAGE_BYTES if binary else m.MAX_MESSAGE_BYTES
-
-
 def _shake_hands(connection: socket.socket, opening: Opening, until: float) -> None:
     """Raises OSError, TimeoutError, and what Opening says."""
     connection.settimeout(dial.left(until))
     connection.sendall(opening.request)
     opened = False
     while not opened:
-        try:
-            connection.settimeout(dial.left(until))
-            data = connection.recv(READ_BYTES)
-        except OSError:
-            if opening.refused:
-                raise opening.ended() from None
-            raise
-        if not data:
+        connection.settimeout(dial.left(until))
+        if not (data := connection.recv(READ_BYTES)):
             raise opening.ended()
         opened = opening.feed(data)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import msgspec
 
 from mhnos_runtime.client.errors import ConnectFailed
 
@@ -17,24 +17,26 @@ DEFAULT_URL = "http://127.0.0.1:18790"
 _DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where to connect and with which token; `source` says in words where the address came from."""
 
     url: str
-    token: str | None = field(repr=False)
+    token: str | None
     source: str
 
+    def __repr__(self) -> str:
+        return f"Target(url={self.url!r}, source={self.source!r})"
 
-def default_state_dir(env: Mapping[str, str]) -> Path:
+
+def default_state_dir(env: Mapping[str, str]) -> str:
     """The directory in which `serve` keeps server.json and the token (XDG base directory specification)."""
     if chosen := env.get("MHNOS_STATE_DIR"):
-        return Path(chosen)
+        return chosen
     home = env.get("HOME") or os.path.expanduser("~")
     base = env.get("XDG_STATE_HOME", "")
     if not base.startswith("/"):  # relative values are to be ignored, says the specification
         base = os.path.join(home, ".local", "state")
-    return Path(base) / "mhnos-runtime"
+    return os.path.join(base, "mhnos-runtime")
 
 
 def discover(
@@ -55,20 +57,21 @@ def discover(
     address, token_in_url = _split_url(address)
     token = _read_token_file(token_file) if token_file else token_in_url or env.get("MHNOS_TOKEN")
     if not token and source != _DEFAULT and _is_loopback(urlsplit(address).hostname or ""):
-        token = _read_optional(state_dir / "token").strip()
+        token = _read_optional(os.path.join(state_dir, "token")).strip()
     return Target(address, token or None, source)
 
 
-def _find_url(url: str | None, env: Mapping[str, str], state_dir: Path) -> tuple[str, str]:
+def _find_url(url: str | None, env: Mapping[str, str], state_dir: str) -> tuple[str, str]:
     if url:
         return url, "--url"
     if env.get("MHNOS_URL"):
         return env["MHNOS_URL"], "MHNOS_URL"
+    path = os.path.join(state_dir, "server.json")
     try:
-        found = json.loads(_read_optional(state_dir / "server.json"))["url"]
-    except (ValueError, KeyError, TypeError):
+        found = msgspec.json.decode(_read_optional(path))["url"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return DEFAULT_URL, _DEFAULT
-    return (found, str(state_dir / "server.json")) if isinstance(found, str) else (DEFAULT_URL, _DEFAULT)
+    return (found, path) if isinstance(found, str) else (DEFAULT_URL, _DEFAULT)
 
 
 def _is_loopback(host: str) -> bool:
@@ -95,13 +98,18 @@ def _split_url(url: str) -> tuple[str, str | None]:
 
 def _read_token_file(path: str | os.PathLike[str]) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return _read(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConnectFailed(f"cannot read the token file {os.fspath(path)}: {error}", retry=False) from error
 
 
-def _read_optional(path: Path) -> str:
+def _read_optional(path: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _read(path)
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -1,44 +1,86 @@
-"""Requests to the runtime's HTTP routes. Knows aiohttp and problem bodies; must not know routes."""
+"""Requests to the runtime's HTTP routes, one a connection. Knows sockets and problem bodies; not routes."""
 
 from __future__ import annotations
 
+import json
+import socket
+import time
 from typing import Any
 
-import aiohttp
-
+from mhnos_runtime.client import dial
+from mhnos_runtime.client.address import parse
 from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized
+from mhnos_runtime.client.opening import authorization, parse_problem, refusal
+from mhnos_runtime.wire import http
+from mhnos_runtime.wire.http import Answer, BadAnswer
 
 TIMEOUT_S = 30.0
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  # a list of all the tokens that a server can have is a tenth of it
+_READ_BYTES = 64 * 1024
 
 
-async def ask(target: Target, method: str, path: str, body: object = None) -> Any:
+def ask(target: Target, method: str, path: str, body: object = None) -> Any:
     """The JSON of the answer, None where it has none. path: below the runtime's address, encoded.
 
     Raises ConnectFailed, Unauthorized, RequestFailed with the server's code and hint.
     """
-    url = target.url.removesuffix("/") + path
-    headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
-        async with (
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
-            session.request(method, url, json=body, headers=headers, allow_redirects=False) as response,
-        ):
-            answer = await response.json() if response.content_type == "application/json" else None
-            if response.status >= 300:
-                raise _failed(target.url, response.status, answer)
-            return answer
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+        answer = _exchange(target, method, path, body)
+        assert answer.head is not None  # noqa: S101 - an answer that is done has one
+        if answer.head.status >= 300:
+            raise _failed(target.url, answer.head.status, bytes(answer.body))
+        return json.loads(answer.body) if _is_json(answer.head) else None
+    except TimeoutError:
+        raise ConnectFailed(f"cannot ask {target.url}: it did not answer within {TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise dial.failed(target.url, error, "ask") from error
+    except (BadAnswer, ValueError, RecursionError) as error:
         raise ConnectFailed(f"cannot ask {target.url}: {str(error) or type(error).__name__}") from error
 
 
-def _failed(url: str, status: int, answer: object) -> RequestFailed | Unauthorized:
+def _exchange(target: Target, method: str, path: str, body: object) -> Answer:
+    """Raises OSError, BadAnswer; ValueError for what cannot be sent."""
+    address, until = parse(target.url), time.monotonic() + TIMEOUT_S
+    content = b"" if body is None else json.dumps(body).encode()
+    headers = {
+        "Host": address.authority,
+        "Connection": "close",
+        "Accept": "application/json",
+        **authorization(target.token),
+        **({} if body is None else {"Content-Type": "application/json", "Content-Length": str(len(content))}),
+    }
+    request = http.request(method, address.path + path, headers, content)
+    with dial.dial(address, until) as connection:
+        connection.settimeout(dial.left(until))
+        connection.sendall(request)
+        return _answer(connection, until)
+
+
+def _answer(connection: socket.socket, until: float) -> Answer:
+    answer = Answer(MAX_ANSWER_BYTES)
+    while not answer.done:
+        connection.settimeout(dial.left(until))
+        if data := connection.recv(_READ_BYTES):
+            answer.feed(data)
+        else:
+            answer.end()
+    return answer
+
+
+def _is_json(head: http.Head) -> bool:
+    return (head.get("content-type") or "").partition(";")[0].strip().lower() == "application/json"
+
+
+def _failed(url: str, status: int, body: bytes) -> RequestFailed | Unauthorized:
+    known = parse_problem(body)
     if status == 401:
-        return Unauthorized(
-            f"{url} refused the token", hint="`mhnos-runtime token` on its machine shows the right one"
-        )
-    known = answer if isinstance(answer, dict) else {}
-    text = known.get("error") or f"{url} answered HTTP {status}"
-    code, hint = str(known.get("code", "internal")), str(known.get("hint", ""))
-    return RequestFailed(str(text), code=code, hint=hint, retry=status in (429, 503))
+        unauthorized = refusal(url, status, problem=known)
+        assert isinstance(unauthorized, Unauthorized)  # noqa: S101
+        return unauthorized
+    return RequestFailed(
+        known.get("error") or f"{url} answered HTTP {status}",
+        code=known.get("code", "internal"),
+        hint=known.get("hint", ""),
+        retry=status in (429, 503),
+    )

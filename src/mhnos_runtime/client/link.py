@@ -1,27 +1,24 @@
-"""One WebSocket connection, from the upgrade to its close. Knows aiohttp, not requests or processes."""
+"""One WebSocket connection, from the upgrade to its close. Knows the event loop, not requests."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 from collections.abc import Sequence
-from typing import TypeAlias
 
-import aiohttp
-
-from mhnos_runtime.client.errors import ConnectFailed
-from mhnos_runtime.client.opening import refusal
-from mhnos_runtime.client.received import Received, unpack
+from mhnos_runtime.client import dial
+from mhnos_runtime.client.address import Address, parse
+from mhnos_runtime.client.dial import SslOption
+from mhnos_runtime.client.errors import ProtocolViolation
+from mhnos_runtime.client.opening import Opening
+from mhnos_runtime.client.received import Goodbye, Inbound, Ping, Received
+from mhnos_runtime.client.stream import Stream
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.parse import parse_message
+from mhnos_runtime.wire import websocket as rfc
 
 CONNECT_TIMEOUT_S = 10.0  # well above a TLS handshake by satellite; a server that hangs is soon noticed
 CLOSE_TIMEOUT_S = 2.0  # a goodbye is a courtesy: a peer that does not answer it is left
 HEARTBEAT_S = 20.0  # below the 30 s to 60 s after which NATs and proxies forget an idle connection
-_NORMAL_CLOSE = frozenset({aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED})
-
-SslOption: TypeAlias = ssl.SSLContext | bool
+NEXT_ADDRESS_S = 0.25  # RFC 8305, 8: how long the first address of a name is tried alone
 
 
 class LinkClosed(Exception):
@@ -33,58 +30,73 @@ class LinkClosed(Exception):
 
 
 class Link:
-    """An open connection that speaks protocol 1.1; `hello` is the server's first message."""
+    """An open connection; `hello` is the server's first message."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, hello: m.Connected) -> None:
-        self._socket = socket
-        self.hello = hello
+    hello: m.Connected
+
+    def __init__(self, stream: Stream, opening: Opening) -> None:
+        """Made by `open`."""
+        self._stream = stream
+        self._inbound = Inbound()
+        self._inbound.feed(opening.rest)
+        self._over: LinkClosed | None = None
 
     @classmethod
     async def open(
         cls,
-        session: aiohttp.ClientSession,
         url: str,
         token: str | None,
         *,
         ssl_option: SslOption = True,
         heartbeat_s: float = HEARTBEAT_S,
+        subprotocol: str | None = m.SUBPROTOCOL,
     ) -> Link:
-        """Connect and take the server's greeting.
+        """Connect and take the server's greeting. subprotocol: None for protocol 1.0.
 
         Raises ConnectFailed (worth another attempt where its `retry` says so), Unauthorized, Forbidden.
         """
+        address = parse(url)
+        opening = Opening(url, address, token, subprotocol)
+        stream = Stream()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                socket = await _upgrade(session, url, token, ssl_option, heartbeat_s)
-                return cls(socket, await _greeting(socket, url))
-        except TimeoutError:
-            raise ConnectFailed(f"{url} did not answer within {CONNECT_TIMEOUT_S:.0f} s") from None
-        except aiohttp.WSServerHandshakeError as error:
-            retry_after = error.headers.get("Retry-After") if error.headers is not None else None
-            raise refusal(url, error.status, retry_after) from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise ConnectFailed(
-                f"cannot connect to {url}: its certificate is not trusted, or is of another name",
-                hint="with a certificate of your own: SSL_CERT_FILE=cert.pem, and an address that it names",
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectFailed(
-                f"cannot connect to {url}: {_reason(error)}",
-                hint="is it running? `mhnos-runtime serve` starts one here",
-            ) from error
+                await _connect(stream, address, ssl_option)
+                await _shake_hands(stream, opening)
+                made = cls(stream, opening)
+                made.hello = opening.greeting(await made._first())
+        except BaseException as error:
+            stream.abort()
+            if isinstance(error, TimeoutError):
+                raise opening.late(CONNECT_TIMEOUT_S) from None
+            if isinstance(error, OSError):
+                raise dial.failed(url, error) from error
+            raise
+        stream.start_heartbeat(heartbeat_s)
+        return made
 
     async def receive(self) -> Received:
-        """The next message or frame. Raises LinkClosed."""
-        frame = await self._socket.receive()
-        if frame.type is aiohttp.WSMsgType.BINARY:
-            return unpack(frame.data)
-        if frame.type is aiohttp.WSMsgType.TEXT:
-            return parse_message(frame.data)
-        raise LinkClosed(self._socket.close_code if frame.type in _NORMAL_CLOSE else None)
+        """The next message or frame. Raises LinkClosed; and ProtocolViolation, after which it is closed."""
+        while True:
+            if self._over is not None:
+                raise self._over
+            try:
+                got = self._inbound.next()
+            except ProtocolViolation:
+                self._end(rfc.PROTOCOL_ERROR)
+                raise
+            if got is None:
+                await self._more()
+            elif isinstance(got, Ping):
+                self._stream.write_frame(rfc.PONG, got.payload)
+            elif isinstance(got, Goodbye):
+                self._end(got.code)
+            else:
+                return got
 
     async def send(self, message: bytes) -> None:
         """Send one text frame. A connection that is ending takes nothing; `receive` is where that shows."""
-        await self._send(message, aiohttp.WSMsgType.TEXT)
+        self._stream.write_frame(rfc.TEXT, message)
+        await self._stream.drained()
 
     async def send_all(self, messages: Sequence[bytes]) -> None:
         """Send text frames, in order; as `send`."""
@@ -93,49 +105,60 @@ class Link:
 
     async def send_frame(self, frame: bytes) -> None:
         """Send one binary frame; as `send`."""
-        await self._send(frame, aiohttp.WSMsgType.BINARY)
-
-    async def _send(self, data: bytes, kind: aiohttp.WSMsgType) -> None:
-        try:
-            await self._socket.send_frame(data, kind)
-        except (aiohttp.ClientError, ConnectionError):
-            pass  # the reader learns of it, and it alone decides what follows
+        self._stream.write_frame(rfc.BINARY, frame)
+        await self._stream.drained()
 
     async def close(self) -> None:
         """Say goodbye, so that the server keeps nothing for this client."""
-        await self._socket.close()
+        if self._over is None:
+            self._stream.write_frame(rfc.CLOSE, rfc.pack_close(rfc.NORMAL))
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while True:
+                    await self.receive()
+        except (LinkClosed, ProtocolViolation, TimeoutError):
+            self._over = self._over or LinkClosed(None)
+        finally:
+            self._stream.abort()
+
+    async def _first(self) -> Received | ProtocolViolation | None:
+        """The first message, or what is wrong with it; None: the connection was closed."""
+        try:
+            return await self.receive()
+        except LinkClosed:
+            return None
+        except ProtocolViolation as error:
+            return error
+
+    async def _more(self) -> None:
+        if data := await self._stream.read():
+            self._inbound.feed(data)
+        else:
+            self._over = LinkClosed(None)
+
+    def _end(self, code: int | None) -> None:
+        """The server's goodbye is answered (RFC 6455, 5.5.1), or it is told why it is left."""
+        self._over = LinkClosed(rfc.NORMAL if code is None else code)
+        self._stream.end(code)
 
 
-async def _upgrade(
-    session: aiohttp.ClientSession, url: str, token: str | None, ssl_option: SslOption, heartbeat_s: float
-) -> aiohttp.ClientWebSocketResponse:
-    return await session.ws_connect(
-        url,
-        protocols=(m.SUBPROTOCOL,),
-        headers={"Authorization": f"Bearer {token}"} if token else {},
-        max_msg_size=m.MAX_MESSAGE_BYTES,
-        heartbeat=heartbeat_s,
-        timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-        ssl=ssl_option,
+async def _connect(stream: Stream, address: Address, ssl_option: SslOption) -> None:
+    tls = dial.context(ssl_option) if address.secure else None
+    await asyncio.get_running_loop().create_connection(
+        lambda: stream,
+        address.host,
+        address.port,
+        ssl=tls,
+        server_hostname=dial.certified_name(address) if tls else None,
+        ssl_shutdown_timeout=CLOSE_TIMEOUT_S if tls else None,
+        happy_eyeballs_delay=NEXT_ADDRESS_S,
     )
 
 
-async def _greeting(socket: aiohttp.ClientWebSocketResponse, url: str) -> m.Connected:
-    frame = await socket.receive()
-    if frame.type is aiohttp.WSMsgType.TEXT and isinstance(hello := parse_message(frame.data), m.Connected):
-        if socket.protocol == m.SUBPROTOCOL:
-            return hello
-        problem, retry = f"{url} speaks only protocol {hello.protocol_version}, this client needs 1.1", False
-    else:
-        problem, retry = f"{url} did not greet as a runtime does", frame.type in _NORMAL_CLOSE
-    await socket.close()
-    raise ConnectFailed(problem, retry=retry)
-
-
-def _reason(error: Exception) -> str:
-    """The system's own words where there are any: those of asyncio and aiohttp repeat the address."""
-    cause = getattr(error, "os_error", error)
-    number = getattr(cause, "errno", None)
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number)
-    return getattr(cause, "strerror", None) or str(error) or type(error).__name__
+async def _shake_hands(stream: Stream, opening: Opening) -> None:
+    stream.write(opening.request)
+    opened = False
+    while not opened:
+        if not (data := await stream.read()):
+            raise opening.ended()
+        opened = opening.feed(data)

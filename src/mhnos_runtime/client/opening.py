@@ -5,38 +5,49 @@ Pure: bytes in, errors in words out; knows no socket.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
+import msgspec
+
 from mhnos_runtime.client.address import Address
-from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, Unauthorized
+from mhnos_runtime.client.errors import (
+    ClientError,
+    ConnectFailed,
+    Forbidden,
+    ProtocolViolation,
+    Unauthorized,
+)
+from mhnos_runtime.client.received import Received
 from mhnos_runtime.wire import handshake, http
 from mhnos_runtime.wire import messages as m
-from mhnos_runtime.wire.faults import shorten
 
 LONGEST_WAIT_S = 300.0  # a server that asks for more is asked again anyway: it may have been a mistake
 MAX_PROBLEM_BYTES = 64 * 1024  # of a refusal's body: far more than the texts of a server
+PROBLEM_CHARACTERS = 2000  # of each text that is shown
 _SWITCHING = 101
 
 
 class Opening:
-    """One handshake. Send `request`; feed() what comes until it returns True. `subprotocol` is then what the
-    server chose, and `rest` what came behind its answer."""
+    """One handshake. Send `request`; feed() what comes until it returns True. `rest` is then what came behind
+    the server's answer, and greeting() takes its first message."""
 
-    def __init__(self, url: str, address: Address, token: str | None) -> None:
-        """Raises ConnectFailed for a token that cannot be sent."""
+    def __init__(
+        self, url: str, address: Address, token: str | None, subprotocol: str | None = m.SUBPROTOCOL
+    ) -> None:
+        """subprotocol: None for protocol 1.0. Raises ConnectFailed for a token that cannot be sent."""
+        self._offered = subprotocol
+        self._selected: str | None = None
         self._url = url
         self._key = handshake.key(os.urandom(handshake.KEY_BYTES))
         self._answer = http.Answer(MAX_PROBLEM_BYTES)
         self.request = self._request(address, token)
-        self.subprotocol: str | None = None
 
     def _request(self, address: Address, token: str | None) -> bytes:
         target = address.path + "/"
         try:
             return handshake.request(
-                address.authority, target, self._key, m.SUBPROTOCOL, authorization(token)
+                address.authority, target, self._key, self._offered, authorization(token)
             )
         except ValueError:
             raise ConnectFailed("the token has characters that no token has", retry=False) from None
@@ -57,14 +68,33 @@ class Opening:
         if head.status != _SWITCHING:
             raise self._failed("")
         try:
-            self.subprotocol = handshake.selected(head, self._key, m.SUBPROTOCOL)
+            self._selected = handshake.selected(head, self._key, self._offered)
         except handshake.NoWebSocket as error:
             raise self._failed(str(error), retry=False) from None
         return True
 
+    def greeting(self, first: Received | ProtocolViolation | None) -> m.Connected:
+        """The server's first message, as that of a runtime that speaks the protocol which was offered.
+        first: None for a connection that was closed. Raises ConnectFailed."""
+        if not isinstance(first, m.Connected):
+            why = f": {first.message}" if isinstance(first, ProtocolViolation) else ""
+            raise ConnectFailed(f"{self._url} did not greet as a runtime does{why}", retry=first is None)
+        if self._selected != self._offered:
+            raise ConnectFailed(
+                f"{self._url} speaks only protocol {first.protocol_version}, this client needs 1.1",
+                retry=False,
+            )
+        return first
+
     def ended(self) -> ClientError:
-        """Why it failed, when nothing more comes: the connection was closed, or it took too long."""
+        """Why it failed, when the connection is closed."""
         return self._failed("it closed the connection")
+
+    def late(self, waited_s: float) -> ClientError:
+        """Why it failed, when it takes too long. Of a refusal, only the reason may be missing."""
+        if self._answer.head is None or self._answer.head.status == _SWITCHING:
+            return ConnectFailed(f"{self._url} did not answer within {waited_s:g} s")
+        return self.ended()
 
     def _failed(self, why: str, *, retry: bool = True) -> ClientError:
         head = self._answer.head
@@ -72,11 +102,6 @@ class Opening:
             return ConnectFailed(f"cannot connect to {self._url}: {why}", retry=retry)
         problem = parse_problem(bytes(self._answer.body) if self._answer.done else b"")
         return refusal(self._url, head.status, head.get("retry-after"), problem)
-
-    @property
-    def refused(self) -> bool:
-        """Whether the answer is a refusal, of which only the reason may still be on its way."""
-        return self._answer.head is not None and self._answer.head.status != _SWITCHING
 
 
 def authorization(token: str | None) -> dict[str, str]:
@@ -87,12 +112,12 @@ def authorization(token: str | None) -> dict[str, str]:
 def parse_problem(body: bytes) -> dict[str, str]:
     """The texts `error`, `code` and `hint` of a refusal, as far as it has them."""
     try:
-        found: Any = json.loads(body)
+        found: Any = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         return {}
     texts = found if isinstance(found, dict) else {}
     return {
-        name: shorten(text, 2000)
+        name: text[:PROBLEM_CHARACTERS]
         for name in ("error", "code", "hint")
         if isinstance(text := texts.get(name), str) and text
     }

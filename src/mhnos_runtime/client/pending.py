@@ -13,8 +13,8 @@ from mhnos_runtime.client.errors import ClientError, ConnectionLost, ProtocolVio
 from mhnos_runtime.client.received import failure
 from mhnos_runtime.client.received import number as number_of
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 
 _TOO_BIG = 1009  # WebSocket close code: the server will refuse the same message again
 

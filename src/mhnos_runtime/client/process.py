@@ -43,6 +43,7 @@ class ClientProcess:
         self._carrier = carrier
         self._origin: Origin | None = None
         self._tail: int | None = None
+        self._since: int | None = None
         self._repaint = False
         self._inbox = Inbox(expected)
         self._acked = 0
@@ -156,6 +157,19 @@ class ClientProcess:
         answer = await self._carrier.request(m.Credentials(pid=self.pid), m.CredentialsAnswer, resend=True)
         return answer.token
 
+    async def timeline(self) -> list[tuple[int, int]]:
+        """When the kept output was captured, as (offset, epoch ms) in order: what is from one offset up to
+        the next came then, within a second. Raises RequestFailed (unknown-process)."""
+        times: list[tuple[int, int]] = []
+        from_: int | None = 0
+        while from_ is not None:
+            page = await self._carrier.request(
+                m.Timeline(pid=self.pid, from_=from_), m.TimelineAnswer, resend=True
+            )
+            times += page.times
+            from_ = page.next
+        return times
+
     async def detach(self) -> None:
         """Receive no more; the process goes on. `output` ends behind what has come, and `wait` raises
         ClientError (detached). To come back, attach anew.
@@ -182,9 +196,11 @@ class ClientProcess:
         for."""
         self._ready.set()
 
-    def start_from(self, origin: Origin | None, tail: int | None, repaint: bool) -> None:
+    def start_from(
+        self, origin: Origin | None, tail: int | None, repaint: bool, since: int | None = None
+    ) -> None:
         """Where the first attach starts, and whether the program is to draw its screen anew."""
-        self._origin, self._tail, self._repaint = origin, tail, repaint
+        self._origin, self._tail, self._since, self._repaint = origin, tail, since, repaint
         self._inbox = Inbox(origin if isinstance(origin, int) else None)
 
     def attach_message(self, *, resumed: bool = False) -> m.Attach:
@@ -192,7 +208,12 @@ class ClientProcess:
         self._inbox.begin_sync()
         if self._inbox.expected is None:
             return m.Attach(
-                pid=self.pid, from_=self._origin, tail=self._tail, repaint=self._repaint, acks=True
+                pid=self.pid,
+                from_=self._origin,
+                tail=self._tail,
+                since=self._since,
+                repaint=self._repaint,
+                acks=True,
             )
         repaint = self.repaint_on_resume if resumed and self.ready() else self._repaint and not self.ready()
         return m.Attach(pid=self.pid, from_=self._inbox.expected, repaint=repaint, acks=True)

@@ -8,7 +8,7 @@ from typing import TypeVar, Unpack
 
 from mhnos_runtime.client import transfer
 from mhnos_runtime.client.spawning import spawn_fields
-from mhnos_runtime.client.types import SpawnOptions
+from mhnos_runtime.client.types import SearchOptions, SpawnOptions
 from mhnos_runtime.wire import messages as m
 
 M = TypeVar("M", bound=m.Message)
@@ -52,6 +52,11 @@ class Requests(ABC):
         """Forget an ended process with its output; returns its pid. Raises RequestFailed (unknown-process,
         still-running), and ConnectionLost where it is not known whether it was done."""
         return (await self.request(m.Remove(pid=process), m.Removed)).pid
+
+    async def search(self, pattern: str, **options: Unpack[SearchOptions]) -> m.SearchResult:
+        """The lines of kept output, also of ended processes, that match a pattern in RE2's syntax. Raises
+        RequestFailed (invalid-argument, unknown-process)."""
+        return await self.request(m.Search(pattern=pattern, **options), m.SearchResult, resend=True)
 
     async def pid(self, process: int | str) -> int:
         """The pid of the process with this name; of a pid itself, unasked. Raises RequestFailed

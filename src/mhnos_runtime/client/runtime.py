@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar, Unpack
 
-import aiohttp
-
 from mhnos_runtime.client.backoff import Backoff
+from mhnos_runtime.client.dial import SslOption
 from mhnos_runtime.client.errors import (
     ClientError,
     ConnectFailed,
@@ -23,18 +22,17 @@ from mhnos_runtime.client.errors import (
 )
 from mhnos_runtime.client.events import Events, Listeners
 from mhnos_runtime.client.input_window import InputWindow
-from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed, SslOption
+from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed
 from mhnos_runtime.client.pending import PendingRequests
 from mhnos_runtime.client.process import ClientProcess, Origin, lost
 from mhnos_runtime.client.received import name as _name
 from mhnos_runtime.client.requests import Requests
 from mhnos_runtime.client.spawning import spawn_fields
-from mhnos_runtime.client.timeline import read_timeline
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
+from mhnos_runtime.wire.answers import Unknown
 from mhnos_runtime.wire.encode import encode
-from mhnos_runtime.wire.parse import Unknown
 
 REQUEST_TIMEOUT_S = 30.0  # what clients of protocol 1.0 give a request
 PROVEN_AFTER_S = 5.0  # a connection that lasted so long is good: the next loss is a new one
@@ -89,12 +87,7 @@ class Runtime(Requests):
     # Opening and closing
 
     async def __aenter__(self) -> Runtime:
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        try:
-            link = await self._dial()
-        except BaseException:
-            await self._session.close()
-            raise
+        link = await self._dial()
         self._keeper = asyncio.create_task(self._keep_connected(link, self._adopt(link)), name="mhnos-client")
         return self
 
@@ -109,7 +102,6 @@ class Runtime(Requests):
         if self._link is not None:
             await self._link.close()
         self._end(ConnectionLost("the client was closed", retry=False))
-        await self._session.close()
 
     async def _settle_input(self) -> None:
         if self._link is not None:
@@ -141,10 +133,12 @@ class Runtime(Requests):
         from_: Origin | None = None,
         tail: int | None = None,
         *,
+        since: int | None = None,
         repaint: bool = False,
     ) -> ClientProcess:
-        """Receive output of the process with this pid or name: from an offset, the kept "start" (default),
-        the "end", or the last `tail` bytes.
+        """Receive output of the process with this pid or name: from an offset, the "start" (default), the
+        "end", the last `tail` bytes, or what came `since` a moment (epoch ms). What is no longer kept from
+        the offset on comes as a Gap.
 
         repaint: have a full-screen program draw its screen anew, for a client that starts at the end. Returns
         when the replay is over. Raises RequestFailed (unknown-process); ValueError if this client is attached
@@ -154,7 +148,7 @@ class Runtime(Requests):
         if pid in self._processes:
             raise ValueError(f"this client is attached to process {pid} already")
         attached = self._processes[pid] = ClientProcess(self, pid)
-        attached.start_from(from_, tail, repaint)
+        attached.start_from(from_, tail, repaint, since)
         self.resync(attached)
         try:
             async with asyncio.timeout(self._request_timeout_s):
@@ -186,13 +180,6 @@ class Runtime(Requests):
         start = self._clock()
         await self.request(m.Ping(), m.Pong, resend=True)
         return self._clock() - start
-
-    async def timeline(self, process: int | str) -> Sequence[tuple[int, int]]:
-        """(offset, epoch ms) of each kept piece of output: when the byte at that offset was captured. Raises
-        RequestFailed (unknown-process), ConnectFailed, TimeoutError."""
-        async with asyncio.timeout(self._request_timeout_s):
-            pid = await self.pid(process)
-            return await read_timeline(self._session, self.url, self._token, pid, self._ssl_option)
 
     @property
     def hello(self) -> m.Connected:
@@ -305,7 +292,7 @@ class Runtime(Requests):
 
     async def _dial(self) -> Link:
         return await Link.open(
-            self._session, self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
+            self.url, self._token, ssl_option=self._ssl_option, heartbeat_s=self._heartbeat_s
         )
 
     async def _keep_connected(self, link: Link, unsent: Sequence[bytes]) -> None:

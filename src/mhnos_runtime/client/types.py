@@ -44,6 +44,16 @@ class SpawnOptions(TypedDict, total=False):
     worker: WorkerOptions | None
 
 
+class SearchOptions(TypedDict, total=False):
+    """How to search; what is left out is off. fixed: the pattern is a text. processes: pids; else all. max:
+    so many matches at most, 1000 where it is left out."""
+
+    ignore_case: bool
+    fixed: bool
+    processes: list[int | str] | None
+    max: int
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Bytes as the process wrote them; `offset` is the position of the first one in the output log.

@@ -52,6 +52,12 @@ BYTES_PER_SLOT = 64
 #: A segment of one stream is closed after so long, so that its time says when its bytes came.
 SEGMENT_MS = 1000
 
+#: Segments that one page of times is made from: some 10 ms of the event loop.
+TIMES_SEGMENTS = 10_000
+#: Times nearer to each other than this are one: a log of lines that alternate between the streams has
+#: thousands.
+TIMES_APART_MS = 250
+
 
 def sizes(retention_bytes: int) -> tuple[int, int, int]:
     """Return (ring capacity, segment slots, file size). The ring has one burst more, so that what is promised

@@ -10,9 +10,9 @@ from mhnos_runtime.output.mapping import Mapping
 
 
 class Chunk:
-    """A stretch of bytes of one stream.
+    """A stretch of bytes of one segment: of one stream, and captured within SEGMENT_MS.
 
-    data is a copy. time_ms: epoch, when its first segment began.
+    data is a copy. time_ms: epoch, when the segment began.
     """
 
     __slots__ = ("data", "offset", "stream", "time_ms")
@@ -87,7 +87,7 @@ class LogReader:
         return self._words[at.W_HEAD] <= offset
 
     def read(self, offset: int, limit: int) -> Chunk | None:
-        """Copy up to `limit` bytes of one stream from `offset`.
+        """Copy up to `limit` bytes of one segment from `offset`.
 
         None at the head, and None as well when the bytes are no longer kept: then `tail` is beyond `offset`.
         The last chunk is remembered, since viewers that stand beside each other all ask for it.
@@ -102,7 +102,9 @@ class LogReader:
         kept, opened = self._words[at.W_KEPT], self._words[at.W_OPENED]
         number = self._find(offset, kept, opened)
         stream, time_ms = self._segment(number)
-        end = self._end_of_stream(number, stream, min(head, offset + limit), opened)
+        end = min(head, offset + limit)
+        if number + 1 < opened:
+            end = min(end, self._start(number + 1))
         # Where segments were overtaken or damaged, this ends a turn that would not move on.
         end = max(end, offset + 1)
         data = self._copy(offset, end - offset)
@@ -126,13 +128,44 @@ class LogReader:
         return found if self.tail <= offset else b""
 
     def since(self, time_ms: int) -> int:
-        """Offset of the first kept segment that began at or after an epoch time; the head where there is
-        none."""
+        """Offset of the first kept byte that may have been captured at or after an epoch time: what is before
+        it was not. At most SEGMENT_MS of earlier output follow it. The head where there is none.
+
+        By bisection, so a clock that was set back makes it one of several answers.
+        """
         kept, opened = self._words[at.W_KEPT], self._words[at.W_OPENED]
-        for number in range(kept, opened):
-            if self._segment(number)[1] >= time_ms:
-                return max(self._start(number), self.tail)
-        return self.head
+        low, high = kept, opened
+        while low < high:
+            middle = (low + high) // 2
+            if self._segment(middle)[1] + at.SEGMENT_MS > time_ms:
+                high = middle
+            else:
+                low = middle + 1
+        return self.head if low == opened else max(self._start(low), self.tail)
+
+    def times(self, offset: int) -> tuple[list[tuple[int, int]], int | None]:
+        """When what is kept from `offset` on was captured: (offset, epoch ms) of pieces in order, the first
+        one with `offset` in it, none less than TIMES_APART_MS after the one before; and where the next page
+        begins, if this one did not come to the head."""
+        head = self.head
+        self._fence()
+        kept, opened = self._words[at.W_KEPT], self._words[at.W_OPENED]
+        if offset >= head or kept >= opened:
+            return [], None
+        first = self._find(offset, kept, opened)
+        last = min(opened, first + at.TIMES_SEGMENTS)
+        found: list[tuple[int, int, int]] = []
+        for number in range(first, last):
+            time_ms = self._segment(number)[1]
+            if not found or not 0 <= time_ms - found[-1][2] < at.TIMES_APART_MS:
+                found.append((number, self._start(number), time_ms))
+        following = self._start(last) if last < opened else head
+        self._fence()
+        kept, tail = self._words[at.W_KEPT], self.tail
+        pieces = [
+            (max(start, offset, tail), ms) for number, start, ms in found if number >= kept and start < head
+        ]
+        return pieces, following if following < head else None
 
     def _start(self, number: int) -> int:
         return self._segments[number % self._slots * 2] >> 1
@@ -154,15 +187,6 @@ class LogReader:
             else:
                 high = middle - 1
         return low
-
-    def _end_of_stream(self, number: int, stream: int, end: int, opened: int) -> int:
-        for following in range(number + 1, opened):
-            start = self._start(following)
-            if start >= end:
-                break
-            if self._segment(following)[0] != stream:
-                return start
-        return end
 
     def _copy(self, offset: int, count: int) -> bytes:
         position = offset % self.capacity

@@ -24,7 +24,7 @@ HANG_UP_MS = 500
 
 class StartContext(Protocol):
     """What a hook sees of one start. home: the workspace as the process sees it. cwd: its working directory,
-    as a path in the workspace. network: of its sandbox. dry: nothing is written.
+    as a path in the workspace. path: the PATH of processes. network: of its sandbox. dry: nothing is written.
 
     Paths are those of the workspace; relative ones begin at `base`, or at cwd. All methods raise MhnosError.
     """
@@ -36,6 +36,9 @@ class StartContext(Protocol):
     def cwd(self) -> str: ...
 
     @property
+    def path(self) -> str: ...
+
+    @property
     def network(self) -> str: ...
 
     @property
@@ -44,8 +47,18 @@ class StartContext(Protocol):
     def real(self, path: str, base: str | None = None) -> str:
         """Where a file really is, links resolved. Raises NotFound, Refused."""
 
+    def has(self, path: str) -> bool:
+        """Whether there is a file. Of a deep folder not all parents can be looked at: then there is none.
+        Raises Refused."""
+
     def normalise(self, path: str) -> str:
         """An absolute path without dots; no link is looked at."""
+
+    def program(self, path: str) -> None:
+        """Look whether the process could execute a program, by its path as the process sees it.
+
+        Raises NotFound, Refused, and StartFailed (not-found, not-executable) for one that it does not see, or
+        whose interpreter it does not see."""
 
     def write_new(self, path: str, text: str) -> bool:
         """Write a file, unless there is something already, or the start is dry."""
@@ -83,13 +96,26 @@ class Hooks:
         """What the client's command means. Raises InvalidRequest."""
         return Interpreted(kind, args)
 
+    def real(self, command: str, context: StartContext) -> str:
+        """Where in the workspace the script is that a command names, links resolved. Raises NotFound,
+        Refused."""
+        return context.real(command)
+
     def program(self, script: Script, context: StartContext) -> tuple[str, tuple[str, ...]]:
         """The command of a script as the program takes it, and the sockets that this needs by name."""
         command = script.command
         return context.home + script.real if command.startswith("/") else command, ()
 
+    def check(self, _command: str, _args: tuple[str, ...], _context: StartContext, /) -> None:
+        """Raises MhnosError for what would fail later, and tell less."""
+
     def write_files(self, context: StartContext) -> None:
         """Write what has to be there before the program starts."""
+
+    def variables(self, _context: StartContext, _given: Mapping[str, str], /) -> Mapping[str, str]:
+        """What it is told of the workspace. given: the client's variables, which override these. Raises
+        MhnosError."""
+        return {}
 
     def environment(self, _running: ProcessFacts | None, /) -> Mapping[str, str]:
         """What it is told of the process of its kind that runs, where one runs at a time."""
@@ -103,7 +129,8 @@ NO_HOOKS = Hooks()
 class Kind:
     """argv: a template, see `process.template` for its placeholders.
 
-    pty: whether it gets a terminal when the request does not say. env: a template too. hang_up_ms: see
+    pty: whether it gets a terminal when the request does not say. env: a template too; a client unsets one of
+    these with an empty value. piped_env: more of them, of a process without a terminal. hang_up_ms: see
     HANG_UP_MS; it is for terminals only. ready: how it is known that it serves; None: nobody looks.
     named_sockets: the client may name sockets that it is to be handed. events: it tells by `{control}` where
     it listens, and is ready when it does. grace_ms: what it needs to end in order, where that is more than
@@ -117,6 +144,7 @@ class Kind:
     pty: bool = False
     command: Command = "script"
     env: tuple[tuple[str, str], ...] = ()
+    piped_env: tuple[tuple[str, str], ...] = ()
     hang_up_ms: int = HANG_UP_MS
     limits: tuple[tuple[str, int], ...] = ()
     ready: ReadySetting | None = None
@@ -133,4 +161,4 @@ class Kind:
     @property
     def templates(self) -> tuple[str, ...]:
         """Every text in which placeholders may stand."""
-        return (*self.argv, *(text for _name, text in self.env))
+        return (*self.argv, *(text for _name, text in (*self.env, *self.piped_env)))

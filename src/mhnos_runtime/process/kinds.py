@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from mhnos_runtime.config import KindSetting
 from mhnos_runtime.process.kind import Kind
+from mhnos_runtime.process.node import NODE
 from mhnos_runtime.process.openclaw import OPENCLAW
+from mhnos_runtime.process.python import PYTHON
+from mhnos_runtime.process.shell import SHELL
 from mhnos_runtime.process.workerd import WORKERD
-
-NODE = Kind("node", ("node", "--max-old-space-size={memory_mb}", "{command}", "{args}"))
-PYTHON = Kind("python", ("python3", "{command}", "{args}"))
-SHELL = Kind("shell", (), pty=True, command="shell", hang_up_ms=0)
 
 BUILT_IN = (NODE, PYTHON, SHELL, WORKERD, OPENCLAW)
 
@@ -25,7 +24,7 @@ def all_kinds(declared: Iterable[KindSetting]) -> dict[str, Kind]:
             setting.argv,
             setting.pty,
             setting.command,
-            setting.env,
+            env=setting.env,
             limits=setting.limits,
             ready=setting.ready,
             grace_ms=round(setting.grace_seconds * 1000),

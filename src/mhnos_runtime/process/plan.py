@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,17 +11,13 @@ from mhnos_runtime.bounds import MAX_MS
 from mhnos_runtime.engines import missing
 from mhnos_runtime.errors import InvalidRequest, StartFailed
 from mhnos_runtime.launch import FIRST_HANDED, Choice, LaunchPlan
-from mhnos_runtime.process import template
+from mhnos_runtime.process import template, words
 from mhnos_runtime.process.kind import Kind
 
 TERM = "xterm-256color"
 #: Taken over from the server's own environment (protocol 1.0); nothing else is.
 PASSED_THROUGH = ("LANG", "LC_ALL", "TZ", "DEBUG")
-SHELLS = ("bash", "zsh", "fish", "dash", "ash", "ksh", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-#: What a shell takes for one word whatever stands around it.
-_PATH = re.compile(r"[\w./+-]+")
 
 #: Longest wall time, ms.
 MAX_TIMEOUT_MS = MAX_MS
@@ -31,8 +25,9 @@ MAX_TIMEOUT_MS = MAX_MS
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is known of the machine. path: where programs are looked for. node: the Node.js that is new
-    enough, or "", and then no_node says why. environment: the server's own, of which little is passed on."""
+    """What is known of the machine. path: the PATH of processes that are given no other. node: the Node.js
+    that is new enough, or "", and then no_node says why. environment: the server's own, of which little is
+    passed on. find: the path of a program by its name and a PATH, or None."""
 
     path: str
     node: str
@@ -83,9 +78,10 @@ def plan(
 ) -> LaunchPlan:
     """Raises StartFailed for a program that is not there, InvalidRequest for what no program can be given."""
     values = _values(kind, request, settings)
+    env = _environment(kind, request, settings, machine, values)
     result = LaunchPlan(
-        argv=_argv(kind, request, values, machine),
-        env=_environment(kind, request, settings, machine, values),
+        argv=_argv(kind, request, values, machine, env["PATH"]),
+        env=env,
         pty=request.pty,
         retention_bytes=settings.retention_bytes,
         stall_ms=settings.stall_ms,
@@ -115,55 +111,46 @@ def _values(kind: Kind, request: ResolvedRequest, settings: LaunchSettings) -> t
 def _environment(
     kind: Kind, request: ResolvedRequest, settings: LaunchSettings, machine: Machine, values: template.Values
 ) -> dict[str, str]:
-    own = {name: machine.environment[name] for name in PASSED_THROUGH if name in machine.environment}
-    return {
+    own = {name: text for name in PASSED_THROUGH if (text := machine.environment.get(name))}
+    of_kind = dict((*kind.env, *(kind.piped_env if request.pty is None else ())))
+    # An empty value unsets what the kind gives: some programs look only whether a variable is there.
+    unset = {name for name in of_kind if request.env.get(name) == ""}
+    env = {
         "PATH": machine.path,
         "HOME": settings.home,
         "USER": "mhnos",
-        "NODE_ENV": "production",
         "TERM": TERM,
         "LANG": "C.UTF-8",
         **own,
-        **{name: template.fill(text, values) for name, text in kind.env},
+        **{name: template.fill(text, values) for name, text in of_kind.items()},
         **request.env,
     }
+    return {name: text for name, text in env.items() if name not in unset}
 
 
-def _argv(kind: Kind, request: ResolvedRequest, values: template.Values, machine: Machine) -> tuple[str, ...]:
+def _argv(
+    kind: Kind, request: ResolvedRequest, values: template.Values, machine: Machine, path: str
+) -> tuple[str, ...]:
     if kind.command == "shell":
-        return _shell_argv(request, machine)
+        # The machine's, whatever PATH the process gets: it is not the client's to choose.
+        return words.argv(
+            lambda name: machine.find(name, machine.path),
+            request.command,
+            request.args,
+            terminal=request.pty is not None,
+            banner=request.banner,
+        )
     program, *arguments = template.fill_all(kind.argv, values)
-    return (_program(program, machine), *arguments)
+    return (_program(program, machine, path or machine.path), *arguments)
 
 
-def _shell_argv(request: ResolvedRequest, machine: Machine) -> tuple[str, ...]:
-    """A shell by name (or path: only its name counts), else a command line that a POSIX shell runs."""
-    # "ls -l /bin/bash" ends like the path of a shell, and is none.
-    name = os.path.basename(request.command) if _PATH.fullmatch(request.command) else ""
-    if request.command and name not in SHELLS:
-        argv = (_shell("sh", machine), "-c", request.command, "sh", *request.args)
-    else:
-        arguments = request.args if request.args or request.pty is None else ("-i",)
-        argv = (_shell(name or "bash", machine), *arguments)
-    if not request.banner:
-        return argv
-    announce = 'printf \'%s\\n\' "$0"; exec "$@"'
-    return (_shell("sh", machine), "-c", announce, request.banner, *argv)
-
-
-def _shell(name: str, machine: Machine) -> str:
-    found = machine.find(name, machine.path) or machine.find("sh", machine.path)
-    if found is None:
-        raise StartFailed("no shell on this machine", code="not-found", hint="install bash")
-    return found
-
-
-def _program(name: str, machine: Machine) -> str:
+def _program(name: str, machine: Machine, path: str) -> str:
+    """path: the PATH that the process gets."""
     if name == "node":
         if not machine.node:
             raise missing("node", machine.no_node)
         return machine.node
-    found = name if "/" in name else machine.find(name, machine.path)
+    found = name if "/" in name else machine.find(name, path)
     if found is None:
         raise StartFailed(
             f"{name}: no such program on this machine", code="not-found", hint=f"install {name}"

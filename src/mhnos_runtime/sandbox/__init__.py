@@ -9,8 +9,10 @@ from mhnos_runtime.sandbox.plan import (
     View,
     confine,
     describe,
+    places,
     reaches_abstract_sockets,
     view,
+    visible,
 )
 from mhnos_runtime.sandbox.policy import LEVELS, NETWORKS, Policy, narrow
 
@@ -28,6 +30,8 @@ __all__ = [
     "confine",
     "describe",
     "narrow",
+    "places",
     "reaches_abstract_sockets",
     "view",
+    "visible",
 ]

@@ -30,6 +30,11 @@ _SHARED_NETWORK = ("--unshare-user", "--unshare-net", "--die-with-parent", "--ro
 #: out: its terminals have names that Landlock cannot know before.
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name (shm_overview(7))
+#: Private to each process in strict, where the second is a link to the first.
+_TMP, _VAR_TMP = "/tmp", "/var/tmp"  # noqa: S108
+#: What strict makes and fills itself; and folders that it makes, in which others may be.
+_TAKEN = (INSIDE, "/proc", "/dev", "/etc")
+_MADE = (_TMP, _VAR_TMP, "/run")
 _READABLE = ("/proc/", "/sys/devices/system/", "/sys/fs/cgroup/", "/etc/")
 
 
@@ -73,14 +78,36 @@ def view(sandbox: Sandbox, path: str) -> View:
 
 def visible(sandbox: Sandbox, path: str) -> bool:
     """Whether a file of the host is readable inside by the same path."""
-    if sandbox.policy.level == "none":
-        return True
-    facts = sandbox.facts
-    roots = [root for root, _target in facts.system]
-    if facts.node:
-        roots.append(facts.node.rstrip("/"))
-    roots.extend(sandbox.engines)
-    return any(path == root or path.startswith(root + "/") for root in roots)
+    return sandbox.policy.level == "none" or any(_is_within(path, root) for root in _shown(sandbox))
+
+
+def places(sandbox: Sandbox) -> tuple[str, ...]:
+    """Paths by which processes see the workspace; the first one is their HOME."""
+    if sandbox.policy.level != "strict":
+        return (sandbox.workspace,)
+    return (INSIDE, sandbox.workspace) if _own_path(sandbox) else (INSIDE,)
+
+
+def _shown(sandbox: Sandbox) -> list[str]:
+    """What of the host is readable inside by the same path, beside the workspace."""
+    node = [sandbox.facts.node.rstrip("/")] if sandbox.facts.node else []
+    return [*(root for root, _target in sandbox.facts.system), *node, *sandbox.engines]
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _own_path(sandbox: Sandbox) -> str:
+    """Where strict shows the workspace once more: its path on the host, which the scripts of a virtual
+    environment contain that was made there. "" where it is in the way of what strict shows else."""
+    workspace = sandbox.workspace
+    taken = (*_shown(sandbox), *_TAKEN)
+    overlaps = any(_is_within(workspace, path) or _is_within(path, workspace) for path in taken)
+    if overlaps or any(_is_within(path, workspace) for path in _MADE):
+        return ""
+    # Inside, /var/tmp is a link, and bubblewrap makes no folders behind one.
+    return _TMP + workspace.removeprefix(_VAR_TMP) if _is_within(workspace, _VAR_TMP) else workspace
 
 
 def confine(
@@ -169,8 +196,7 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
     private = ["--perms", "1777", *size, "--tmpfs"]
     # Files in memory have a size limit, and the rest of /dev is read-only.
     options = ["--proc", "/proc", "--dev", "/dev", *private, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
-    options += [*private, "/tmp"]  # noqa: S108
-    options += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108
+    options += [*private, _TMP, "--dir", "/var", "--symlink", _TMP, _VAR_TMP, "--dir", "/run"]
     for path, target in facts.system:
         options += ["--symlink", target, path] if target else ["--ro-bind", path, path]
     for path in facts.configuration:
@@ -180,6 +206,8 @@ def _files(sandbox: Sandbox, policy: Policy) -> list[str]:
         options += ["--ro-bind", facts.node.rstrip("/"), facts.node.rstrip("/")]
     for folder in sandbox.engines:
         options += ["--ro-bind", folder, folder]
+    own = _own_path(sandbox)
+    options += ["--bind", sandbox.workspace, own] if own else []
     return [*options, "--bind", sandbox.workspace, INSIDE]
 
 

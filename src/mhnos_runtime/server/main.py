@@ -43,6 +43,7 @@ from mhnos_runtime.server.connections.requests.events import EventRequests
 from mhnos_runtime.server.connections.requests.files import FileRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
 from mhnos_runtime.server.connections.requests.table import Requests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
@@ -105,6 +106,7 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     requests = request_table(
         ProcessRequests(table, starting, lifetimes, records, work),
         WatchRequests(terminals),
+        SearchRequests(table, work),
         InputRequests(terminals),
         files,
         StateRequests(settings, table),
@@ -121,12 +123,13 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
 def request_table(
     processes: ProcessRequests,
     watching: WatchRequests,
+    searches: SearchRequests,
     inputs: InputRequests,
     files: FileRequests,
     state: StateRequests,
 ) -> Requests:
     """The whole table of requests."""
-    domains = (processes, watching, inputs, files, state, EventRequests())
+    domains = (processes, watching, searches, inputs, files, state, EventRequests())
     return Requests([domain.rows() for domain in domains], files.receive)
 
 

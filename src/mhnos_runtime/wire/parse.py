@@ -1,5 +1,5 @@
-"""One text frame to one message, in both directions. Knows what 1.0 says to bad input; must not know what a
-request does."""
+"""One text frame of a client to one request. Knows what 1.0 says to bad input; must not know what a request
+does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.wire import surrogates
-from mhnos_runtime.wire.messages import MAX_ID_BYTES, Request, RequestId, ServerMessage, Write
+from mhnos_runtime.wire.messages import MAX_ID_BYTES, Request, RequestId, Write
 
 _SHOWN_TYPE_CHARACTERS = 200  # of an unknown type in an error: enough to recognise it
 # Of a `type` that is looked at as a value. A known one has 75 bytes at most, with every letter escaped; a
@@ -37,14 +37,6 @@ class NotUtf8(WireError):
     """A text frame that is no UTF-8: RFC 6455, 8.1 has the connection closed with 1007."""
 
 
-class Unknown(msgspec.Struct):
-    """A text frame that a client does not understand: of a newer server, or wrong. `id`: whose answer it is,
-    where that can be read; `reason`: what is not understood."""
-
-    id: RequestId
-    reason: str
-
-
 class _Envelope(msgspec.Struct):
     """What is looked at in a frame that did not parse."""
 
@@ -54,7 +46,6 @@ class _Envelope(msgspec.Struct):
 
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-_server_messages: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _envelopes = msgspec.json.Decoder(_Envelope)
 _values = msgspec.json.Decoder(Raw)
 _KNOWN_TYPES = {struct.__struct_config__.tag for struct in typing.get_args(Request)}
@@ -74,21 +65,6 @@ def parse_request(data: bytes | bytearray | str) -> Request:
     if request.id is not UNSET:
         _check_id(request.id)
     return request
-
-
-def parse_message(data: bytes | str) -> ServerMessage | Unknown:
-    """The message in one text frame of a server; Unknown for what this side does not know. Raises nothing."""
-    try:
-        return _server_messages.decode(data)
-    except _NOT_JSON as error:
-        return Unknown(_id_in(data), str(error))
-
-
-def _id_in(data: bytes | str) -> RequestId:
-    try:
-        return _envelopes.decode(data).id
-    except _NOT_JSON:
-        return UNSET
 
 
 def _check_utf_8(data: bytes | bytearray) -> None:

@@ -27,6 +27,7 @@ from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.requests.files import FileRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
+from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.connections.turns import Turns
@@ -351,6 +352,7 @@ class Scene:
         requests = request_table(
             ProcessRequests(self.table, cast(Any, self.starting), self.lifetimes, self.records, self.work),
             WatchRequests(self.terminals),
+            SearchRequests(self.table, self.work),
             InputRequests(self.terminals),
             FileRequests(self.workspace, self.work),
             StateRequests(settings, self.table),

@@ -15,8 +15,10 @@ from mhnos_runtime.output import LogReader
 from mhnos_runtime.output.layout import BURST_BYTES
 from mhnos_runtime.output.writer import LogWriter
 from mhnos_runtime.process.table import Process
+from mhnos_runtime.server.connections.requests.watching import start_of
 from mhnos_runtime.server.connections.viewer import Frame, Viewer
 from mhnos_runtime.wire import frames
+from mhnos_runtime.wire import messages as m
 from tests.output.clock import holds_of
 from tests.vectors import Case, data, each
 
@@ -76,7 +78,7 @@ def test_what_a_server_sends_of_a_log(case: Case, encoding: str, log: Log) -> No
     write(writer, case["log"])
     viewer = Viewer(
         process,
-        case["attach"]["from"],
+        start_of(process, m.Attach(pid=PID, from_=case["attach"].get("from"))),
         binary=encoding == "binary",
         wake=lambda _: None,
         on_replayed=lambda _: None,

@@ -6,7 +6,8 @@ import asyncio
 import os
 import pty
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ SIZE = (80, 24)
 #: What a machine can do, and is asked to, where nothing is confined.
 FACTS = HostFacts(filters=dict.fromkeys(("strict", "relaxed", "relaxed-no-network"), ""))
 NO_SANDBOX = Policy("none")
+NOTHING: Mapping[str, Any] = {}
 PLAN = LaunchPlan(("/bin/true",), {})
 
 
@@ -231,10 +233,13 @@ def settings_and_hello(
     )
 
 
-def planner(folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX) -> Planner:
-    """A real one, of a workspace below the folder. kinds: beside the built-in ones."""
-    settings, hello = settings_and_hello(folder, policy)
-    made = Planner(settings, hello, Workspace(settings.workspace))
+def planner(
+    folder: Path, *kinds: Kind, policy: Policy = NO_SANDBOX, hello: Mapping[str, Any] = NOTHING
+) -> Planner:
+    """A real one, of a workspace below the folder. kinds: beside the built-in ones. hello: what of it is
+    different."""
+    settings, told = settings_and_hello(folder, policy)
+    made = Planner(settings, replace(told, **hello), Workspace(settings.workspace))
     made._kinds.update((kind.name, kind) for kind in kinds)
     return made
 

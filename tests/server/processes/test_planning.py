@@ -6,9 +6,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,17 +134,33 @@ def test_a_process_starts_in_the_folder_that_it_asks_for(planned: Planner, root:
         assert (start.plan.choice.cwd, start.plan.facts["cwd"]) == ("/app", "/app")
 
 
-def test_a_shell_starts_in_the_workspace_where_its_folder_is_gone(planned: Planner, root: Path) -> None:
-    asked = planned.asked(shell(options=m.SpawnOptions(cwd="/gone")))
+@pytest.mark.parametrize("command", ["", "bash"])
+def test_an_interactive_shell_starts_in_the_workspace_where_its_folder_is_gone(
+    planned: Planner, root: Path, command: str
+) -> None:
+    asked = planned.asked(shell(command, options=m.SpawnOptions(cwd="/gone")))
     with planned.prepare(asked, {}) as start:
         assert os.path.samestat(os.fstat(start.descriptors.folder), root.stat())
         assert start.plan.choice.cwd == "/"
         assert "mhnos: /gone does not exist; starting in /" in start.plan.argv
 
 
-def test_another_program_does_not(planned: Planner) -> None:
-    with pytest.raises(NotFound):
-        plan(planned, of("small", options=m.SpawnOptions(cwd="/gone")))
+@pytest.mark.parametrize(
+    "asked",
+    [
+        of("small"),
+        shell("rm -rf *"),
+        shell("ls", args=["x"]),
+        shell("-c", args=["ls"]),
+        shell("bash", args=["x"]),
+        shell("", pty=False),
+        shell("", args=["-c", "ls"]),
+    ],
+)
+def test_nothing_else_does(planned: Planner, asked: m.Spawn) -> None:
+    """Commands once ran in the workspace itself, after a notice on their output."""
+    with pytest.raises(NotFound, match="/gone"):
+        plan(planned, msgspec.structs.replace(asked, options=m.SpawnOptions(cwd="/gone")))
 
 
 @pytest.mark.parametrize("kind", ["shell", "small"])
@@ -191,6 +209,104 @@ def test_a_kind_s_program_may_take_files_in_memory_and_sockets(planned: Planner,
 def test_a_dry_start_writes_nothing(planned: Planner, root: Path) -> None:
     plan(planned, of("writes", "/app/main.sh"), dry=True)
     assert not (root / "written").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("app/server", "app/server"),
+        ("/app/server", "/app/server.js"),
+        ("/app", "/app"),
+        ("none", "none"),
+        ("/none", "/none"),
+    ],
+)
+def test_node_completes_the_name_of_a_script_and_says_what_it_does_not_find(
+    planned: Planner, root: Path, command: str, run: str
+) -> None:
+    (root / "app" / "server.js").write_text("")
+    made = plan(replace_node(planned), of("node", command)).argv
+    assert made[2] == (f"{root}{run}" if command.startswith("/") else run)
+
+
+@pytest.mark.parametrize("command", ["out", "/out", "/..", "app/../../x", "links/a"])
+def test_no_script_of_node_is_outside_the_workspace(planned: Planner, root: Path, command: str) -> None:
+    (root / "out.js").symlink_to("/etc/out.js")
+    (root / "links").symlink_to("/etc")
+    with pytest.raises(Refused):
+        plan(replace_node(planned), of("node", command))
+
+
+def replace_node(planned: Planner) -> Planner:
+    """With a Node.js, whatever the machine has."""
+    planned._machine = replace(planned._machine, node="/bin/sh")
+    return planned
+
+
+# Programs
+
+
+def a_venv(folder: Path) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python3").symlink_to("/bin/sh")
+    (folder / "pyvenv.cfg").write_text("")
+    return folder
+
+
+def test_python_is_that_of_the_nearest_virtual_environment(planned: Planner, root: Path) -> None:
+    venv = a_venv(root / ".venv")
+    made = plan(planned, of("python", "-V", options=m.SpawnOptions(cwd="/app")))
+    assert made.argv == (f"{venv}/bin/python3", "-V")
+    assert made.env["VIRTUAL_ENV"] == str(venv)
+    assert made.env["PATH"].split(":")[0] == f"{venv}/bin"
+    assert "VIRTUAL_ENV" not in plan(planned, shell()).env
+
+
+def test_python_is_the_one_that_a_client_chooses(planned: Planner, root: Path) -> None:
+    a_venv(root / ".venv")
+    other = a_venv(root / "app" / "other")
+    for env, cwd in (
+        ({"VIRTUAL_ENV": str(other)}, "/"),
+        ({"VIRTUAL_ENV": "other"}, "/app"),
+        ({"PATH": f"{other}/bin:/bin"}, "/"),
+        ({"PATH": "other/bin"}, "/app"),
+    ):
+        made = plan(planned, of("python", "-V", options=m.SpawnOptions(cwd=cwd, env=env)))
+        assert made.argv[0] == f"{other}/bin/python3"
+        assert made.env.items() >= env.items()
+    with pytest.raises(StartFailed, match="python3: no such program"):
+        plan(planned, of("python", "-V", options=m.SpawnOptions(env={"PATH": "/none"})))
+
+
+def test_a_virtual_environment_that_is_broken_is_told(planned: Planner, root: Path) -> None:
+    (a_venv(root / ".venv") / "bin" / "python3").unlink()
+    with pytest.raises(StartFailed, match="virtual environment"):
+        plan(planned, of("python", "-V"))
+
+
+def test_a_script_of_a_shell_whose_interpreter_is_hidden_is_told(root: Path) -> None:
+    strict = planner(root.parent, policy=Policy("strict"))
+    (root / "tool").write_text("#!/home/ann/.pyenv/python3\n")
+    (root / "tool").chmod(0o755)
+    with pytest.raises(StartFailed, match=r"/home/ann/\.pyenv/python3: processes do not see it"):
+        plan(strict, shell("./tool", args=["x"]))
+    strict._workspace.close()
+
+
+def test_node_in_a_shell_is_that_of_the_kind(root: Path) -> None:
+    for folder in ("own", "kind"):
+        (root.parent / folder).mkdir()
+        (root.parent / folder / "node").write_text("")
+        (root.parent / folder / "node").chmod(0o755)
+    own, kind = (f"{root.parent}/{folder}" for folder in ("own", "kind"))
+    for node, path in (
+        (f"{kind}/node", f"{kind}:{own}:/bin"),
+        (f"{own}/node", f"{own}:/bin"),
+        ("", f"{own}:/bin"),
+    ):
+        made = planner(root.parent, hello={"node": node, "path": f"{own}:/bin"})
+        assert plan(made, shell()).env["PATH"] == path
+        made._workspace.close()
 
 
 # Environment, terminal, time

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from mhnos_runtime.errors import MhnosError, NotFound, Refused
-from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.errors import MhnosError, NotFound, Refused, StartFailed
+from mhnos_runtime.files.confine import MAX_STEPS, Workspace
 from mhnos_runtime.launch import FIRST_HANDED
 from mhnos_runtime.process.kind import StartContext
+from mhnos_runtime.sandbox import Sandbox
 from mhnos_runtime.server.processes.ports import Handed
+from mhnos_runtime.server.processes.programs import Programs
 from mhnos_runtime.server.processes.start_context import WorkspaceContext
-from tests.server.processes.scene import descriptors
+from tests.server.processes.scene import FACTS, NO_SANDBOX, descriptors
 
 
 @pytest.fixture
@@ -36,14 +38,39 @@ def root(tmp_path: Path) -> Path:
 def context(root: Path) -> Iterator[WorkspaceContext]:
     handed = Handed()
     workspace = Workspace(root)
-    yield WorkspaceContext(workspace, "/home/ws", "/app", "host", handed)
+    programs = Programs(workspace, Sandbox(NO_SANDBOX, FACTS, str(root)))
+    yield WorkspaceContext(workspace, programs, "/app", "/usr/bin", "host", handed)
     handed.close()
     workspace.close()
 
 
-def test_it_is_what_hooks_take(context: WorkspaceContext) -> None:
+def test_it_is_what_hooks_take(context: WorkspaceContext, root: Path) -> None:
     seen: StartContext = context
-    assert (seen.home, seen.cwd, seen.network, seen.dry) == ("/home/ws", "/app", "host", False)
+    assert (seen.home, seen.cwd, seen.path) == (str(root), "/app", "/usr/bin")
+    assert (seen.network, seen.dry) == ("host", False)
+
+
+def test_whether_there_is_a_file(context: WorkspaceContext) -> None:
+    assert context.has("main.py")
+    assert context.has("/link")
+    for missing in ("none.py", "/dangling", "main.py/x", "x" * 300):
+        assert not context.has(missing)
+    with pytest.raises(Refused):
+        context.has("/out")
+
+
+def test_so_many_steps_and_no_more_are_spent_on_looking(context: WorkspaceContext, root: Path) -> None:
+    deep = root.joinpath(*["d"] * 100)
+    deep.mkdir(parents=True)
+    path = str(deep).removeprefix(str(root))
+    assert sum(context.has(path) for _ in range(50)) == MAX_STEPS // 100
+    assert context.real("main.py") == "/app/main.py", "what must be found has its own"
+
+
+def test_a_program_is_looked_at_as_the_process_sees_it(context: WorkspaceContext, root: Path) -> None:
+    context.program("/bin/sh")
+    with pytest.raises(StartFailed):
+        context.program(f"{root}/app/main.py")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ FEATURES = [
     "replay",
     "repaint",
     "numbered-input",
+    "timeline",
+    "search",
     "ready",
     "ports",
     "workerd",

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from mhnos_runtime import bounds
@@ -21,11 +22,13 @@ from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wi
 from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
 from mhnos_runtime.process.facts import Limits, ProcessFacts, Secrets, SpawnKey
 from mhnos_runtime.process.kind import Kind, Script
+from mhnos_runtime.process.words import is_interactive
 from mhnos_runtime.sandbox import Allowed, Policy, describe, narrow, view
 from mhnos_runtime.server.processes.engine_access import EngineAccess
 from mhnos_runtime.server.processes.keys import digest
 from mhnos_runtime.server.processes.listening import Listening, listening, open_ports
 from mhnos_runtime.server.processes.ports import Handed, check_names
+from mhnos_runtime.server.processes.programs import Programs
 from mhnos_runtime.server.processes.start_context import WorkspaceContext
 from mhnos_runtime.wire import messages as m
 
@@ -68,21 +71,23 @@ class Planner:
         self._allowed = Allowed.from_dict(hello.allowed)
         self._sandbox = self._allowed.sandbox
         self._engines = EngineAccess(settings.engines_dir, self._sandbox.policy.user)
-        self._view = view(self._sandbox, hello.path)
-        self._machine = plan.Machine(
-            self._view.path,
-            hello.node,
-            hello.no_node,
-            os.environ,
-            lambda name, path: shutil.which(name, path=path),
-        )
+        self._programs = Programs(workspace, self._sandbox)
+        seen = view(self._sandbox, hello.path)
+        path = self._with_node(seen.path, hello.node)
+        self._machine = plan.Machine(path, hello.node, hello.no_node, os.environ, self._programs.find)
         self._launch_settings = plan.LaunchSettings(
-            home=self._view.workspace,
+            home=seen.workspace,
             max_memory_bytes=settings.max_memory,
             retention_bytes=settings.retention_bytes,
             stall_ms=round(settings.stall_seconds * 1000),
             kill_grace_ms=round(settings.kill_grace_seconds * 1000),
         )
+
+    def _with_node(self, path: str, node: str) -> str:
+        """A PATH on which `node` is that of the kind node, and npm the one beside it."""
+        if not node or self._programs.find("node", path) == node:
+            return path
+        return f"{posixpath.dirname(node)}:{path}"
 
     def asked(self, request: m.Spawn) -> Asked:
         """Find the kind of a request and have it read the command. Raises Refused and InvalidRequest
@@ -110,7 +115,7 @@ class Planner:
         environment: variables, which those of the request override. dry: write nothing into the workspace.
         Raises MhnosError with a code for whatever is wrong, and OSError without descriptors.
         """
-        folder = self._folder(asked.kind, asked.request.options.cwd or "/")
+        folder = self._folder(asked)
         handed = Handed()
         try:
             launch = self._plan(asked, folder, handed, environment, dry)
@@ -138,13 +143,15 @@ class Planner:
         outside = policy.level == "none" or policy.network == "host"
         context = self._context(folder.path, policy, handed, dry)
         command, named = _command(asked, context)
+        kind.hooks.check(command, asked.args, context)
         open_ports(kind, asked.ports, named, handed, outside)
         token = secrets.token_urlsafe(32) if any("{token}" in text for text in kind.templates) else ""
         kind.hooks.write_files(context)
+        given = request.options.env or {}
         resolved = plan.ResolvedRequest(
             command=command,
             args=asked.args,
-            env={**environment, **(request.options.env or {})},
+            env={**environment, **kind.hooks.variables(context, given), **given},
             pty=_terminal(kind, request.pty),
             timeout_ms=_timeout_ms(request.options.timeout),
             watched=request.attach,
@@ -156,7 +163,9 @@ class Planner:
         )
         facts = self._facts(asked, folder.path, policy, listening(kind, handed, outside), token)
         choice = Choice(_narrowed(policy), folder.path, self._engines.folders())
-        launch = plan.plan(kind, resolved, self._launch_settings, self._machine, facts.to_plain(), choice)
+        find = partial(self._programs.find, cwd=folder.path)
+        machine = replace(self._machine, find=find)
+        launch = plan.plan(kind, resolved, self._launch_settings, machine, facts.to_plain(), choice)
         return self._allowed.confined(launch, handed_sockets=bool(handed.sockets))
 
     def _policy(self, kind: Kind, request: m.Spawn) -> Policy:
@@ -167,15 +176,18 @@ class Planner:
         return policy
 
     def _context(self, cwd: str, policy: Policy, handed: Handed, dry: bool) -> WorkspaceContext:
-        return WorkspaceContext(self._workspace, self._view.workspace, cwd, policy.network, handed, dry)
+        path = self._machine.path
+        return WorkspaceContext(self._workspace, self._programs, cwd, path, policy.network, handed, dry)
 
-    def _folder(self, kind: Kind, path: str) -> Folder:
-        """Raises NotFound; for a shell, the workspace itself stands in for a folder that is not there."""
-        cwd = self._workspace.normalise(path)
+    def _folder(self, asked: Asked) -> Folder:
+        """Raises NotFound. For a shell that a person sits before, the workspace itself stands in for a folder
+        that is not there; commands must not run elsewhere than where they were meant to."""
+        cwd = self._workspace.normalise(asked.request.options.cwd or "/")
         try:
             return Folder(cwd, self._workspace.open_dir(cwd))
         except NotFound:
-            if kind.command != "shell":
+            interactive = asked.kind.command == "shell" and is_interactive(asked.request.command, asked.args)
+            if not interactive or _terminal(asked.kind, asked.request.pty) is None:
                 raise
         return Folder("/", self._workspace.open_dir("/"), f"mhnos: {cwd} does not exist; starting in /")
 
@@ -209,7 +221,7 @@ def _command(asked: Asked, context: WorkspaceContext) -> tuple[str, tuple[str, .
     named = tuple(asked.ports) if kind.named_sockets else ()
     if kind.command != "script" or not command or command.startswith("-"):
         return command, named
-    script = Script(command, context.real(command), asked.request.worker)
+    script = Script(command, kind.hooks.real(command, context), asked.request.worker)
     program, needed = kind.hooks.program(script, context)
     return program, tuple(dict.fromkeys((*named, *needed)))
 

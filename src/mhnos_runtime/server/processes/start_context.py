@@ -6,10 +6,11 @@ import fcntl
 import os
 from dataclasses import dataclass, field
 
-from mhnos_runtime.errors import MhnosError, NotFound
+from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound
 from mhnos_runtime.files import transfer
 from mhnos_runtime.files.confine import StepBudget, Workspace
 from mhnos_runtime.server.processes.ports import Handed
+from mhnos_runtime.server.processes.programs import Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +18,32 @@ class WorkspaceContext:
     """A `process.kind.StartContext` of the real workspace. handed: takes what is handed over."""
 
     workspace: Workspace
-    home: str
+    programs: Programs
     cwd: str
+    path: str
     network: str
     handed: Handed
     dry: bool = False
     _steps: StepBudget = field(default_factory=StepBudget)
+    _looks: StepBudget = field(default_factory=StepBudget)
+
+    @property
+    def home(self) -> str:
+        return self.programs.home
 
     def real(self, path: str, base: str | None = None) -> str:
         host = self.workspace.real_path(path, self.cwd if base is None else base, self._steps)
         return host.removeprefix(os.path.realpath(self.workspace.root))
+
+    def has(self, path: str) -> bool:
+        try:
+            with self.workspace.resolve(path, self.cwd, steps=self._looks) as found:
+                return found.fd >= 0
+        except (NotFound, InvalidRequest):
+            return False
+
+    def program(self, path: str) -> None:
+        self.programs.check(path)
 
     def normalise(self, path: str) -> str:
         return self.workspace.normalise(path, self.cwd)

@@ -100,6 +100,13 @@ from mhnos_runtime.wire.messages.processes import (
     Renamed,
     Stats,
 )
+from mhnos_runtime.wire.messages.search import (
+    Search,
+    SearchMatch,
+    SearchResult,
+    Timeline,
+    TimelineAnswer,
+)
 from mhnos_runtime.wire.messages.server import (
     PROTOCOL,
     PROTOCOL_VERSION,
@@ -150,6 +157,8 @@ Request: TypeAlias = (
     | Remove
     | Subscribe
     | Unsubscribe
+    | Timeline
+    | Search
     | Ack
     | Fsync
 )
@@ -173,6 +182,8 @@ Answer: TypeAlias = (
     | Removed
     | Subscribed
     | Unsubscribed
+    | TimelineAnswer
+    | SearchResult
     | FsyncResult
     | ErrorMessage
 )

@@ -15,8 +15,8 @@ from mhnos_runtime.wire.messages.processes import ProcessInfo, ProcessStatus
 
 
 class Attach(Message, tag="attach"):
-    """Receive the output of a process, from an offset: `from_`, "start" (the oldest byte that is kept) or
-    "end"; or its last `tail` bytes.
+    """Receive the output of a process, from an offset: `from_`, "start" (0) or "end"; or its last `tail`
+    bytes; or what was captured `since` a moment (epoch ms), and up to a second of what was before it.
 
     `repaint`: have a full-screen program draw its screen anew, for a client that starts at the end. `acks`:
     the client acknowledges from the first byte on: what it has not acknowledged is not overwritten.
@@ -25,6 +25,7 @@ class Attach(Message, tag="attach"):
     pid: Handle
     from_: Offset | Literal["start", "end"] | None = msgspec.field(name="from", default=None)
     tail: Count | None = None
+    since: Count | None = None
     repaint: bool = False
     acks: bool = False
 

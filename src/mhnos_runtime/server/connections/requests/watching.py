@@ -24,13 +24,14 @@ class WatchRequests:
             m.Attach: Row(Scope.VIEW, self.attach),
             m.Detach: Row(Scope.VIEW, self.detach),
             m.Ack: Row(Scope.VIEW, self.ack),
+            m.Timeline: Row(Scope.VIEW, self.timeline),
         }
 
     def attach(self, connection: Connection, request: m.Attach) -> None:
         process = connection.find(request.pid)
         if request.repaint:
             connection.require(m.Resize)
-        start, reply = _start(process, request), connection.begin()
+        start, reply = start_of(process, request), connection.begin()
 
         def attached(viewer: Viewer) -> None:
             connection.answer(_attached(viewer, request), reply)
@@ -49,19 +50,27 @@ class WatchRequests:
         if viewer is not None:
             viewer.acknowledge(request.offset)
 
+    def timeline(self, connection: Connection, request: m.Timeline) -> m.TimelineAnswer:
+        process = connection.find(request.pid)
+        times, following = process.log.times(request.from_)
+        return m.TimelineAnswer(process.pid, times, following, id=request.id)
 
-def _start(process: Process, request: m.Attach) -> int:
-    """Where to begin: without an offset at what is promised, not at what the next burst may be taking."""
+
+def start_of(process: Process, request: m.Attach) -> int:
+    """The offset that an attach begins at. A tail begins at what is promised, not at what the next burst may
+    be taking. Raises InvalidRequest for an offset beyond the end."""
     log = process.log
     if request.tail is not None:
         return max(log.oldest, log.head - request.tail)
+    if request.since is not None:
+        return max(log.oldest, log.since(request.since))
     if request.from_ == "end":
         return log.head
     if isinstance(request.from_, int):
         if request.from_ > log.head:
             raise InvalidRequest(f"from: {request.from_} is beyond the end of the output ({log.head})")
         return request.from_
-    return log.oldest
+    return 0
 
 
 def _attached(viewer: Viewer, request: m.Attach) -> m.Attached:
