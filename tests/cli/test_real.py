@@ -127,6 +127,7 @@ async def test_a_program_in_the_sandbox_of_a_process(server: TestServer) -> None
     pid = (await command("run", "-d", "-e", "FOO=bar", "python", "wait.py", env=env))[1].decode().strip()
     assert await command("exec", pid, "echo $FOO; echo err >&2; exit 4", env=env) == (4, b"bar\n", b"err\n")
     assert (await command("exec", "-e", "FOO=mine", pid, "echo $FOO", env=env))[1] == b"mine\n"
+    assert (await command("exec", pid, "printf", "%s.", "a b", "$FOO", env=env))[1] == b"a b.$FOO."
     assert (await command("exec", "-i", pid, "wc -c", stdin=b"123", env=env))[1].strip() == b"3"
     async with Console("exec", "-it", pid, "bash", cols=71, rows=19, env=env) as console:
         await console.until_raw()
