@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(120)
 
 BOTH = 'import sys\nprint("out")\nprint("err", file=sys.stderr)\nsys.exit(int(sys.argv[1]))\n'
 READ = "import sys, hashlib\nprint(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\n"
-WAIT = 'import time\nprint("ready", flush=True)\ntime.sleep(600)\n'
+# In one write: the output of programs is unbuffered, and print writes the end of a line by itself.
+WAIT = 'import sys, time\nsys.stdout.write("ready\\n")\ntime.sleep(600)\n'
 COUNT = """
 import sys, time
 for index in range(int(sys.argv[1])):
