@@ -400,6 +400,8 @@ class Process:
         code = os.waitstatus_to_exitcode(self.main_status)
         self._state.end_reason = self.surroundings.reason(code, self._state.end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
+        # A signal that was sent without insisting can be the end too.
+        own = "exit" if code >= 0 else "killed" if killed_by == self._state.last_signal else "signal"
         evidence = f"wait status {self.main_status:#06x}"
         if self._state.last_signal:
             evidence += f", after {self._state.last_signal} was sent ({self._cause()})"
@@ -408,7 +410,7 @@ class Process:
         return ExitRecord(
             code=code if code >= 0 else None,
             signal=killed_by,
-            reason=self._state.end_reason or self._own_reason(killed_by),
+            reason=self._state.end_reason or own,
             evidence=evidence,
             runtime_ms=round((self._state.end - self._state.start) * 1000),
             cpu_ms=self._state.cpu_ms,
@@ -416,12 +418,6 @@ class Process:
             bytes=self.log.head,
             end_time_ms=time.time_ns() // 1_000_000,
         )
-
-    def _own_reason(self, killed_by: str | None) -> str:
-        """Where nobody asked for the end: a signal that was sent without insisting can be the end too."""
-        if killed_by is None:
-            return "exit"
-        return "killed" if killed_by == self._state.last_signal else "signal"
 
     def _cause(self) -> str:
         if self._state.with_host:
