@@ -56,6 +56,14 @@ def test_an_unknown_verb_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> 
     assert "No such command" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "meant"), [("ls", "ps"), ("version", "--version"), ("attahc", "attach")])
+def test_a_word_of_other_programs_leads_to_the_verb(
+    word: str, meant: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([word, "x"]) == 2
+    assert f"No such verb: {word!r}. Did you mean mhnos-runtime {meant}?" in capfd.readouterr().err
+
+
 def test_an_error_cannot_drive_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     """Its text may be of a program, a file's name or a server."""
     say.error("bad \x1b[2J\udcff\nmore", "hint\r")

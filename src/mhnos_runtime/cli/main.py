@@ -64,6 +64,20 @@ VERBS = {
     "completion": Verb("completion", "Print the completion script for a shell.", _REST),
 }
 
+#: What other programs call it.
+_HABITS = {
+    "ls": "ps",
+    "list": "ps",
+    "start": "run",
+    "restart": "reload",
+    "status": "health",
+    "info": "doctor",
+    "version": "--version",
+    "help": "--help",
+    "kill-server": "stop-server",
+    "shutdown": "stop-server",
+}
+
 _EPILOG = """\b
 Examples:
   mhnos-runtime serve ~/project          start the runtime on this machine, for this folder
@@ -76,6 +90,13 @@ Examples:
 A process is named by its pid or by its name.
 Address and token come from --url and --token-file, else from MHNOS_URL and
 MHNOS_TOKEN, else from the runtime that serves on this machine."""
+
+
+def _meant(word: str) -> str:
+    """The verb, or option, that somebody may mean by another word; "" for none."""
+    import difflib
+
+    return _HABITS.get(word) or next(iter(difflib.get_close_matches(word, VERBS, 1)), "")
 
 
 class Verbs(click.Group):
@@ -91,6 +112,15 @@ class Verbs(click.Group):
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a word that is no verb is told which one may be meant."""
+        word = args[0]
+        if word not in VERBS and (meant := _meant(word)):
+            raise click.UsageError(f"No such verb: {word!r}. Did you mean {PROGRAM} {meant}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title in ("Processes", _SERVER, _REST):
