@@ -299,6 +299,11 @@ def test_verbs_of_docker(desk: Desk) -> None:
     assert desk.type("mr rm crate && mr ps -aq --filter name=crate") == (0, "crate\n", "")
 
 
+def test_who_ends_the_command_ends_the_program(desk: Desk) -> None:
+    line = "timeout 2 mhnos-runtime run --name ended shell 'exec sleep 600'; mr wait ended"
+    assert desk.type(line).out == "143\n"
+
+
 def test_kill_takes_a_signal_as_everywhere(desk: Desk) -> None:
     for option, code in (("-9", 137), ("-KILL", 137), ("-s TERM", 143), ("", 143)):
         line = f"P=$(mr run -d shell 'sleep 600'); mr kill {option} $P >&2; mr wait $P"

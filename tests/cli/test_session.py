@@ -56,6 +56,19 @@ async def test_a_signal_ends_the_command_and_restores_the_terminal(number: signa
         assert fake.processes[1000].signals == []
 
 
+async def test_who_ends_the_command_means_the_process() -> None:
+    """As docker's --sig-proxy: `timeout 3 mhnos-runtime run python x.py` left the program running."""
+    async with FakeServer() as fake, console(fake, "run", "shell") as terminal:
+        await fake.until(lambda: 1000 in fake.processes)
+        await fake.feed(1000, b"begun")
+        await terminal.until(b"begun")
+        os.kill(terminal.pid, signal.SIGTERM)
+        await fake.until(lambda: fake.processes[1000].signals == ["SIGTERM"])
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert await terminal.exit_code() == 143
+        assert b"process 1000 goes on" in terminal.seen
+
+
 async def test_linger_0_ends_the_process_when_the_command_goes() -> None:
     async with FakeServer() as fake, console(fake, "run", "-it", "--linger", "0", "shell") as terminal:
         await ready(fake, terminal)

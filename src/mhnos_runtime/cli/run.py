@@ -182,9 +182,9 @@ def run(url: str | None, token_file: str | None, **options: object) -> int:
     word is a script, and -c is as in sh. The exit code is the program's; 128+N when signal N ended it,
     124 after a timeout, 125 when the runtime failed, 126 and 127 when the program could not be started.
 
-    Without -t, Ctrl-C goes to the process first; a second one ends it. The process outlives this command when
-    it is detached from, terminated or cut off, unless --linger is given: --linger 0 ends it with this
-    command, a few seconds later where this command could not say goodbye.
+    Without -t, Ctrl-C goes to the process first, and a second one ends it; SIGTERM goes to it as well. It
+    outlives this command when it is detached from or cut off, unless --linger is given: --linger 0 ends it
+    with this command, a few seconds later where this command could not say goodbye.
 
     When the process has ended, record and output are kept for 10 minutes, and among the last 256
     (retain_seconds and retain_count in the settings), for `logs`, `ps -a` and `attach`; with --rm they are
@@ -250,6 +250,7 @@ async def _run(plan: Plan, url: str | None, token_file: str | None) -> int:
             feed=plan.interactive,
             detach_keys=detach_keys_for(plan.detach_keys, plan.tty and plan.interactive),
             close_at_end=not plan.tty,
+            forward_terminate=True,
             end_on_leave=plan.linger_ms == 0,
             timeout_ms=plan.timeout_ms,
         )

@@ -43,7 +43,8 @@ class Manner:
     """raw: stdin is a terminal, and every key goes to the process. feed: stdin goes there at all.
 
     close_at_end: the end of stdin is the end of the process's. forward_interrupt: Ctrl-C is for the process.
-    end_on_leave: whoever leaves ends the process. timeout_ms: after which it was asked to be ended.
+    forward_terminate: so is the first SIGTERM, unless raw. end_on_leave: whoever leaves ends the process.
+    timeout_ms: after which it was asked to be ended.
     """
 
     raw: bool
@@ -51,6 +52,7 @@ class Manner:
     detach_keys: bytes = b""
     close_at_end: bool = False
     forward_interrupt: bool = True
+    forward_terminate: bool = False
     end_on_leave: bool = False
     timeout_ms: int | None = None
 
@@ -113,6 +115,7 @@ class Session:
         self._modes = Modes()
         self._quiet = Quiet(*terminals())
         self._interrupts = 0
+        self._terminated = False
         status.use(self._stderr, process)
         process.on_news_told = self._tell_news
         self._told = ""
@@ -203,7 +206,8 @@ class Session:
 
     async def _tell_reason(self, ended: ExitInfo) -> None:
         """Why it ended, where that was neither its own doing nor this command's."""
-        own = self._interrupts > 1 or (self._interrupts == 1 and ended.signal == "SIGINT")
+        own = self._terminated or self._interrupts > 1
+        own = own or (self._interrupts == 1 and ended.signal == "SIGINT")
         if ended.reason in ("killed", "signal") and own:
             return
         limit_bytes, timeout_ms = None, self._manner.timeout_ms
@@ -311,6 +315,8 @@ class Session:
             handlers[signal.SIGCONT] = lambda: self._continued(raw)
         elif self._manner.forward_interrupt:
             handlers[signal.SIGINT] = self._interrupt
+        if raw is None and self._manner.forward_terminate:
+            handlers[signal.SIGTERM] = self._terminate
         loop = asyncio.get_running_loop()
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -329,6 +335,14 @@ class Session:
             self._start(self._signal_process("SIGKILL"))
         else:
             self._leave(exits.INTERRUPTED)
+
+    def _terminate(self) -> None:
+        """As docker: who ends this command, such as timeout(1), means the process. The second leaves."""
+        if self._terminated or not self._runtime.connected:
+            self._leave(exits.for_signal(signal.SIGTERM))
+        else:
+            self._terminated = True
+            self._start(self._signal_process("SIGTERM"))
 
     async def _signal_process(self, name: str) -> None:
         try:
