@@ -94,12 +94,12 @@ class Connection:
             await self._socket.closed
         finally:
             self._cancel_tasks()
-            self.events.end()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
             self._leave_terminals()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self.events.end()  # last: a request to be told of them may have been among the tasks
 
     def end(self, code: int) -> None:
         """The grant has ended: nothing that waits is done, and nothing more is shown."""
