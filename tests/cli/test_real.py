@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 
 BOTH = 'import sys\nprint("out")\nprint("err", file=sys.stderr)\nsys.exit(int(sys.argv[1]))\n'
 READ = "import sys, hashlib\nprint(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\n"
-WAIT = 'import time\nprint("ready", flush=True)\ntime.sleep(600)\n'
+# In one write: the output of programs is unbuffered, and print writes the end of a line by itself.
+WAIT = 'import sys, time\nsys.stdout.write("ready\\n")\ntime.sleep(600)\n'
 COUNT = """
 import sys, time
 for index in range(int(sys.argv[1])):
@@ -129,6 +130,7 @@ async def test_a_program_in_the_sandbox_of_a_process(server: TestServer) -> None
     pid = (await command("run", "-d", "-e", "FOO=bar", "python", "wait.py", env=env))[1].decode().strip()
     assert await command("exec", pid, "echo $FOO; echo err >&2; exit 4", env=env) == (4, b"bar\n", b"err\n")
     assert (await command("exec", "-e", "FOO=mine", pid, "echo $FOO", env=env))[1] == b"mine\n"
+    assert (await command("exec", pid, "printf", "%s.", "a b", "$FOO", env=env))[1] == b"a b.$FOO."
     assert (await command("exec", "-i", pid, "wc -c", stdin=b"123", env=env))[1].strip() == b"3"
     async with Console("exec", "-it", pid, "bash", cols=71, rows=19, env=env) as console:
         await console.until_raw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_flags_over_variables_over_the_file_as_at_a_start(
     assert found.source("allow_origin").startswith(source)
     # And so at the next reload, which brings nothing.
     assert load_again(applied(running, found), {}, env).allow_origin == (value,)
+
+
+def test_the_folder_of_the_command_line_is_still_there_at_a_reload(env: dict[str, str]) -> None:
+    given = started(env, workspace="/tmp/w")
+    running = replace(given, sources={**given.sources, "workspace": "argument FOLDER"})
+    assert changes(running, load_again(running, {}, env)) == []
+
+
+def test_what_clients_read_needs_no_reload(env: dict[str, str]) -> None:
+    running = started(env)
+    write_config(env, 'detach_keys = "ctrl-]"\n')
+    assert changes(running, load_again(running, {}, env)) == []
 
 
 def test_only_some_variables_may_be_brought(env: dict[str, str]) -> None:

@@ -76,7 +76,7 @@ async def test_it_sees_and_signals_the_processes_of_the_other_one(folder: Path, 
     require(facts, "strict")
     async with serving(folder, "strict") as (_, client):
         host = await client.run("trap 'echo poked' USR1; echo up $$; while :; do sleep 0.05; done")
-        own = (await client.text(host, "up")).split()[1]
+        own = (await client.text(host, "\n")).split()[1]
         assert f" {own} " in await said(client, "ps -A -o pid=,args= | sed 's/^/ /'", within=host)
         assert await said(client, f"kill -USR1 {own} && echo $?", within=host) == "0\n"
         await client.text(host, "poked")
@@ -243,7 +243,7 @@ async def test_what_landlock_keeps_apart(level: str, folder: Path) -> None:
         (server.workspace / "attempt.py").write_text(attempt)
         name = os.urandom(8).hex()
         host = await client.spawn("python", "listen.py", name, pty=False)
-        own = (await client.text(host, "up")).split()[1]
+        own = (await client.text(host, "\n")).split()[1]
         guest = await client.spawn("python", "attempt.py", name, own, within=host, pty=False)
         await client.exit(guest)
         scoped = landlock_abi() >= 6 and level != "none"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mhnos_runtime.cli import local
-from mhnos_runtime.cli.target import run_async
 from mhnos_runtime.config import SETTINGS, Settings, describe
 from mhnos_runtime.config.reload import Change
 from mhnos_runtime.errors import MhnosError
@@ -32,7 +31,7 @@ def ask(folder: Path) -> InForce | None:
     try:
         local.require(folder)
         target = discover(env={"MHNOS_STATE_DIR": str(folder)})
-        answer: Any = run_async(http.ask(target, "GET", "/v1/settings"))
+        answer: Any = http.ask(target, "GET", "/v1/settings")
         rows, changes = answer["settings"], [Change(**each) for each in answer["changes"]]
         return InForce(
             {row["name"]: row["value"] for row in rows},

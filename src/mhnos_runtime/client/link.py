@@ -49,14 +49,13 @@ class Link:
         *,
         ssl_option: SslOption = True,
         heartbeat_s: float = HEARTBEAT_S,
-        subprotocol: str | None = m.SUBPROTOCOL,
     ) -> Link:
-        """Connect and take the server's greeting. subprotocol: None for protocol 1.0.
+        """Connect and take the server's greeting.
 
         Raises ConnectFailed (worth another attempt where its `retry` says so), Unauthorized, Forbidden.
         """
         address = parse(url)
-        opening = Opening(url, address, token, subprotocol)
+        opening = Opening(url, address, token)
         stream = Stream()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):

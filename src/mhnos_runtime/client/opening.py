@@ -32,11 +32,8 @@ class Opening:
     """One handshake. Send `request`; feed() what comes until it returns True. `rest` is then what came behind
     the server's answer, and greeting() takes its first message."""
 
-    def __init__(
-        self, url: str, address: Address, token: str | None, subprotocol: str | None = m.SUBPROTOCOL
-    ) -> None:
-        """subprotocol: None for protocol 1.0. Raises ConnectFailed for a token that cannot be sent."""
-        self._offered = subprotocol
+    def __init__(self, url: str, address: Address, token: str | None) -> None:
+        """Raises ConnectFailed for a token that cannot be sent."""
         self._selected: str | None = None
         self._url = url
         self._key = handshake.key(os.urandom(handshake.KEY_BYTES))
@@ -47,7 +44,7 @@ class Opening:
         target = address.path + "/"
         try:
             return handshake.request(
-                address.authority, target, self._key, self._offered, authorization(token)
+                address.authority, target, self._key, m.SUBPROTOCOL, authorization(token)
             )
         except ValueError:
             raise ConnectFailed("the token has characters that no token has", retry=False) from None
@@ -68,18 +65,18 @@ class Opening:
         if head.status != _SWITCHING:
             raise self._failed("")
         try:
-            self._selected = handshake.selected(head, self._key, self._offered)
+            self._selected = handshake.selected(head, self._key, m.SUBPROTOCOL)
         except handshake.NoWebSocket as error:
             raise self._failed(str(error), retry=False) from None
         return True
 
     def greeting(self, first: Received | ProtocolViolation | None) -> m.Connected:
-        """The server's first message, as that of a runtime that speaks the protocol which was offered.
+        """The server's first message, as that of a runtime that speaks protocol 1.1.
         first: None for a connection that was closed. Raises ConnectFailed."""
         if not isinstance(first, m.Connected):
             why = f": {first.message}" if isinstance(first, ProtocolViolation) else ""
             raise ConnectFailed(f"{self._url} did not greet as a runtime does{why}", retry=first is None)
-        if self._selected != self._offered:
+        if self._selected != m.SUBPROTOCOL:
             raise ConnectFailed(
                 f"{self._url} speaks only protocol {first.protocol_version}, this client needs 1.1",
                 retry=False,

@@ -35,9 +35,10 @@ class Change(NamedTuple):
 
 
 def changes(running: Settings, found: Settings) -> list[Change]:
-    """What differs, in the order of the table; kinds last."""
+    """What differs, in the order of the table; kinds last. What only clients read needs no reload."""
     old, new = ({row.name: row for row in describe(each)} for each in (running, found))
-    differing = [each.name for each in SETTINGS if getattr(running, each.name) != getattr(found, each.name)]
+    ours = [each.name for each in SETTINGS if not each.of_client]
+    differing = [name for name in ours if getattr(running, name) != getattr(found, name)]
     kinds = [{f"kinds.{kind.name}": kind for kind in each.kinds} for each in (running, found)]
     differing += [name for name in {**kinds[0], **kinds[1]} if kinds[0].get(name) != kinds[1].get(name)]
     return [

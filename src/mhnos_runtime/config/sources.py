@@ -28,6 +28,10 @@ _FILE = "config"
 OTHER_VARIABLES = (CONFIG_VARIABLE, "MHNOS_URL", "MHNOS_TOKEN", "MHNOS_TOKEN_FILE")
 
 
+#: Sources of what somebody typed for one start: the FOLDER of `serve` is an argument.
+_TYPED = ("flag ", "argument ")
+
+
 def load(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[Settings, tuple[str, ...]]:
@@ -62,10 +66,10 @@ def load_again(
     given = {
         each.name: Given(plain(getattr(running, each.name)), running.source(each.name), Path("/"))
         for each in SETTINGS
-        if running.source(each.name).startswith(("flag ", "variable "))
+        if running.source(each.name).startswith((*_TYPED, "variable "))
     }
     brought = _by_variables([each for each in SETTINGS if each.reloads], told or {})
-    given |= {name: each for name, each in brought.items() if not running.source(name).startswith("flag ")}
+    given |= {name: each for name, each in brought.items() if not running.source(name).startswith(_TYPED)}
     return _settings(given, running.sources.get(_FILE, ""), user)
 
 

@@ -31,9 +31,8 @@ def accept(key: str) -> str:
     return binascii.b2a_base64(digest, newline=False).decode()
 
 
-def request(host: str, target: str, key: str, protocol: str | None, headers: Mapping[str, str]) -> bytes:
-    """What asks for a WebSocket, with this subprotocol if one is given. Raises ValueError for what cannot
-    stand in a head."""
+def request(host: str, target: str, key: str, protocol: str, headers: Mapping[str, str]) -> bytes:
+    """What asks for a WebSocket with this subprotocol. Raises ValueError for what cannot stand in a head."""
     return http.request(
         "GET",
         target,
@@ -43,13 +42,13 @@ def request(host: str, target: str, key: str, protocol: str | None, headers: Map
             "Connection": "Upgrade",
             "Sec-WebSocket-Version": VERSION,
             "Sec-WebSocket-Key": key,
-            **({} if protocol is None else {"Sec-WebSocket-Protocol": protocol}),
+            "Sec-WebSocket-Protocol": protocol,
             **headers,
         },
     )
 
 
-def selected(head: http.Head, key: str, protocol: str | None) -> str | None:
+def selected(head: http.Head, key: str, protocol: str) -> str | None:
     """The subprotocol that an answer with the status 101 selects, `protocol` or none (RFC 6455, 4.1). Raises
     NoWebSocket."""
     if head.items("upgrade") != ["websocket"] or "upgrade" not in head.items("connection"):
