@@ -243,3 +243,21 @@ def test_one_that_their_user_cannot_reach_is_named(root: Path, tmp_path: Path) -
         with pytest.raises(StartFailed, match="the user of processes cannot enter") as failed:
             programs.check(f"{root}/link")
     assert failed.value.code == "not-executable"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
+def test_what_is_in_a_folder_that_their_user_cannot_enter_is_not_told(root: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    make(closed / "secret" / "tool")
+    (closed / "link").symlink_to("secret/tool")
+    closed.chmod(0o700)
+    said = set()
+    for number, path in enumerate((closed / "link", closed / "none", closed / "secret" / "tool" / "x")):
+        (root / f"link{number}").symlink_to(path)
+        with Workspace(root) as workspace:
+            programs = Programs(workspace, Sandbox(Policy("none", user=(65534, 65534)), FACTS, str(root)))
+            with pytest.raises(StartFailed, match="cannot enter") as failed:
+                programs.check(f"{root}/link{number}")
+        said.add(failed.value.message.partition(": ")[2])
+        assert f"link{number} is {path}: " in failed.value.message
+    assert len(said) == 1

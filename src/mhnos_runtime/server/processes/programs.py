@@ -118,7 +118,15 @@ class Programs:
         """What a process does not see is not looked at, and links that are hidden from it are not told: it
         could make this one look at links of the machine (/proc/1/cwd) in its place."""
         named = shown(path) if seen == path else f"{shown(path)} is {shown(seen)}"
-        real = os.path.realpath(seen) if visible(self._sandbox, seen) else ""
+        user = self._sandbox.policy.user
+        sees = visible(self._sandbox, seen)
+        if sees and user is not None and (closed := reachable(seen, user)):
+            raise StartFailed(
+                f"{named}: the user of processes cannot enter {closed}",
+                code="not-executable",
+                hint="use one in the workspace or of the system",
+            )
+        real = os.path.realpath(seen) if sees else ""
         if not visible(self._sandbox, real):
             raise StartFailed(
                 f"{named}: processes do not see it (sandbox {self._sandbox.policy.level})",
@@ -127,10 +135,3 @@ class Programs:
             )
         if not os.access(real, os.X_OK):
             raise NotFound(f"{os.strerror(errno.ENOENT)}: {shown(seen)}")
-        user = self._sandbox.policy.user
-        if user is not None and (closed := reachable(real, user)):
-            raise StartFailed(
-                f"{named}: the user of processes cannot enter {closed}",
-                code="not-executable",
-                hint="use one in the workspace or of the system",
-            )
