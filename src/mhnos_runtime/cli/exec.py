@@ -22,6 +22,7 @@ from mhnos_runtime.cli.target import Handle, NewName, WorkspacePath, target_opti
 @click.option(
     "-w",
     "--cwd",
+    "--workdir",
     metavar="DIR",
     type=WorkspacePath(folders=True),
     help="Folder of the workspace to start in; else the process's.",

@@ -138,7 +138,12 @@ detach_keys_option = click.option(
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
 @click.option(
-    "--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in."
+    "-w",
+    "--cwd",
+    "--workdir",
+    metavar="DIR",
+    type=WorkspacePath(folders=True),
+    help="Folder of the workspace to start in.",
 )
 @env_option
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
@@ -317,4 +322,5 @@ def _hint(plan: Plan, error: RequestFailed) -> str:
         letter for letter, on in zip("itd", (plan.interactive, plan.tty, plan.detach), strict=True) if on
     )
     start = "mhnos-runtime run " + (f"-{flags} " if flags else "")
-    return f"use: {start}shell {shlex.quote(shlex.join(words))}; as a kind {error.hint}"
+    script = shlex.join(words) if len(words) > 1 else plan.kind
+    return f"use: {start}shell {shlex.quote(script)}; as a kind {error.hint}"
