@@ -110,19 +110,16 @@ def landlock_abi() -> int:
 
 def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
     """The first folder on the way to `path`, over links too, that this user, in its one group, cannot enter,
-    or "", also where nothing is there. Nothing is looked at in a folder that the user cannot enter, nor where
-    links of /proc lead, which are other ones for each process."""
+    or "". Nothing is looked at in a folder that the user cannot enter, nor where links of /proc lead, which
+    are other ones for each process. Raises OSError for a folder that is not there."""
     here, todo = "/", _names(os.path.join(os.getcwd(), path))
     for _ in range(_MAX_STEPS):
         if not todo:
             return ""
-        try:
-            if here.startswith("/proc/") or not _enters(user, os.stat(here)):
-                return here
-            here = os.path.normpath(os.path.join(here, todo.pop()))  # there are no links in it
-            target = os.readlink(here) if os.path.islink(here) else None
-        except OSError:
-            return ""
+        if here.startswith("/proc/") or not _enters(user, os.stat(here)):
+            return here
+        here = os.path.normpath(os.path.join(here, todo.pop()))  # there are no links in it
+        target = os.readlink(here) if os.path.islink(here) else None
         if target is not None:
             todo += _names(target)
             here = "/" if target.startswith("/") else os.path.dirname(here)

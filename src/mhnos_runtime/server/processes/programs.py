@@ -114,13 +114,20 @@ class Programs:
         words = first.removeprefix(b"#!").split()
         return words[0].decode(errors="surrogateescape") if first.startswith(b"#!") and words else ""
 
+    def _closed(self, seen: str) -> str:
+        """The folder on the way there that the user of processes cannot enter, or ""."""
+        user = self._sandbox.policy.user
+        try:
+            return "" if user is None else reachable(seen, user)
+        except OSError:
+            return ""  # it is not there
+
     def _check_machines(self, seen: str, path: str) -> None:
         """What a process does not see is not looked at, and links that are hidden from it are not told: it
         could make this one look at links of the machine (/proc/1/cwd) in its place."""
         named = shown(path) if seen == path else f"{shown(path)} is {shown(seen)}"
-        user = self._sandbox.policy.user
         sees = visible(self._sandbox, seen)
-        if sees and user is not None and (closed := reachable(seen, user)):
+        if sees and (closed := self._closed(seen)):
             raise StartFailed(
                 f"{named}: the user of processes cannot enter {closed}",
                 code="not-executable",
