@@ -60,6 +60,8 @@ PORTS = 64
 #: Arguments, and variables, of one program.
 ARGUMENTS = 8192
 VARIABLES = 4096
+#: Folders of a PATH, each of which is looked at on the event loop.
+PATH_FOLDERS = 256
 #: Command, arguments and environment together, UTF-8; more does not fit into one message.
 COMMAND_BYTES = MESSAGE_BYTES
 #: Bindings, modules, flags and variables in one Worker's config.

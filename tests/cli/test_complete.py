@@ -7,11 +7,14 @@ import os
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from mhnos_runtime.cli.complete import handles
 from mhnos_runtime.cli.completion import script
 from mhnos_runtime.testing import TestServer
 from tests.cli.console import command
+from tests.client.peer import Peer, Scripted
 
 Env = dict[str, str]
 # What bash does at a Tab key behind these words, the last of which is unfinished.
@@ -72,6 +75,24 @@ async def test_handles_are_names_first_and_those_that_the_verb_can_use(env: Env)
     assert await offered("stop", "comp", env=env) == ["completed"]
     assert await offered("kill", "completed", "", env=env) == []
     await command("rm", "-f", pid, gone, env=env)
+
+
+def test_a_server_cannot_put_anything_else_into_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bash inserts what it is offered as it is."""
+    names = ["$(reboot)", "`reboot`", "web;reboot", "-f", "web\nplain", "~", "\x1b]0;x\x07", "web-2"]
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        row = {"type": "shell", "command": "make", "args": [], "startTime": 0, "status": "running"}
+        rows = [{**row, "pid": pid, "name": name} for pid, name in enumerate(names, 1000)]
+        stats = {"totalSpawned": 8, "totalKilled": 0, "active": 8}
+        peer.say(type="processList", id=peer.request()["id"], processes=rows, stats=stats)
+        peer.until_closed()
+
+    with Scripted(script) as server:
+        monkeypatch.setenv("MHNOS_URL", server.url)
+        found = handles(click.Context(click.Command("logs")), "", None)
+    assert [each.value for each in found] == ["web-2", *(str(pid) for pid in range(1000, 1008))]
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from mhnos_runtime.client.errors import (
 from mhnos_runtime.testing import TestServer
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
-from tests.client.peer import CONFIG, Peer, Scripted, dial, target
+from tests.client.peer import CONFIG, PATIENCE_S, Peer, Scripted, dial, target
 from tests.server import raw
 from tests.server.certificate import make_certificate
 
@@ -238,6 +241,39 @@ def test_a_goodbye_that_nobody_answers_ends_all_the_same(monkeypatch: pytest.Mon
 
     with Scripted(script) as server, dial(server):
         pass
+
+
+def test_a_goodbye_is_not_waited_for_behind_messages_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "CLOSE_TIMEOUT_S", 0.05)
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        unknown = raw.frame(raw.TEXT, b'{"type":"of a later version"}', mask=None)
+        until = time.monotonic() + PATIENCE_S
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < until:
+                peer.send(unknown * 1000)
+            pytest.fail("it has not left")
+
+    with Scripted(script) as server, dial(server):
+        pass
+
+
+def test_a_server_that_pings_and_does_not_read_is_left_in_time() -> None:
+    """What it is answered fills the connection."""
+
+    def script(peer: Peer) -> None:
+        peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.greet()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.send(raw.frame(raw.PING, bytes(125), mask=None) * 1000)
+
+    with Scripted(script) as server, dial(server) as runtime:
+        began = time.monotonic()
+        with pytest.raises((ConnectionLost, RequestTimedOut)):
+            runtime.ask(m.Ping(), m.Pong, timeout_s=0.5)
+        assert time.monotonic() - began < subject.REQUEST_TIMEOUT_S / 2
 
 
 @pytest.mark.parametrize(

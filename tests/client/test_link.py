@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from mhnos_runtime.client.errors import ClientError, ConnectFailed, Forbidden, P
 from mhnos_runtime.client.link import Link, LinkClosed
 from mhnos_runtime.client.opening import LONGEST_WAIT_S, refusal
 from mhnos_runtime.client.received import unpack
+from mhnos_runtime.client.stream import Stream
 from mhnos_runtime.testing import TestServer
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
@@ -314,6 +316,34 @@ def test_what_nobody_receives_waits_in_the_network() -> None:
 
     # Longer than the wait: a link that is not read from does not take the server for silent
     with_link(script, use, heartbeat_s=0.1)
+
+
+def test_pings_of_a_server_that_does_not_read_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = 0
+    write = Stream.write
+
+    def counted(stream: Stream, data: bytes) -> None:
+        nonlocal written
+        written += len(data)
+        write(stream, data)
+
+    monkeypatch.setattr(Stream, "write", counted)
+    read = threading.Event()
+
+    def script(peer: scripted.Peer) -> None:
+        peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.greet()
+        for _ in range(150):
+            peer.send(raw.frame(raw.PING, bytes(125), mask=None) * 1000)
+        peer.say(type="pong", time=1)
+        read.wait(20)
+
+    async def use(link: Link) -> None:
+        assert isinstance(await link.receive(), m.Pong)
+        read.set()
+
+    with_link(script, use)
+    assert written < 12 << 20
 
 
 def test_sending_waits_for_a_server_that_does_not_read() -> None:

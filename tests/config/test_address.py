@@ -56,6 +56,7 @@ def test_host(text: str, host: str, port: int | None) -> None:
         "a/b",
         "a?b",
         "a#b",
+        "127.0.0.1%a.example",
         "bücher.example",
         "a\n",
         "a\r\nb",

@@ -54,6 +54,13 @@ def test_a_line_for_people_has_the_form_of_the_server_s(capsys: pytest.CaptureFi
     assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d\d\d error   it broke {fields}\n", line), line
 
 
+def test_no_value_drives_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Log(False).write("info", "a setting has changed", new="\x1b]0;title\x07", old="\x9b31m", source="\u202e")
+    line = capsys.readouterr().err.rstrip("\n")
+    assert line.isprintable()
+    assert r'new="\u001b]0;title\u0007"' in line
+
+
 def test_a_stderr_that_takes_nothing_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr("sys.stderr", full)

@@ -24,6 +24,8 @@ SHOWN_CHARACTERS = 60  # of a command beside a handle
 MOST_PATHS = 1000  # a shell asks before it shows so many
 #: Paths that need no quoting: the scripts of shells insert what they are given.
 _PLAIN_PATH = re.compile(r"[\w@%+=:,./-]+\Z")
+#: What names and pids are made of. Shells insert what they are given: a server could say `$(command)`.
+_PLAIN_HANDLE = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 #: Kinds whose command is a file of the workspace.
 _SCRIPTED = ("node", "python", "workerd")
 
@@ -41,6 +43,7 @@ def handles(ctx: click.Context, incomplete: str, ended: bool | None) -> list[Com
     taken = {word for value in ctx.params.values() if isinstance(value, tuple) for word in value}
     named = [(row.name, row) for row in reversed(rows) if isinstance(row.name, str)]
     found = {str(handle): row for handle, row in [*named, *((row.pid, row) for row in rows)]}
+    found = {handle: row for handle, row in found.items() if _PLAIN_HANDLE.match(handle)}
     return [
         CompletionItem(handle, help=_about(row.type, row.command, row.args))
         for handle, row in found.items()

@@ -49,10 +49,10 @@ def _show(runtime: Direct, json_: bool) -> None:
 
 
 def as_json(event: ProcessEvent) -> str:
-    """As the server sends it."""
+    """As the server sends it, in one line."""
     from mhnos_runtime.wire.encode import encode
 
-    return encode(event).decode()
+    return say.json_text(encode(event).decode())
 
 
 def in_words(event: ProcessEvent) -> str:

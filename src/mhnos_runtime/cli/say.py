@@ -37,7 +37,15 @@ def as_json(value: object) -> None:
     """One JSON document."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json_text(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def json_text(text: str) -> str:
+    """The same JSON with escapes for what could drive a terminal: JSON itself leaves DEL, the controls from
+    U+0080 on and those of writing directions in texts."""
+    import json
+
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, shrink: int | None = None) -> None:

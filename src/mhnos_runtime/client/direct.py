@@ -151,7 +151,7 @@ class Direct:
             if self._over is None:
                 until = time.monotonic() + CLOSE_TIMEOUT_S
                 self._write(rfc.CLOSE, rfc.pack_close(rfc.NORMAL), CLOSE_TIMEOUT_S)
-                while self._next(until) is not None:
+                while self._next(until) is not None and time.monotonic() < until:
                     pass
         except ClientError:
             pass
@@ -190,7 +190,7 @@ class Direct:
                     return None
                 waited = True
             elif isinstance(got, Ping):
-                self._write(rfc.PONG, got.payload)
+                self._write(rfc.PONG, got.payload, self._patience(until))
             elif isinstance(got, Goodbye):
                 raise self._leave(got.code, self._why_closed(got.code))
             else:

@@ -86,7 +86,7 @@ class Link:
             if got is None:
                 await self._more()
             elif isinstance(got, Ping):
-                self._stream.write_frame(rfc.PONG, got.payload)
+                self._stream.answer_ping(got.payload)
             elif isinstance(got, Goodbye):
                 self._end(got.code)
             else:

@@ -59,6 +59,12 @@ class Stream(asyncio.Protocol):
         """Send one message, or one control frame; as `write`."""
         self.write(rfc.pack_masked(opcode, payload, os.urandom(rfc.MASK_BYTES)))
 
+    def answer_ping(self, payload: bytes) -> None:
+        """Only while the server takes what is sent: it would not read the answer, and pings without end must
+        fill no memory. A later ping is answered in the place of this one (RFC 6455, 5.5.3)."""
+        if self._writable:
+            self.write_frame(rfc.PONG, payload)
+
     async def drained(self) -> None:
         """Until the server has taken what was sent, but for what the transport may hold; or the end of the
         connection."""

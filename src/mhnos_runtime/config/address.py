@@ -14,7 +14,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # A registered name as browsers send it: ASCII labels, after IDNA (RFC 3986, 3.2.2). DNS has no underscore,
 # but container networks commonly do.
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?\Z")
-_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(?::([0-9]{1,5}))?\Z")
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@%\s]+)(?::([0-9]{1,5}))?\Z")
 _ORIGIN = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,31})://([^/?#@\s]+)\Z")
 
 

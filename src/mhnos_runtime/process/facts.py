@@ -64,6 +64,14 @@ class Found(msgspec.Struct, frozen=True, omit_defaults=True):
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
+    def known(self) -> dict[str, Any]:
+        """The fields that it has."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+
+    def followed_by(self, later: Found) -> Found:
+        """Both as one."""
+        return msgspec.structs.replace(self, **later.known())
+
 
 class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     """kind, command, args, name, cwd, linger_ms, timeout_ms, remove: as the request said; the name as it was
@@ -120,10 +128,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
         return facts
 
     def with_found(self, found: Found) -> ProcessFacts:
-        changes = {
-            name: value for name in found.__struct_fields__ if (value := getattr(found, name)) is not UNSET
-        }
-        return msgspec.structs.replace(self, **changes)
+        return msgspec.structs.replace(self, **found.known())
 
 
 #: Of a process whose facts cannot be read: it is listed, and can be ended.

@@ -18,6 +18,8 @@ from mhnos_runtime.sandbox.landlock import describe as describe_landlock
 from mhnos_runtime.sandbox.landlock import scopes
 
 _TIMEOUT_SECONDS = 10
+#: Names on one path, links expanded: more than PATH_MAX has room for.
+_MAX_STEPS = 4096
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _PR_GET_SECCOMP = 21
@@ -107,13 +109,31 @@ def landlock_abi() -> int:
 
 
 def reachable(path: str | os.PathLike[str], user: tuple[int, int]) -> str:
-    """The first folder on the way to `path` that this user, in its one group, cannot enter, or ""."""
-    for folder in reversed(Path(os.path.realpath(path)).parents):
-        status = folder.stat()
-        shift = 6 if status.st_uid == user[0] else 3 if status.st_gid == user[1] else 0
-        if not status.st_mode >> shift & 1:
-            return str(folder)
+    """The first folder on the way to `path`, over links too, that this user, in its one group, cannot enter,
+    or "". Nothing is looked at in a folder that the user cannot enter, nor where links of /proc lead, which
+    are other ones for each process. Raises OSError for a folder that is not there."""
+    here, todo = "/", _names(os.path.join(os.getcwd(), path))
+    for _ in range(_MAX_STEPS):
+        if not todo:
+            return ""
+        if here.startswith("/proc/") or not _enters(user, os.stat(here)):
+            return here
+        here = os.path.normpath(os.path.join(here, todo.pop()))  # there are no links in it
+        target = os.readlink(here) if os.path.islink(here) else None
+        if target is not None:
+            todo += _names(target)
+            here = "/" if target.startswith("/") else os.path.dirname(here)
     return ""
+
+
+def _names(path: str) -> list[str]:
+    """The next one last."""
+    return [name for name in path.split("/") if name][::-1]
+
+
+def _enters(user: tuple[int, int], status: os.stat_result) -> bool:
+    shift = 6 if status.st_uid == user[0] else 3 if status.st_gid == user[1] else 0
+    return bool(status.st_mode >> shift & 1)
 
 
 def _try_namespaces(bubblewrap: str, nesting: tuple[str, ...], user: tuple[int, int] | None) -> str:

@@ -116,7 +116,7 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
         for each in (link, reports, lifetimes, terminals, *table, work, workspace):
             each.close()
 
-    services = Services(table, lifetimes, terminals, turns, events, requests)
+    services = Services(table, lifetimes, terminals, turns, events, requests, link)
     return Domains(settings, table, reports, services, close)
 
 

@@ -62,8 +62,8 @@ class Log:
 
 
 def _quoted(value: object) -> str:
-    """As the server's lines have it: a text with spaces or quotes in it is one value."""
-    plain = isinstance(value, str) and _PLAIN.match(value)
+    """As the server's lines have it: a text with spaces, quotes or controls in it is one value."""
+    plain = isinstance(value, str) and value.isprintable() and _PLAIN.match(value)
     return str(value) if plain else json.dumps(value, default=str)
 
 

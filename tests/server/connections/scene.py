@@ -61,6 +61,22 @@ class Link:
 
     def __init__(self) -> None:
         self.called: list[tuple[Any, ...]] = []
+        self.congested = False
+        self._for_room: list[Callable[[], None]] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self.called)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        self._for_room.append(callback)
+
+    def make_room(self) -> None:
+        """It has taken what waited."""
+        self.congested = False
+        waiting, self._for_room = self._for_room, []
+        for callback in waiting:
+            callback()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **more: self.called.append((name, *args, *more.values()))
@@ -357,7 +373,9 @@ class Scene:
             FileRequests(self.workspace, self.work),
             StateRequests(settings, self.table),
         )
-        self.services = Services(self.table, self.lifetimes, self.terminals, turns, events, requests)
+        self.services = Services(
+            self.table, self.lifetimes, self.terminals, turns, events, requests, self.link
+        )
         self.programs: list[Program] = []
         self._clients: list[Client] = []
 

@@ -254,3 +254,38 @@ async def test_a_grant_that_has_ended_is_told_nothing(scene: Scene) -> None:
     scene.program()
     await client.until_closed()
     assert not client.of("process")
+
+
+async def test_no_subscription_outlives_its_connection(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has waited for a start begins as the connection breaks, whichever of the two comes first."""
+    entered: set[Subscription] = set()
+    enter, leave = EventLog.enter, EventLog.leave
+
+    def noted_enter(log: EventLog, subscription: Subscription) -> int:
+        entered.add(subscription)
+        return enter(log, subscription)
+
+    def noted_leave(log: EventLog, subscription: Subscription) -> None:
+        entered.discard(subscription)
+        leave(log, subscription)
+
+    monkeypatch.setattr(EventLog, "enter", noted_enter)
+    monkeypatch.setattr(EventLog, "leave", noted_leave)
+    for late in range(-6, 7):
+        client, start = await scene.client(), scene.starting.next()
+        client.send("spawn", processType="shell", command="make")
+        client.send("subscribe")
+        await turns()
+        program = scene.program(2000 + late)
+        if late < 0:
+            start.set_result(program.process)
+        else:
+            client.transport.abort()
+        await turns(abs(late))
+        if late < 0:
+            client.transport.abort()
+        else:
+            start.set_result(program.process)
+        await client.running
+        await turns()
+        assert not entered, late

@@ -12,7 +12,16 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from mhnos_runtime.channel import ALIVE, MOVED, OUTPUT, RETRY_SECONDS, TYPED, Disconnected, Message
+from mhnos_runtime.channel import (
+    ALIVE,
+    HIGH_WATER_MESSAGES,
+    MOVED,
+    OUTPUT,
+    RETRY_SECONDS,
+    TYPED,
+    Disconnected,
+    Message,
+)
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError, Unavailable
 from mhnos_runtime.launch import (
     Hello,
@@ -281,6 +290,52 @@ async def test_what_waits_is_sent_in_order_when_there_is_room(scene: Scene) -> N
     count = fill(scene)
     assert [(await scene.said())["pid"] for _ in range(count)] == list(range(count))
     assert not asyncio.get_running_loop().remove_writer(scene.channel.fileno()), "nothing waits"
+
+
+async def test_what_is_noted_of_a_process_while_messages_wait_is_one_message(scene: Scene) -> None:
+    """A client that renames without end would fill the channel, and this server seem to hang."""
+    count = fill(scene)
+    for number in range(1000):
+        scene.link.note(1000, Found(name=f"name-{number}"))
+        scene.link.note(1001, Found(name=f"name-{number}"))
+    scene.link.note(1000, Found(ready=Readiness("ready")))
+    scene.link.forget(1001)
+    scene.link.note(1002, Found(name=None))
+    assert len(scene.channel.pending) == 4
+    assert [(await scene.said())["pid"] for _ in range(count + 1)] == [*range(count), 1001]
+    said = [await scene.said(), await scene.said()]
+    assert said == [
+        {"do": "note", "pid": 1000, "found": {"ready": {"state": "ready", "reason": ""}, "name": "name-999"}},
+        {"do": "note", "pid": 1002, "found": {"name": None}},
+    ]
+    scene.link.note(1000, Found(name="last"))
+    assert await scene.said() == {"do": "note", "pid": 1000, "found": {"name": "last"}}
+
+
+def is_congested(scene: Scene) -> bool:
+    return scene.link.congested
+
+
+async def test_who_sends_more_than_is_taken_is_told_when_there_is_room(scene: Scene) -> None:
+    fill(scene)
+    while scene.link.waiting < HIGH_WATER_MESSAGES:
+        assert not scene.link.congested
+        before = scene.link.waiting
+        scene.link.forget(1000)
+        assert scene.link.waiting == before + 1
+    assert is_congested(scene)
+    told: list[int] = []
+    scene.link.when_room(lambda: told.append(1))
+    scene.link.when_room(lambda: told.append(2))
+    await turns()
+    assert told == []
+    while not told:
+        await scene.said()
+    assert told == [1, 2]
+    assert not is_congested(scene)
+    while scene.link.waiting:
+        await scene.said()
+    assert told == [1, 2]
 
 
 async def test_a_start_that_waits_keeps_duplicates_of_its_descriptors(scene: Scene) -> None:

@@ -108,6 +108,7 @@ def test_a_kind_that_the_operator_has_not_allowed(planned: Planner) -> None:
     [
         shell(args=["x"] * (bounds.ARGUMENTS + 1)),
         shell(options=m.SpawnOptions(env=dict.fromkeys(map(str, range(bounds.VARIABLES + 1)), ""))),
+        shell(options=m.SpawnOptions(env={"PATH": ":".join("x" * (bounds.PATH_FOLDERS + 1))})),
         shell("x" * (bounds.COMMAND_BYTES + 1)),
         shell(args=["x" * bounds.COMMAND_BYTES]),
         shell(options=m.SpawnOptions(env={"x": "y" * bounds.COMMAND_BYTES})),

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mhnos_runtime.errors import MhnosError, NotFound, Refused, StartFailed
-from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.confine import MAX_STEPS, Workspace
 from mhnos_runtime.sandbox import LEVELS, Policy, Sandbox
 from mhnos_runtime.server.processes.programs import Programs
 from tests.server.processes.scene import FACTS, descriptors
@@ -149,6 +150,54 @@ def test_one_that_leads_out_of_the_sandbox_is_named(
     on("none").check(f"{root}/app/.venv/bin/{link}")
 
 
+@pytest.mark.parametrize("level", ["strict", "relaxed"])
+def test_links_of_the_machine_that_processes_do_not_see_are_not_told(
+    on: Callable[[Level], Programs], root: Path, system: Path, tmp_path: Path, level: Level
+) -> None:
+    """A process links to /proc/1/cwd, or to a folder of the operator's, and has the server look there."""
+    hidden = tmp_path / "operator"
+    make(hidden / "secret-project" / "tool")
+    (hidden / "current").symlink_to("secret-project")
+    (root / "link").symlink_to(hidden / "current" / "tool")
+    (system / "bin" / "link").symlink_to(hidden / "current" / "tool")
+    (root / "over").symlink_to(system / "bin" / "link")
+    programs = on(level)
+    for path in (root / "link", root / "over"):
+        with pytest.raises(StartFailed, match="processes do not see it") as failed:
+            programs.check(f"{programs.home}/{path.name}")
+        assert str(os.readlink(path)) in failed.value.message
+        assert "secret" not in failed.value.message
+
+
+def costly(root: Path, links: int = 30) -> None:
+    """A folder that takes hundreds of steps to come to."""
+    deep = root / "d" / "d" / "d" / "d" / "d" / "d" / "d" / "d"
+    deep.mkdir(parents=True)
+    (root / "l0").symlink_to("d/d/d/d/d/d/d/d")
+    for number in range(links):
+        (root / f"l{number + 1}").symlink_to("d/../" * 10 + f"l{number}")
+
+
+def test_a_path_takes_no_more_steps_than_one_file(
+    programs: Programs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is looked at on the event loop."""
+    costly(root)
+    opened = 0
+    real_open = os.open
+
+    def counted(*args: Any, **more: Any) -> int:
+        nonlocal opened
+        opened += 1
+        return real_open(*args, **more)
+
+    monkeypatch.setattr("mhnos_runtime.files.confine.os.open", counted)
+    folders = ":".join([f"{programs.home}/l30"] * 256)
+    assert programs.find("tool", f"{programs.home}/bin:{folders}") == f"{programs.home}/bin/tool"
+    assert programs.find("no-such-tool", folders) is None
+    assert opened <= MAX_STEPS + 256
+
+
 @pytest.mark.parametrize(
     ("path", "error", "code"),
     [
@@ -194,3 +243,21 @@ def test_one_that_their_user_cannot_reach_is_named(root: Path, tmp_path: Path) -
         with pytest.raises(StartFailed, match="the user of processes cannot enter") as failed:
             programs.check(f"{root}/link")
     assert failed.value.code == "not-executable"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
+def test_what_is_in_a_folder_that_their_user_cannot_enter_is_not_told(root: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    make(closed / "secret" / "tool")
+    (closed / "link").symlink_to("secret/tool")
+    closed.chmod(0o700)
+    said = set()
+    for number, path in enumerate((closed / "link", closed / "none", closed / "secret" / "tool" / "x")):
+        (root / f"link{number}").symlink_to(path)
+        with Workspace(root) as workspace:
+            programs = Programs(workspace, Sandbox(Policy("none", user=(65534, 65534)), FACTS, str(root)))
+            with pytest.raises(StartFailed, match="cannot enter") as failed:
+                programs.check(f"{root}/link{number}")
+        said.add(failed.value.message.partition(": ")[2])
+        assert f"link{number} is {path}: " in failed.value.message
+    assert len(said) == 1

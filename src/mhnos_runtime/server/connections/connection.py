@@ -49,6 +49,18 @@ class Requests(Protocol):
     def receive(self, connection: Connection, upload: Upload, /) -> Awaitable[None]: ...
 
 
+class Supervisor(Protocol):
+    """The way to it, see `SupervisorLink`."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def congested(self) -> bool: ...
+
+    def when_room(self, callback: Callable[[], None], /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What all connections of a server share."""
@@ -59,6 +71,7 @@ class Services:
     turns: Turns
     events: EventLog
     requests: Requests
+    supervisor: Supervisor
 
 
 class Connection:
@@ -84,6 +97,9 @@ class Connection:
         self._inbox: deque[tuple[Payload, bool] | Upload | WireError] = deque()
         self._upload: Upload | None = None
         self._busy = False
+        self._supervisor = services.supervisor
+        # Its requests are more than the supervisor takes.
+        self._ahead = False
         self._paused = False
 
     async def run(self, hello: m.Connected) -> None:
@@ -93,13 +109,14 @@ class Connection:
         try:
             await self._socket.closed
         finally:
+            self._inbox.clear()
             self._cancel_tasks()
-            self.events.end()
             # A client that closes lets go; one that was cut off or sent away may come back.
             self.watching.unwatch_all(vanished=not self._socket.left)
             self.input.leave()
             self._leave_terminals()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self.events.end()  # last: a request to be told of them may have been among the tasks
 
     def end(self, code: int) -> None:
         """The grant has ended: nothing that waits is done, and nothing more is shown."""
@@ -173,9 +190,10 @@ class Connection:
     # Requests
 
     def _work(self) -> None:
-        """Do what has arrived, in order, until a request takes time or too many answers wait for the client
-        or for what they are about."""
-        while self._inbox and not self._busy and not self._sender.full and not self._replies.full:
+        """Do what has arrived, in order, until a request takes time, or too many answers wait for the client
+        or for what they are about, or too many messages for the supervisor."""
+        while self._inbox and not self._stuck:
+            before = self._supervisor.waiting
             try:
                 work = self._take(self._inbox.popleft())
             except Exception:
@@ -184,7 +202,18 @@ class Connection:
             if work is not None:
                 self._busy = True
                 self._begin_task(self._finish_request(work))
+            elif self._supervisor.waiting > before and self._supervisor.congested:
+                self._ahead = True
+                self._supervisor.when_room(self._go_on)
         self._pace()
+
+    @property
+    def _stuck(self) -> bool:
+        return self._busy or self._ahead or self._sender.full or self._replies.full
+
+    def _go_on(self) -> None:
+        self._ahead = False
+        self._work()
 
     def _pace(self) -> None:
         """Backpressure: while messages wait here, the next ones wait in the network. A push that arrives

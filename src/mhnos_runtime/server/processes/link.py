@@ -58,6 +58,9 @@ class SupervisorLink:
         self._last_request = os.getpid() << 32
         self._writing = False
         self._retry: asyncio.TimerHandle | None = None
+        self._for_room: list[Callable[[], None]] = []
+        # By pid: what is to be noted when the supervisor has taken what was sent before.
+        self._noted: dict[int, Found] = {}
 
     async def hello(self) -> Hello:
         """What the supervisor says first; to be awaited once, before `listen`. Raises Disconnected and
@@ -121,15 +124,39 @@ class SupervisorLink:
         self._send({"do": "size", "pid": pid, "columns": columns, "rows": rows})
 
     def note(self, pid: int, found: Found) -> None:
-        """Change the facts that the next server finds about a process."""
-        self._send({"do": "note", "pid": pid, "found": found.to_plain()})
+        """Change the facts that the next server finds about a process. Each time the supervisor writes a
+        file: those that have to wait become one, or a client that renames without end would fill the channel
+        with them, and this server would be taken for one that hangs."""
+        before = self._noted.get(pid)
+        self._noted[pid] = found if before is None else before.followed_by(found)
+        self._send_noted()
+
+    def _send_noted(self) -> None:
+        while self._noted and not self._channel.pending:
+            pid = next(iter(self._noted))
+            self._send({"do": "note", "pid": pid, "found": self._noted.pop(pid).to_plain()})
 
     def forget(self, pid: int) -> None:
+        self._noted.pop(pid, None)
         self._send({"do": "forget", "pid": pid})
 
     def discard(self, pid: int) -> None:
         """End a process that could not be taken over. The supervisor reports nothing of it any more."""
         self._send({"do": "discard", "pid": pid})
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the supervisor has no room for yet."""
+        return len(self._channel.pending)
+
+    @property
+    def congested(self) -> bool:
+        """Whether many wait, so that who adds to them has to wait too."""
+        return self._channel.congested
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when it is `congested` no more; never after the end of the supervisor."""
+        self._for_room.append(callback)
 
     def token(self, known: dict[str, Any] | None) -> None:
         """Keep for the next server what is known of the token."""
@@ -162,13 +189,19 @@ class SupervisorLink:
         if (bool(self._channel.pending) and not self._channel.postponed) != self._writing:
             self._writing = not self._writing
             if self._writing:
-                self._loop.add_writer(self._channel.fileno(), lambda: self._guard(self._channel.flush))
+                self._loop.add_writer(self._channel.fileno(), self._flush)
             else:
                 self._loop.remove_writer(self._channel.fileno())
 
     def _try_again(self) -> None:
         self._retry = None
+        self._flush()
+
+    def _flush(self) -> None:
         self._guard(self._channel.flush)
+        self._send_noted()
+        while self._for_room and not self._channel.congested:
+            self._for_room.pop(0)()
 
     def _readable(self) -> None:
         """Receive one message; while large output waits for its turn, all that have arrived: one of them may

@@ -260,6 +260,7 @@ def _check_size(request: m.Spawn) -> None:
     for what, count, most in (
         ("args", len(request.args), bounds.ARGUMENTS),
         ("options.env", len(env), bounds.VARIABLES),
+        ("options.env.PATH: folders", env.get("PATH", "").count(":") + 1, bounds.PATH_FOLDERS),
     ):
         if count > most:
             raise InvalidRequest(f"{what}: {count} are too many; at most {most}", code="too-large")

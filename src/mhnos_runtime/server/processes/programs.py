@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 
 from mhnos_runtime.errors import MhnosError, NotFound, StartFailed
-from mhnos_runtime.files.confine import Workspace, by_fd, shown
+from mhnos_runtime.files.confine import StepBudget, Workspace, by_fd, shown
 from mhnos_runtime.sandbox import Sandbox, places, visible
 from mhnos_runtime.sandbox.probe import reachable
 
@@ -36,20 +36,21 @@ class Programs:
 
     def find(self, name: str, path: str, cwd: str = "/") -> str | None:
         """The first program of this name on a PATH of a process in `cwd`, a path in the workspace; as the
-        process sees it."""
+        process sees it. All folders together take no more steps than one path may."""
+        steps = StepBudget()
         for folder in path.split(":"):
-            found = self._in_folder(name, posixpath.join(self.home + cwd, folder))
+            found = self._in_folder(name, posixpath.join(self.home + cwd, folder), steps)
             if found:
                 return found
         return None
 
-    def _in_folder(self, name: str, folder: str) -> str:
+    def _in_folder(self, name: str, folder: str, steps: StepBudget) -> str:
         path = posixpath.normpath(posixpath.join(folder, name))
         # Most folders of a PATH are the machine's, and do not have it.
         if self._inside(path) is None and shutil.which(name, path=folder) is None:
             return ""
         with suppress(MhnosError):
-            self._real(path)
+            self._real(path, steps)
             return path
         return ""
 
@@ -58,13 +59,14 @@ class Programs:
 
         Raises NotFound, StartFailed (not-found: outside of what it sees; not-executable), and Refused for a
         folder that leads outside the workspace."""
-        real = self._real(path)
+        steps = StepBudget()
+        real = self._real(path, steps)
         inside = self._inside(real)
         interpreter = "" if inside is None else self._interpreter(inside)
         if interpreter:
-            self._real(interpreter)
+            self._real(interpreter, steps)
 
-    def _real(self, path: str) -> str:
+    def _real(self, path: str, steps: StepBudget) -> str:
         """Where a program really is, links resolved. Both paths are the process's."""
         seen = posixpath.normpath(path)
         for _ in range(_MAX_LINKS):
@@ -72,7 +74,7 @@ class Programs:
             if inside is None:
                 self._check_machines(seen, path)
                 return seen
-            target = self._step(inside)
+            target = self._step(inside, steps)
             if target is None:
                 return seen
             seen = posixpath.normpath(target)
@@ -85,13 +87,13 @@ class Programs:
                 return _TOP + seen.removeprefix(place)
         return None
 
-    def _step(self, path: str) -> str | None:
+    def _step(self, path: str, steps: StepBudget) -> str | None:
         """Where the link at a path in the workspace leads, as the process sees it; None for a program."""
         folder, name = posixpath.split(path)
         # The folder may be behind links; the last name may lead out, and is looked at by itself.
         top = os.path.realpath(self._workspace.root)
-        real = _TOP + self._workspace.real_path(folder).removeprefix(top)
-        with self._workspace.resolve(f"{real}/{name}", follow=False) as found:
+        real = _TOP + self._workspace.real_path(folder, steps=steps).removeprefix(top)
+        with self._workspace.resolve(f"{real}/{name}", follow=False, steps=steps) as found:
             if found.fd < 0:
                 raise FileNotFoundError(errno.ENOENT, "")
             if stat.S_ISLNK(found.mode):
@@ -112,9 +114,26 @@ class Programs:
         words = first.removeprefix(b"#!").split()
         return words[0].decode(errors="surrogateescape") if first.startswith(b"#!") and words else ""
 
+    def _closed(self, seen: str) -> str:
+        """The folder on the way there that the user of processes cannot enter, or ""."""
+        user = self._sandbox.policy.user
+        try:
+            return "" if user is None else reachable(seen, user)
+        except OSError:
+            return ""  # it is not there
+
     def _check_machines(self, seen: str, path: str) -> None:
-        real = os.path.realpath(seen)
-        named = shown(path) if real == path else f"{shown(path)} is {shown(real)}"
+        """What a process does not see is not looked at, and links that are hidden from it are not told: it
+        could make this one look at links of the machine (/proc/1/cwd) in its place."""
+        named = shown(path) if seen == path else f"{shown(path)} is {shown(seen)}"
+        sees = visible(self._sandbox, seen)
+        if sees and (closed := self._closed(seen)):
+            raise StartFailed(
+                f"{named}: the user of processes cannot enter {closed}",
+                code="not-executable",
+                hint="use one in the workspace or of the system",
+            )
+        real = os.path.realpath(seen) if sees else ""
         if not visible(self._sandbox, real):
             raise StartFailed(
                 f"{named}: processes do not see it (sandbox {self._sandbox.policy.level})",
@@ -122,11 +141,4 @@ class Programs:
                 hint="use one in the workspace or of the system",
             )
         if not os.access(real, os.X_OK):
-            raise NotFound(f"{os.strerror(errno.ENOENT)}: {shown(real)}")
-        user = self._sandbox.policy.user
-        if user is not None and (closed := reachable(real, user)):
-            raise StartFailed(
-                f"{named}: the user of processes cannot enter {closed}",
-                code="not-executable",
-                hint="use one in the workspace or of the system",
-            )
+            raise NotFound(f"{os.strerror(errno.ENOENT)}: {shown(seen)}")
