@@ -64,6 +64,20 @@ VERBS = {
     "completion": Verb("completion", "Print the completion script for a shell.", _REST),
 }
 
+#: What people of docker, tmux and kubectl type for another verb, and what it is here.
+_ELSEWHERE = {
+    "help": "--help",
+    "version": "--version",
+    "ls": "ps",
+    "list": "ps",
+    "start": "run",
+    "create": "run",
+    "new": "run",
+    "down": "stop-server",
+    "describe": "inspect",
+    "watch": "events",
+}
+
 _EPILOG = """\b
 Examples:
   mhnos-runtime serve ~/project          start the runtime on this machine, for this folder
@@ -92,12 +106,29 @@ class Verbs(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError, with the verb that was meant where that can be guessed."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(error.message.rstrip(".") + _meant(args[0]) + ".", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title in ("Processes", _SERVER, _REST):
             with formatter.section(title):
                 formatter.write_dl(
                     [(name, verb.summary) for name, verb in VERBS.items() if verb.section == title]
                 )
+
+
+def _meant(word: str) -> str:
+    from mhnos_runtime.config.kinds import nearest
+
+    if word in _ELSEWHERE:
+        return f"; here it is `{PROGRAM} {_ELSEWHERE[word]}`"
+    return nearest(word, VERBS)
 
 
 @click.group(
