@@ -138,7 +138,11 @@ detach_keys_option = click.option(
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal of this one's size.")
 @click.option("-d", "--detach", is_flag=True, help="Print the pid and leave.")
 @click.option(
-    "--cwd", metavar="DIR", type=WorkspacePath(folders=True), help="Folder of the workspace to start in."
+    "-w",
+    "--cwd",
+    metavar="DIR",
+    type=WorkspacePath(folders=True),
+    help="Folder of the workspace to start in.",
 )
 @env_option
 @click.option("--timeout", "timeout_ms", type=Duration(), help="End it after so long: 30s, 5m, 1500ms.")
