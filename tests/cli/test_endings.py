@@ -108,6 +108,7 @@ async def test_the_end_of_the_runtime_is_told(tmp_path: Path) -> None:
             os.kill(server.pid, signal.SIGTERM)
             assert await terminal.exit_code() == 143
             await terminal.until(b"[ended: the runtime was stopped]")
+            assert b"connection lost" not in terminal.seen
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -41,6 +41,7 @@ async def planned(server: TestServer, *words: str, **env: str) -> dict[str, Any]
     [
         (("bash",), "run shell bash;"),
         (("npm", "install"), "run shell 'npm install';"),
+        (("npm install",), "run shell 'npm install';"),
         (("-it", "htop"), "run -it shell htop;"),
         (("-d", "./serve", "--name", "a b"), "run -d shell './serve --name '\"'\"'a b'\"'\"'';"),
     ],

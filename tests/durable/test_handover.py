@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.client import Gap, Output, PtySize, Runtime
+from mhnos_runtime.launch import CHANNEL_VERSION
 from mhnos_runtime.testing import TestServer
 from tests.durable.scene import (
     READER,
@@ -157,7 +158,7 @@ async def test_a_server_that_does_not_understand_the_supervisor_says_what_to_do(
         process = await runtime.spawn("shell", "cat", pty=False)
         patch(tmp_path, {"mhnos_runtime.launch": {"CHANNEL_VERSION": 99}})
         os.kill(server.server_pid(), signal.SIGKILL)
-        said = "the supervisor speaks version 1 of the channel, this server 99: mhnos-runtime reload"
+        said = f"speaks version {CHANNEL_VERSION} of the channel, this server 99: mhnos-runtime reload"
         await eventually(lambda: said in server.log.read_text())
         assert "Traceback" not in server.log.read_text()
         code, said = await reload(server)

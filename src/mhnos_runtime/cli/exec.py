@@ -12,7 +12,7 @@ from mhnos_runtime.cli.target import Handle, NewName, WorkspacePath, target_opti
     short_help="Run a program in the sandbox of a process.",
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
 )
-@click.argument("process", metavar="PROCESS", type=Handle())
+@click.argument("process", metavar="PROCESS", type=Handle(ended=False))
 @click.argument("command")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Send this command's input to the program.")
@@ -22,6 +22,7 @@ from mhnos_runtime.cli.target import Handle, NewName, WorkspacePath, target_opti
 @click.option(
     "-w",
     "--cwd",
+    "--workdir",
     metavar="DIR",
     type=WorkspacePath(folders=True),
     help="Folder of the workspace to start in; else the process's.",

@@ -11,6 +11,9 @@ from mhnos_runtime.config import SETTINGS, Settings, describe
 from mhnos_runtime.config.reload import Change
 from mhnos_runtime.errors import MhnosError
 
+#: A server that cannot serve is what a reload often mends: it is not waited for long.
+TIMEOUT_S = 3.0
+
 
 class InForce(NamedTuple):
     """The settings of a running server. values, sources: by name, as people read them. waiting: what its next
@@ -31,7 +34,7 @@ def ask(folder: Path) -> InForce | None:
     try:
         local.require(folder)
         target = discover(env={"MHNOS_STATE_DIR": str(folder)})
-        answer: Any = http.ask(target, "GET", "/v1/settings")
+        answer: Any = http.ask(target, "GET", "/v1/settings", timeout_s=TIMEOUT_S)
         rows, changes = answer["settings"], [Change(**each) for each in answer["changes"]]
         return InForce(
             {row["name"]: row["value"] for row in rows},

@@ -247,7 +247,7 @@ async def _follow(url: str | None, token_file: str | None, wanted: Wanted) -> bo
         view = View(wanted.selection(), timeline, terminals())
         view.live_from(process.attached_at or 0)
         left_s = None if wanted.until_ms is None else wanted.until_ms / 1000 - time.time()
-        printer = Printer(status)
+        printer = Printer(status, process)
         try:
             async with asyncio.timeout(left_s):
                 await _print_all(process, view, printer)
@@ -261,12 +261,12 @@ async def _follow(url: str | None, token_file: str | None, wanted: Wanted) -> bo
 class Printer:
     """Writes to stdout and stderr, in order."""
 
-    def __init__(self, status: StatusLines) -> None:
+    def __init__(self, status: StatusLines, process: ClientProcess) -> None:
         from mhnos_runtime.cli.terminal import Sink
 
         self._sinks = {stream: Sink(fd) for stream, fd in FD_OF.items()}
         self._last: Stream = "stdout"
-        status.use(self._sinks["stderr"])
+        status.use(self._sinks["stderr"], process)
 
     async def show(self, pieces: Iterator[Piece]) -> None:
         for stream, data in pieces:

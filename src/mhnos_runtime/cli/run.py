@@ -140,6 +140,7 @@ detach_keys_option = click.option(
 @click.option(
     "-w",
     "--cwd",
+    "--workdir",
     metavar="DIR",
     type=WorkspacePath(folders=True),
     help="Folder of the workspace to start in.",
@@ -321,4 +322,5 @@ def _hint(plan: Plan, error: RequestFailed) -> str:
         letter for letter, on in zip("itd", (plan.interactive, plan.tty, plan.detach), strict=True) if on
     )
     start = "mhnos-runtime run " + (f"-{flags} " if flags else "")
-    return f"use: {start}shell {shlex.quote(shlex.join(words))}; as a kind {error.hint}"
+    script = shlex.join(words) if len(words) > 1 else plan.kind
+    return f"use: {start}shell {shlex.quote(script)}; as a kind {error.hint}"

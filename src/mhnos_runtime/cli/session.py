@@ -61,12 +61,14 @@ class StatusLines:
     def __init__(self) -> None:
         self.raw = False
         self._sink: Sink | None = None
+        self._process: ClientProcess | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten = False
 
-    def use(self, sink: Sink) -> None:
-        """From now on through the same thread as the process's stderr, which keeps the order."""
-        self._sink = sink
+    def use(self, sink: Sink, process: ClientProcess) -> None:
+        """From now on through the same thread as the process's stderr, which keeps the order. process: whose
+        end makes the connection unimportant, as a server that stops closes it then."""
+        self._sink, self._process = sink, process
 
     def say(self, text: str) -> None:
         """One line in brackets. In raw mode it may meet a cursor anywhere in a line."""
@@ -88,7 +90,8 @@ class StatusLines:
 
     def connection(self, state: ConnectionState) -> None:
         """For the client's `on_state`."""
-        self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
+        if self._process is None or self._process.exit is None:
+            self.say("connection lost, reconnecting..." if state == "lost" else "resumed")
 
     def uncertain(self, found: InputUncertain) -> None:
         """For the client's `on_uncertain`."""
@@ -110,7 +113,7 @@ class Session:
         self._modes = Modes()
         self._quiet = Quiet(*terminals())
         self._interrupts = 0
-        status.use(self._stderr)
+        status.use(self._stderr, process)
         process.on_news_told = self._tell_news
         self._told = ""
 

@@ -20,28 +20,28 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024  # a list of all the tokens that a server ca
 _READ_BYTES = 64 * 1024
 
 
-def ask(target: Target, method: str, path: str, body: object = None) -> Any:
+def ask(target: Target, method: str, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S) -> Any:
     """The JSON of the answer, None where it has none. path: below the runtime's address, encoded.
 
     Raises ConnectFailed, Unauthorized, RequestFailed with the server's code and hint.
     """
     try:
-        answer = _exchange(target, method, path, body)
+        answer = _exchange(target, method, path, body, time.monotonic() + timeout_s)
         assert answer.head is not None  # noqa: S101 - an answer that is done has one
         if answer.head.status >= 300:
             raise _failed(target.url, answer.head.status, bytes(answer.body))
         return json.loads(answer.body) if _is_json(answer.head) else None
     except TimeoutError:
-        raise ConnectFailed(f"cannot ask {target.url}: it did not answer within {TIMEOUT_S:g} s") from None
+        raise ConnectFailed(f"cannot ask {target.url}: it did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise dial.failed(target.url, error, "ask") from error
     except (BadAnswer, ValueError, RecursionError) as error:
         raise ConnectFailed(f"cannot ask {target.url}: {str(error) or type(error).__name__}") from error
 
 
-def _exchange(target: Target, method: str, path: str, body: object) -> Answer:
+def _exchange(target: Target, method: str, path: str, body: object, until: float) -> Answer:
     """Raises OSError, BadAnswer; ValueError for what cannot be sent."""
-    address, until = parse(target.url), time.monotonic() + TIMEOUT_S
+    address = parse(target.url)
     content = b"" if body is None else json.dumps(body).encode()
     headers = {
         "Host": address.authority,
