@@ -294,7 +294,7 @@ def test_verbs_of_docker(desk: Desk) -> None:
     assert desk.type("mr port crate") == (0, "", "")
     assert f"{pid}  crate " in desk.type("mr top").out
     assert desk.type("mr rm crate").code == 1
-    assert desk.type("mr stop crate && mr wait crate") == (0, "crate\n143\n", "")
+    assert desk.type("mr stop -t 60 crate && mr wait crate") == (0, "crate\n143\n", "")
     assert "exited (143, killed)" in desk.type("mr ps -a --filter name=crate").out
     assert desk.type("mr rm crate && mr ps -aq --filter name=crate") == (0, "crate\n", "")
 

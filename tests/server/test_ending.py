@@ -34,6 +34,7 @@ ENDS = [
     ("kill -SEGV $$", {}, None, (None, "SIGSEGV", "signal")),
     ("exec sleep 60", {}, "SIGTERM", (None, "SIGTERM", "killed")),
     ("exec sleep 60", {}, "KILL", (None, "SIGKILL", "killed")),
+    ("exec sleep 60", {}, "USR1", (None, "SIGUSR1", "killed")),
     ("trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done", {}, "SIGTERM", (7, None, "killed")),
     ("exec sleep 60", {"options": {"timeout": 30}}, None, (None, "SIGTERM", "timeout")),
     (
@@ -54,9 +55,8 @@ async def test_how_a_process_ended(
         if "up" in command:
             await client.text(pid, "up")
         await client.ask("kill", pid=pid, signal=signal)
-        [exit_] = [m for m in client.seen if m["type"] == "exit"]
-    else:
-        exit_ = await client.exit(pid)
+    seen = [m for m in client.seen if m["type"] == "exit"]
+    exit_ = seen[0] if seen else await client.exit(pid)
     assert (exit_["code"], exit_["signal"], exit_["reason"]) == expected
     assert exit_["evidence"].startswith("wait status")
     assert exit_["bytes"] == len(client.output(pid))

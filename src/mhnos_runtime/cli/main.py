@@ -64,18 +64,18 @@ VERBS = {
     "completion": Verb("completion", "Print the completion script for a shell.", _REST),
 }
 
-#: What people of docker, tmux and kubectl type for another verb, and what it is here.
-_ELSEWHERE = {
-    "help": "--help",
-    "version": "--version",
+#: What other programs call it.
+_HABITS = {
     "ls": "ps",
     "list": "ps",
     "start": "run",
-    "create": "run",
-    "new": "run",
-    "down": "stop-server",
-    "describe": "inspect",
-    "watch": "events",
+    "restart": "reload",
+    "status": "health",
+    "info": "doctor",
+    "version": "--version",
+    "help": "--help",
+    "kill-server": "stop-server",
+    "shutdown": "stop-server",
 }
 
 _EPILOG = """\b
@@ -90,6 +90,13 @@ Examples:
 A process is named by its pid or by its name.
 Address and token come from --url and --token-file, else from MHNOS_URL and
 MHNOS_TOKEN, else from the runtime that serves on this machine."""
+
+
+def _meant(word: str) -> str:
+    """The verb, or option, that somebody may mean by another word; "" for none."""
+    import difflib
+
+    return _HABITS.get(word) or next(iter(difflib.get_close_matches(word, VERBS, 1)), "")
 
 
 class Verbs(click.Group):
@@ -109,11 +116,11 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Raises UsageError, with the verb that was meant where that can be guessed."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            raise click.UsageError(error.message.rstrip(".") + _meant(args[0]) + ".", ctx) from None
+        """As click does; a word that is no verb is told which one may be meant."""
+        word = args[0]
+        if word not in VERBS and (meant := _meant(word)):
+            raise click.UsageError(f"No such verb: {word!r}. Did you mean {PROGRAM} {meant}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title in ("Processes", _SERVER, _REST):
@@ -121,14 +128,6 @@ class Verbs(click.Group):
                 formatter.write_dl(
                     [(name, verb.summary) for name, verb in VERBS.items() if verb.section == title]
                 )
-
-
-def _meant(word: str) -> str:
-    from mhnos_runtime.config.kinds import nearest
-
-    if word in _ELSEWHERE:
-        return f"; here it is `{PROGRAM} {_ELSEWHERE[word]}`"
-    return nearest(word, VERBS)
 
 
 @click.group(

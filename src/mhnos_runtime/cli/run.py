@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -45,17 +45,17 @@ class Plan:
     detach: bool
     cwd: str | None
     env: dict[str, str]
-    timeout_ms: int | None
-    remove: bool
-    linger_ms: int | None
     name: str | None
-    network: Literal["host", "loopback", "none"] | None
-    limits: dict[str, int]
-    dry_run: bool
-    ports: dict[str, int] | None
-    worker: m.WorkerOptions | None
-    print_config: bool
     detach_keys: bytes | None
+    timeout_ms: int | None = None
+    remove: bool = False
+    linger_ms: int | None = None
+    network: Literal["host", "loopback", "none"] | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    dry_run: bool = False
+    ports: dict[str, int] | None = None
+    worker: m.WorkerOptions | None = None
+    print_config: bool = False
     within: int | str | None = None
 
 

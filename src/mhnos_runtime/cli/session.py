@@ -218,7 +218,8 @@ class Session:
 
     async def _tell_reason(self, ended: ExitInfo) -> None:
         """Why it ended, where that was neither its own doing nor this command's."""
-        if ended.reason in ("killed", "signal") and self._interrupts > 1:
+        own = self._interrupts > 1 or (self._interrupts == 1 and ended.signal == "SIGINT")
+        if ended.reason in ("killed", "signal") and own:
             return
         limit_bytes, timeout_ms = None, self._manner.timeout_ms
         if ended.reason in ("memory", "timeout"):

@@ -400,6 +400,8 @@ class Process:
         code = os.waitstatus_to_exitcode(self.main_status)
         self._state.end_reason = self.surroundings.reason(code, self._state.end_reason)
         killed_by = tree.signal_name(-code) if code < 0 else None
+        # A signal that was sent without insisting can be the end too.
+        own = "exit" if code >= 0 else "killed" if killed_by == self._state.last_signal else "signal"
         evidence = f"wait status {self.main_status:#06x}"
         if self._state.last_signal:
             evidence += f", after {self._state.last_signal} was sent ({self._cause()})"
@@ -408,7 +410,7 @@ class Process:
         return ExitRecord(
             code=code if code >= 0 else None,
             signal=killed_by,
-            reason=self._state.end_reason or ("exit" if code >= 0 else "signal"),
+            reason=self._state.end_reason or own,
             evidence=evidence,
             runtime_ms=round((self._state.end - self._state.start) * 1000),
             cpu_ms=self._state.cpu_ms,

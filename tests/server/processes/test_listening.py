@@ -65,7 +65,11 @@ def test_in_a_network_of_its_own_every_number_is_free(handed: Handed) -> None:
 
 @pytest.mark.parametrize(
     ("of", "hint"),
-    [(SERVES, "it has main, admin, http"), (kind("cat"), "it has none"), (kind("{port}"), "it has main")],
+    [
+        (SERVES, "it has main, admin, http"),
+        (kind("cat"), "it has none with a name; what it opens itself needs none"),
+        (kind("{port}"), "it has main"),
+    ],
 )
 def test_a_name_that_the_kind_does_not_have(handed: Handed, of: Kind, hint: str) -> None:
     with pytest.raises(InvalidRequest, match="has no port 'other'") as refused:

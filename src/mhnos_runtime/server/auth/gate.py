@@ -170,7 +170,10 @@ class Gate:
         if not self._tokens.in_force:
             hint = "its log says why; mhnos-runtime token --rotate makes a new one"
             return Refusal(401, "unauthorized", "No token is in force: its file cannot be used", hint)
-        hint = "mhnos-runtime token shows it; send it as Authorization: Bearer, ?token= or a subprotocol"
+        hint = (
+            "mhnos-runtime token shows it on the server's machine; the command line takes --token-file or "
+            "MHNOS_TOKEN, programs send Authorization: Bearer, pages a subprotocol"
+        )
         return Refusal(401, "unauthorized", "The token is wrong" if shown else "A token is needed", hint)
 
     def _grant_of(self, shown: dict[str, Via]) -> Grant | None:

@@ -78,7 +78,8 @@ class Lifetimes:
     def end(self, process: Process, exit_record: ExitRecord) -> None:
         """A process has ended, with everything that it had started."""
         process.end(exit_record)
-        self._log.ended(process, exit_record, self._enders.pop(process.pid, ""))
+        ender = self._enders.pop(process.pid, "")
+        self._log.ended(process, exit_record, ender if exit_record.reason == "killed" else "")
         self._stop_lingering(process.pid)
         self._ended.pop(process.pid).set_result(None)
         self._tell("ended", process, exit_record.end_time_ms)
@@ -89,8 +90,7 @@ class Lifetimes:
         """Send a signal; with escalate, stronger ones follow until nothing of the process is left. by: the
         principal who asks for it."""
         self._signal(process, number, "killed", escalate)
-        if escalate:
-            self._enders[process.pid] = by
+        self._enders[process.pid] = by
 
     def _signal(self, process: Process, number: int, reason: str, escalate: bool) -> None:
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)

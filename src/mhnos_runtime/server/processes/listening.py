@@ -35,7 +35,7 @@ def open_ports(
         known = ", ".join((*sockets, *numbers))
         raise InvalidRequest(
             f"ports: {kind.name} has no port {unknown!r}",
-            hint=f"it has {known}" if known else "it has none",
+            hint=f"it has {known}" if known else "it has none with a name; what it opens itself needs none",
         )
     if len(sockets) + len(numbers) > MOST:
         raise InvalidRequest(f"ports: {kind.name} has more than {MOST} of them")
