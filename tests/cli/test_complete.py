@@ -66,6 +66,17 @@ async def test_verbs_options_and_choices_are_offered(env: Env) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_what_bash_breaks_is_one_word(env: Env) -> None:
+    """bash breaks words at = and :, and so kinds were offered where a folder or a file was to come."""
+    assert await offered("run", "--network", "=", "l", env=env) == ["loopback"]
+    assert await offered("run", "--network", "=", env=env) == ["host", "loopback", "none"]
+    assert await offered("run", "-e", "DEBUG", "=", "1", "--network", "n", env=env) == ["none"]
+    assert await offered("run", "-e", "A", "=", "b", "py", env=env) == ["python"]
+    nobody = ["--url", "http", ":", "//127.0.0.1", ":", "1"]
+    assert await offered("kill", *nobody, "-s", "us", env=env) == ["USR1", "USR2"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_handles_are_names_first_and_those_that_the_verb_can_use(env: Env) -> None:
     _, running, _ = await command("run", "-d", "--name", "completed", "shell", "sleep 600", env=env)
     _, ended, _ = await command("run", "-d", "--name", "complete", "shell", "true", env=env)

@@ -40,6 +40,8 @@ async def logs(fake: FakeServer, *args: str) -> tuple[int, str, str]:
         (("-f",), LOG.decode()),
         (("-t",), f"{FIRST}1.000Z one\n{FIRST}5.000Z two\n{FIRST}9.000Z three\n{FIRST}9.500Z twelve\n"),
         (("-t", "-f", "--tail", "1"), f"{FIRST}9.500Z twelve\n"),
+        (("--tail", "all"), LOG.decode()),
+        (("-f", "--tail", "all", "--grep", "tw"), "two\ntwelve\n"),
         (("--tail", "2"), "three\ntwelve\n"),
         (("--tail", "7b"), "twelve\n"),
         (("--since", "1970-01-01T00:00:09+00:00"), "three\ntwelve\n"),

@@ -46,6 +46,16 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_was_closed_by_who_started_it_stays_unused(closed: str) -> None:
+    """The connection got the number of a closed stdout, so that output went to the server; and each line that
+    was to be shown ended in a traceback."""
+    script = f'"{sys.executable}" -m mhnos_runtime config --start {closed}'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("SETTING" in done.stdout) is (closed in ("<&-", "2>&-"))
+
+
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert __version__ in capfd.readouterr().out

@@ -97,6 +97,18 @@ async def test_the_list_fits_a_terminal(env: dict[str, str]) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_a_status_chooses_among_all(env: dict[str, str]) -> None:
+    """As in docker: `ps -q -f status=exited` once had nothing for `rm`, and a typo of a status had nothing
+    either."""
+    pid = (await command("run", "-d", "shell", "exit 3", env=env))[1].decode()
+    assert (await command("wait", pid.strip(), env=env))[:2] == (0, b"3\n")
+    assert pid in (await command("ps", "-q", "-f", "status=exited", env=env))[1].decode()
+    assert pid not in (await command("ps", "-q", "-f", "status=running", env=env))[1].decode()
+    code, out, err = await command("ps", "-f", "status=exitd", env=env)
+    assert (code, out, b"'exitd' is none of running, ending, exited" in err) == (2, b"", True)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_colours_are_for_terminals_that_want_them(env: dict[str, str]) -> None:
     for wanted in (True, False):
         colour = {name: value for name, value in env.items() if name != "NO_COLOR"} | {"TERM": "xterm"}

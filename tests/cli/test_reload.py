@@ -151,6 +151,19 @@ async def test_config_shows_a_start_where_it_is_asked_to_or_nothing_runs(
     assert not any(row["running"] for row in json.loads(out))
 
 
+async def test_config_does_not_say_that_nothing_runs_of_what_it_cannot_ask(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """So it was with a certificate that the machine does not trust; here it is the token that is no use."""
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (other / "server.json").write_bytes((runtime.server.state_dir / "server.json").read_bytes())
+    (other / "token").write_text("x" * 43)
+    code, out, _ = await runtime.run("config", MHNOS_STATE_DIR=str(other))
+    told = f"The runtime at {runtime.server.url} (pid {runtime.server.pid}) cannot be asked: "
+    assert (code, out.startswith(told)) == (0, True)
+
+
 async def test_config_says_that_a_reload_would_not_work(runtime: Runtime) -> None:
     runtime.file.write_text("colour = 1\n")
     code, out, err = await runtime.run("config")

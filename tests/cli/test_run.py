@@ -69,7 +69,7 @@ async def test_words_of_a_shell(server: TestServer) -> None:
 
 async def test_a_folder_that_is_not_there(server: TestServer) -> None:
     (server.workspace / "precious").touch()
-    code, out, err = await run(server, "--cwd", "nosuch", "shell", "rm *")
+    code, out, err = await run(server, "-w", "nosuch", "shell", "rm *")
     assert (code, out, "/nosuch" in err) == (127, "", True)
     assert (server.workspace / "precious").exists()
 

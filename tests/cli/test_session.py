@@ -88,9 +88,24 @@ async def test_detach_keys_leave_the_process_and_undo_its_modes() -> None:
         terminal.type(b"b\x10\x11")
         assert await terminal.exit_code() == 0
         assert terminal.is_restored()
-        await terminal.until(b"\x1b[?1049l")
+        await terminal.until(b"goes on")
+        # On the screen of the program, which goes, it could not be read; this once depended on two threads.
+        assert terminal.seen.index(b"\x1b[?1049l") < terminal.seen.index(b"goes on")
         assert b"\x1b[?25h" in terminal.seen
         assert fake.processes[1000].written == b"a\x10b"
+
+
+async def test_the_modes_of_a_program_that_was_killed_are_undone() -> None:
+    """The prompt once came on the alternate screen, and the mouse typed into it."""
+    async with FakeServer() as fake, console(fake, "run", "-it", "shell") as terminal:
+        await ready(fake, terminal)
+        await fake.feed(1000, b"\x1b[?1049h\x1b[?1000hfull screen")
+        await terminal.until(b"full screen")
+        await fake.end(1000, code=None, signal="SIGKILL", reason="killed")
+        assert await terminal.exit_code() == 137
+        await terminal.until(b"killed by another client")
+        assert terminal.seen.index(b"\x1b[?1049l") < terminal.seen.index(b"killed by")
+        assert b"\x1b[?1000l" in terminal.seen
 
 
 @pytest.mark.parametrize("place", ["variable", "file", "flag"])

@@ -255,6 +255,9 @@ async def test_stats_once_also_where_nothing_runs(env: Env) -> None:
     assert head.split()[:4] == ["PID", "NAME", "KIND", "CPU"]
     assert row.split()[:3] == [pid, "measured", "shell"]
     assert (await told("top", "measured", env=env)).splitlines()[1].split()[0] == pid
+    await told("stop", pid, env=env)
+    code, out, err = await command("stats", "measured", env=env)
+    assert (code, out, b"process measured does not run" in err) == (1, b"", True), "once an empty table"
     await told("rm", "-f", pid, env=env)
 
 

@@ -348,6 +348,12 @@ def test_message_of_a_wrong_flag_to_the_letter(env: dict[str, str]) -> None:
     )
 
 
+def test_a_flag_that_is_repeated_is_shown_as_it_was_typed(env: dict[str, str]) -> None:
+    """Python's tuple was shown."""
+    said = refusal(env, {"allow_origin": ("https://x.org", "y")})
+    assert said.startswith('allow_origin is "https://x.org, y" by flag --allow-origin (y is not an origin); ')
+
+
 def test_very_long_wrong_value_is_cut(env: dict[str, str]) -> None:
     assert len(refusal(env | {"MHNOS_HOST": "x/" * 10_000})) < 400
 

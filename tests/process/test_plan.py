@@ -142,7 +142,7 @@ UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
     [
         ("node", {"NODE_ENV": "production"}, {"NODE_ENV": "production"}),
         ("python", UNBUFFERED, UNBUFFERED),
-        ("shell", UNBUFFERED, {}),
+        ("shell", UNBUFFERED, {"SHELL": "/usr/bin/bash"}),
     ],
 )
 def test_variables_of_a_kind(kind: str, piped: dict[str, str], terminal: dict[str, str]) -> None:
@@ -155,6 +155,15 @@ def test_an_empty_value_unsets_what_the_kind_gives_and_nothing_else() -> None:
     empty = {"NODE_ENV": "", "LANG": "", "MINE": ""}
     assert plan("node", request("a", env=empty)).env == {**FIXED, "LANG": "", "MINE": ""}
     assert plan("node", request("a", env={"NODE_ENV": "test"})).env == {**FIXED, "NODE_ENV": "test"}
+
+
+def test_a_terminals_shell_is_the_one_for_more() -> None:
+    """tmux in a shell of bash once started sh, and under a service's user nothing at all."""
+    terminal = {"pty": (80, 24)}
+    assert plan("shell", request("zsh", **terminal)).env["SHELL"] == "/usr/bin/zsh"
+    assert plan("shell", request("sh", "-c", "vim", **terminal)).env["SHELL"] == "/usr/bin/bash"
+    assert plan("shell", request("a", env={"SHELL": "/x"}, **terminal)).env["SHELL"] == "/x"
+    assert plan("shell", request("a", env={"SHELL": ""}, **terminal)).env == FIXED
 
 
 def test_a_program_is_looked_for_on_the_path_that_the_process_gets() -> None:

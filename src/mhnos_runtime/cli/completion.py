@@ -20,7 +20,8 @@ def completion(shell: str) -> None:
 
 
 def script(shell: str) -> str:
-    """Click's, but that no space comes behind a folder, whose content is to be completed next."""
+    """Click's, but that no space comes behind a folder, whose content is to be completed next, and that bash
+    takes --cwd=site and -e DEBUG=1 for one word each."""
     from click.shell_completion import get_completion_class
 
     from mhnos_runtime.cli.main import PROGRAM, cli
@@ -28,7 +29,7 @@ def script(shell: str) -> str:
     found = get_completion_class(shell)
     assert found is not None  # noqa: S101 - the choices are click's own
     source = found(cli, {}, PROGRAM, "_MHNOS_RUNTIME_COMPLETE").source()
-    for place, more in _FOLDERS.get(shell, ()):
+    for place, more in _CHANGES.get(shell, ()):
         source = source.replace(place, more)
     return source
 
@@ -36,9 +37,28 @@ def script(shell: str) -> str:
 _ZSH_END = "    compadd -U -V unsorted -a completions\n    fi\n"
 _ZSH_FOLDERS = "    if [ -n \"$folders\" ]; then\n        compadd -U -S '' -V unsorted -a folders\n    fi\n"
 
+#: bash breaks words at = and : (COMP_WORDBREAKS), but completes what is behind the last of these only.
+_BASH_ASKS = 'response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD'
+_BASH_JOINS = """local i glue= words=()
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        if ((i)) && [[ $glue || ${COMP_WORDS[i]} =~ ^[=:]+$ ]]; then
+            words[-1]+=${COMP_WORDS[i]}
+            [[ $glue ]] && glue= || glue=yes
+        else
+            words+=("${COMP_WORDS[i]}")
+        fi
+    done
+    """
+
 #: What is replaced in click's scripts by what. fish puts no space behind a slash by itself.
-_FOLDERS = {
-    "bash": [("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace')],
+_CHANGES = {
+    "bash": [
+        (
+            _BASH_ASKS,
+            _BASH_JOINS + 'response=$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1))',
+        ),
+        ("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace'),
+    ],
     "zsh": [
         ("local -a completions\n", "local -a completions\n    local -a folders\n"),
         (

@@ -39,15 +39,20 @@ def config(file: str | None, start: bool, json_: bool) -> None:
     elif json_:
         say.as_json([{**row._asdict(), "running": False, "waiting": None} for row in describe(settings)])
     else:
-        print(
-            "What `serve` would use here:"
-            if file or start
-            else "No runtime runs. What `serve` would use here:"
-        )
+        print(("" if file or start else _unasked(settings)) + "What `serve` would use here:")
         rows = [(row.name, row.value or "-", row.source) for row in describe(settings)]
         say.table(("SETTING", "VALUE", "FROM"), rows)
     for warning in warnings:
         say.error(warning)
+
+
+def _unasked(settings: Settings) -> str:
+    """Why no runtime's settings are shown: a certificate of one's own may keep one that runs from being
+    asked."""
+    place = local.find(settings.state_dir)
+    if place is None:
+        return "No runtime runs. "
+    return f"The runtime at {place.url} (pid {place.os_pid}) cannot be asked: `mhnos-runtime ps` says why. "
 
 
 def _show_running(settings: Settings, found: in_force.InForce, json_: bool) -> None:

@@ -43,13 +43,15 @@ class Tail:
 
 
 class TailType(ParamType):
-    """ "20" lines, or "512b", "4k", "1m" bytes."""
+    """ "20" lines, or "512b", "4k", "1m" bytes; "all", as in docker."""
 
     name = "lines|bytes"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Tail:
         if isinstance(value, Tail):
             return value
+        if value == "all":
+            return Tail()
         match = re.fullmatch(r"(\d{1,12})([bkm]?)(?:i?b)?", str(value).lower())
         if match is None:
             self.fail(f"{value!r} is neither a number of lines nor of bytes such as 512b or 4k", param, ctx)
@@ -78,7 +80,7 @@ class Moment(ParamType):
 
 
 @click.command(short_help="Show what a process has written.")
-@click.argument("pid", type=Handle())
+@click.argument("pid", metavar="PROCESS", type=Handle())
 @click.option("-f", "--follow", is_flag=True, help="Go on until the process ends.")
 @click.option("--since", "since_ms", type=Moment(), help="Not before: 5m (ago) or 2030-01-31T12:00.")
 @click.option("--until", "until_ms", type=Moment(), help="Not after: 5m (ago) or 2030-01-31T12:00.")
@@ -99,7 +101,7 @@ def logs(
     grep: str | None,
     ignore_case: bool,
 ) -> int:
-    """Show the output of process PID that is kept, also after its end: its stdout on stdout, stderr on
+    """Show the output of PROCESS that is kept, also after its end: its stdout on stdout, stderr on
     stderr. Says which part is no longer kept, unless only an end of it is asked for.
 
     With --grep, --tail means the last lines of those that match, and the exit code is 1 if none does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -19,21 +19,29 @@ HEAD = ("PID", "NAME", "KIND", "COMMAND", "STARTED", "STATUS", "PORTS")
 COMMAND = HEAD.index("COMMAND")  # the column that shrinks where the screen is narrow
 
 
-def _filters(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> list[Callable[[ProcessInfo], bool]]:
+_STATUSES = ("running", "ending", "exited")  # as the protocol has them
+
+
+class Filter(NamedTuple):
+    """of_all: it chooses among the ended processes too, as a status does in docker, -a or not."""
+
+    lets_by: Callable[[ProcessInfo], bool]
+    of_all: bool = False
+
+
+def _filters(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[Filter]:
     return [_filter(ctx, param, *value.partition("=")[::2]) for value in values]
 
 
-def _filter(
-    ctx: click.Context, param: click.Parameter, key: str, wanted: str
-) -> Callable[[ProcessInfo], bool]:
+def _filter(ctx: click.Context, param: click.Parameter, key: str, wanted: str) -> Filter:
     if key == "name":
-        return lambda row: isinstance(row.name, str) and wanted in row.name
+        return Filter(lambda row: isinstance(row.name, str) and wanted in row.name)
     if key == "kind":
-        return lambda row: row.type == wanted
+        return Filter(lambda row: row.type == wanted)
     if key == "status":
-        return lambda row: row.status == wanted
+        if wanted not in _STATUSES:
+            raise click.BadParameter(f"{wanted!r} is none of {', '.join(_STATUSES)}", ctx, param)
+        return Filter(lambda row: row.status == wanted, of_all=True)
     raise click.BadParameter(f"{key!r} is none of name, kind and status", ctx, param)
 
 
@@ -56,7 +64,7 @@ def ps(
     token_file: str | None,
     everything: bool,
     quiet: bool,
-    filters: list[Callable[[ProcessInfo], bool]],
+    filters: list[Filter],
     json_: bool,
 ) -> None:
     """List the processes that run; with -a also those that have ended. An ended process is kept with its
@@ -71,8 +79,9 @@ def ps(
     from mhnos_runtime.wire import messages as m
 
     with open_direct(url, token_file) as runtime:
+        everything = everything or any(each.of_all for each in filters)
         listed = runtime.ask(m.List(all=everything), m.ProcessList).processes
-    rows = [row for row in listed if all(wanted(row) for wanted in filters)]
+    rows = [row for row in listed if all(each.lets_by(row) for each in filters)]
     if json_:
         import msgspec
 

@@ -188,12 +188,14 @@ class Session:
             await self._stdout.write(self._modes.undo())
             await self._stdout.flush()
         if output.done():
+            if self._manner.raw and not await self._ended_in_order(output):
+                await self._undo()
             output.result()
             ended = await self._process.wait()
             await self._tell_reason(ended)
             return exits.for_exit(ended)
         if self._manner.raw:
-            await self._stdout.write(self._modes.undo())
+            await self._undo()
         if self._manner.end_on_leave:
             await self._end_process()
         else:
@@ -203,6 +205,19 @@ class Session:
         with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._flush(), 1)
         return self._left.result()
+
+    async def _ended_in_order(self, output: asyncio.Task[None]) -> bool:
+        """Whether it could set the terminal back itself: one that was killed or lost could not."""
+        if output.exception() is not None or self._modes.alternate:
+            return False
+        return (await self._process.wait()).reason == "exit"
+
+    async def _undo(self) -> None:
+        """Before what is said next: two threads write, and on a screen that goes nobody would see it."""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(1):
+                await self._stdout.write(self._modes.undo())
+                await self._stdout.flush()
 
     async def _tell_reason(self, ended: ExitInfo) -> None:
         """Why it ended, where that was neither its own doing nor this command's."""

@@ -25,10 +25,13 @@ def stats(url: str | None, token_file: str | None, processes: tuple[int | str, .
       mhnos-runtime stats
       mhnos-runtime stats --json web
     """
+    from mhnos_runtime.cli.processes import found_running
     from mhnos_runtime.cli.usage import COMMAND, HEAD, Sampler
 
     sampler = Sampler(processes)
     with open_direct(url, token_file) as runtime:
+        for handle in processes:
+            found_running(runtime, handle)
         if json_:
             import msgspec
 

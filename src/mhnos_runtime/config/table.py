@@ -93,7 +93,8 @@ class Setting:
         try:
             return self.type.parse(value, where)
         except Wrong as wrong:
-            shown = str(value)[:_SHOWN]
+            # What a flag that may be repeated was given comes as a tuple.
+            shown = (", ".join(map(str, value)) if isinstance(value, tuple) else str(value))[:_SHOWN]
             detail = f" ({wrong})" if str(wrong) else nearest(shown.strip().lower(), self.type.words)
             raise ConfigError(
                 f"{self.name} is {json.dumps(shown)} by {source}{detail}; expected {self.type.allowed}"

@@ -143,6 +143,15 @@ class Workspace:
             os.close(self._fd)
             self._fd = -1
 
+    def is_in_place(self) -> bool:
+        """False where the folder was moved, or removed, whatever stands at its path now."""
+        try:
+            return os.path.samestat(os.stat(self.root), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # its parents are closed to this process
+
     @contextmanager
     def resolve(
         self,

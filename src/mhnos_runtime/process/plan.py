@@ -124,8 +124,9 @@ def _environment(
 ) -> dict[str, str]:
     own = {name: text for name in PASSED_THROUGH if (text := machine.environment.get(name))}
     of_kind = dict((*kind.env, *(kind.piped_env if request.pty is None else ())))
+    shell = _shell(kind, request, machine)
     # An empty value unsets what the kind gives: some programs look only whether a variable is there.
-    unset = {name for name in of_kind if request.env.get(name) == ""}
+    unset = {name for name in (*of_kind, *shell) if request.env.get(name) == ""}
     env = {
         "PATH": machine.path,
         "HOME": settings.home,
@@ -133,10 +134,21 @@ def _environment(
         "TERM": TERM,
         "LANG": "C.UTF-8",
         **own,
+        **shell,
         **{name: template.fill(text, values) for name, text in of_kind.items()},
         **request.env,
     }
     return {name: text for name, text in env.items() if name not in unset}
+
+
+def _shell(kind: Kind, request: ResolvedRequest, machine: Machine) -> dict[str, str]:
+    """tmux, vim and the like ask SHELL, and else the list of users, which names sh or, of a service, no
+    shell at all."""
+    if kind.command != "shell" or request.pty is None:
+        return {}
+    return {
+        "SHELL": words.for_more(lambda name: machine.find(name, machine.path), request.command, request.args)
+    }
 
 
 def _argv(

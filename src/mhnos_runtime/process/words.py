@@ -61,6 +61,12 @@ def _argv(find: Find, command: str, args: tuple[str, ...], terminal: bool) -> tu
     return (shell, "-c", *((_AS_TYPED, own_name, command, *args) if args else (command, own_name)))
 
 
+def for_more(find: Find, command: str, args: Sequence[str]) -> str:
+    """The shell that programs on this terminal start when they are asked for one: the one that runs there,
+    else as without a command. Raises StartFailed."""
+    return _shell(find, (named(command) if is_interactive(command, args) else "") or "bash")
+
+
 def _without_dashes(command: str, args: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """`--` ends the options of who passes the words on."""
     return (args[0], tuple(args[1:])) if command == "--" and args else (command, tuple(args))

@@ -135,6 +135,21 @@ def test_a_process_starts_in_the_folder_that_it_asks_for(planned: Planner, root:
         assert (start.plan.choice.cwd, start.plan.facts["cwd"]) == ("/app", "/app")
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_workspace_that_is_gone_or_made_anew_is_told(planned: Planner, root: Path, anew: bool) -> None:
+    """As by `rm -rf project; git clone ... project`. Each start was then refused as one of a server that was
+    taken over."""
+    moved = root.rename(root.with_name("moved"))
+    if anew:
+        root.mkdir()
+    with pytest.raises(StartFailed, match="moved or removed") as told:
+        plan(planned, shell())
+    assert "reload" in told.value.hint
+    root.rmdir() if anew else None
+    moved.rename(root)
+    plan(planned, shell())
+
+
 @pytest.mark.parametrize("command", ["", "bash"])
 def test_an_interactive_shell_starts_in_the_workspace_where_its_folder_is_gone(
     planned: Planner, root: Path, command: str

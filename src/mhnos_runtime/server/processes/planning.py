@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mhnos_runtime import bounds
 from mhnos_runtime.config import Settings
-from mhnos_runtime.errors import InvalidRequest, NotFound
+from mhnos_runtime.errors import InvalidRequest, NotFound, StartFailed
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.launch import Choice, Hello, LaunchPlan, StartDescriptors, Wish
 from mhnos_runtime.process import kinds, names, plan, ready, template, workerd
@@ -206,7 +206,13 @@ class Planner:
 
     def _folder(self, asked: Asked) -> Folder:
         """Raises NotFound. For a shell that a person sits before, the workspace itself stands in for a folder
-        that is not there; commands must not run elsewhere than where they were meant to."""
+        that is not there; commands must not run elsewhere than where they were meant to. Raises StartFailed
+        where the workspace is gone from its path, by which sandboxes take it."""
+        if not self._workspace.is_in_place():
+            raise StartFailed(
+                "the workspace was moved or removed since the runtime started",
+                hint="put a folder at its path, then `mhnos-runtime reload` takes that one",
+            )
         of_host = "/" if asked.host is None else asked.host.facts.cwd
         cwd = self._workspace.normalise(asked.request.options.cwd or of_host)
         try:
