@@ -304,6 +304,12 @@ def test_who_ends_the_command_ends_the_program(desk: Desk) -> None:
     assert desk.type(line).out == "143\n"
 
 
+def test_a_reader_that_goes_leaves_the_program_and_is_told(desk: Desk) -> None:
+    code, out, err = desk.type("mr run --name tap shell yes | head -n 1; mr kill tap >&2")
+    assert (code, out) == (0, "y\n")
+    assert "goes on; `mhnos-runtime attach " in err
+
+
 def test_kill_takes_a_signal_as_everywhere(desk: Desk) -> None:
     for option, code in (("-9", 137), ("-KILL", 137), ("-s TERM", 143), ("", 143)):
         line = f"P=$(mr run -d shell 'sleep 600'); mr kill {option} $P >&2; mr wait $P"

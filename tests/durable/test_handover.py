@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mhnos_runtime.client import Gap, Output, PtySize, Runtime
+from mhnos_runtime.client.errors import RequestFailed
 from mhnos_runtime.launch import CHANNEL_VERSION
 from mhnos_runtime.testing import TestServer
 from tests.durable.scene import (
@@ -283,3 +284,24 @@ async def test_a_spoilt_screen_is_drawn_anew_after_the_death_of_a_server(tmp_pat
         assert seen == b"<70x19><70x20>"
         await process.write("q")
         await eventually(lambda: process.exit is not None)
+
+
+@pytest.mark.parametrize("how", ["killed", "reloaded"])
+async def test_a_server_comes_up_without_the_workspace(tmp_path: Path, how: str) -> None:
+    """It did not, and nobody could reach what ran, until the folder was back."""
+    async with server_in(tmp_path) as server, client_of(server) as runtime:
+        process = await runtime.spawn("shell", "cat", pty=False)
+        moved = server.workspace.rename(tmp_path / "moved")
+        if how == "killed":
+            os.kill(server.server_pid(), signal.SIGKILL)
+        else:
+            code, said = await reload(server)
+            assert code == 0, said
+        await process.write("on\n")
+        assert await anext(process.output()) == Output("stdout", 0, b"on\n")
+        with pytest.raises(RequestFailed, match="moved or removed"):
+            await runtime.spawn("shell", "true", pty=False)
+        moved.rename(server.workspace)
+        assert (await (await runtime.spawn("shell", "true", pty=False)).wait()).code == 0
+        await process.close_stdin()
+        assert (await process.wait()).code == 0

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.errors import ConfigError, InvalidRequest, MhnosError, NotFound, Refused, Unavailable
+from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound, Refused, Unavailable
 from mhnos_runtime.files.confine import MAX_PATH_BYTES, Workspace, normalise
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -225,9 +225,16 @@ class TestPlainPaths:
 
     @pytest.mark.parametrize("name", ["missing", "file"])
     def test_a_root_that_is_no_directory(self, tmp_path: Path, name: str) -> None:
+        """A server must come up without it; it is taken as soon as it is there."""
         (tmp_path / "file").touch()
-        with pytest.raises(ConfigError, match=name):
-            Workspace(tmp_path / name)
+        with Workspace(tmp_path / name) as opened:
+            assert not opened.is_in_place()
+            with pytest.raises(Unavailable, match=name):
+                opened.open_dir("/")
+            (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / name).mkdir()
+            assert opened.is_in_place()
+            assert opened.real_path("/") == os.path.realpath(tmp_path / name)
 
     def test_closing_twice(self, root: Path) -> None:
         opened = Workspace(root)

@@ -69,7 +69,6 @@ _HABITS = {
     "ls": "ps",
     "list": "ps",
     "start": "run",
-    "restart": "reload",
     "status": "health",
     "info": "doctor",
     "version": "--version",

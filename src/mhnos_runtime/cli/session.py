@@ -188,6 +188,9 @@ class Session:
             await self._stdout.write(self._modes.undo())
             await self._stdout.flush()
         if output.done():
+            if isinstance(output.exception(), BrokenPipeError):
+                await self._leave_process()
+                await self._status.written()
             if self._manner.raw and not await self._ended_in_order(output):
                 await self._undo()
             output.result()
@@ -196,15 +199,18 @@ class Session:
             return exits.for_exit(ended)
         if self._manner.raw:
             await self._undo()
+        await self._leave_process()
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(self._flush(), 1)
+        return self._left.result()
+
+    async def _leave_process(self) -> None:
         if self._manner.end_on_leave:
             await self._end_process()
         else:
             pid = self._process.pid
             self._status.say(f"process {pid} goes on; `mhnos-runtime attach {pid}` comes back to it")
             await asyncio.sleep(0)
-        with contextlib.suppress(TimeoutError, OSError):
-            await asyncio.wait_for(self._flush(), 1)
-        return self._left.result()
 
     async def _ended_in_order(self, output: asyncio.Task[None]) -> bool:
         """Whether it could set the terminal back itself: one that was killed or lost could not."""

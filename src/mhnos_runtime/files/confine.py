@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
 from mhnos_runtime.errors import (
-    ConfigError,
     InvalidRequest,
     LimitReached,
     MhnosError,
@@ -116,6 +116,9 @@ class Resolved:
 class Workspace:
     """The folder that processes and clients share, held open so that the folder itself may be moved.
 
+    Where it cannot be opened, all that needs it is Unavailable, and each use tries again: a server must
+    come up for the processes that run, whatever became of the folder.
+
     Thread-safe; close it only when no thread is in a call. Every method that takes a client's path raises
     InvalidRequest, NotFound, Refused (code outside-workspace, or permission), LimitReached (disk) or
     Unavailable, and names the path as the client knows it.
@@ -124,13 +127,12 @@ class Workspace:
     normalise = staticmethod(normalise)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Opens `root` and follows links in it, since it is the operator's path. Raises ConfigError."""
+        """Opens `root` and follows links in it, since it is the operator's path."""
         self.root = os.fspath(root)
-        self._fd = -1
-        try:
-            self._fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(f"The workspace {self.root} cannot be opened: {error.strerror}") from None
+        self._fd, self._closed = -1, False
+        self._opening = threading.Lock()
+        with suppress(Unavailable):
+            self._top()
 
     def __enter__(self) -> Self:
         return self
@@ -141,16 +143,29 @@ class Workspace:
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+        self._fd, self._closed = -1, True
 
     def is_in_place(self) -> bool:
         """False where the folder was moved, or removed, whatever stands at its path now."""
         try:
-            return os.path.samestat(os.stat(self.root), os.fstat(self._fd))
-        except FileNotFoundError:
+            return os.path.samestat(os.stat(self.root), os.fstat(self._top()))
+        except (FileNotFoundError, Unavailable):
             return False
         except OSError:
             return True  # its parents are closed to this process
+
+    def _top(self) -> int:
+        """The descriptor of the folder. Raises Unavailable."""
+        with self._opening:
+            if self._fd < 0 and not self._closed:
+                try:
+                    self._fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise Unavailable(
+                        f"The workspace {self.root} cannot be opened: {error.strerror}",
+                        hint="put the folder there again",
+                    ) from None
+            return self._fd
 
     @contextmanager
     def resolve(
@@ -167,7 +182,7 @@ class Workspace:
         The descriptors are open only inside the `with`. An OSError in the block is raised as `explain` maps
         it.
         """
-        walk = _Walk(self._fd, _parts(path, base), path, make_parents, follow, steps or StepBudget())
+        walk = _Walk(self._top(), _parts(path, base), path, make_parents, follow, steps or StepBudget())
         try:
             yield walk.run()
         except OSError as error:
@@ -221,7 +236,7 @@ class Workspace:
         with self.resolve(path, base, steps=steps) as resolved:
             if resolved.fd < 0:
                 raise OSError(errno.ENOENT, "")
-            real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._fd))
+            real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._top()))
             if real != top and not real.startswith(top.rstrip("/") + "/"):
                 raise _outside(path)
             # The link of a deleted file ends in " (deleted)", which could also be a name: compare inodes.
