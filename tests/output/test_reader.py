@@ -125,6 +125,17 @@ def test_times_that_are_near_are_told_once(log: tuple[LogWriter, LogReader]) -> 
     assert reader.times(0)[0][-1] == (100, 4000)
 
 
+def test_times_of_what_is_no_longer_kept_are_not_told(tmp_path: Path) -> None:
+    """Its segment still is, until the next one opens: two pieces began at the same offset."""
+    writer, reader = make(tmp_path / "log", 0)
+    writer.append(b"a", 0, 5000)
+    writer.reserve(writer.room())
+    writer.append(b"b", 0, 4000)
+    assert (reader.tail, reader.times(0)) == (1, ([(1, 4000)], None))
+    reader.close()
+    writer.close()
+
+
 def test_what_is_promised_stays_while_a_burst_is_read(log: tuple[LogWriter, LogReader]) -> None:
     """What is kept beyond that may go at any moment, so that nobody is sent there."""
     writer, reader = log

@@ -161,10 +161,11 @@ class LogReader:
                 found.append((number, self._start(number), time_ms))
         following = self._start(last) if last < opened else head
         self._fence()
-        kept, tail = self._words[at.W_KEPT], self.tail
-        pieces = [
-            (max(start, offset, tail), ms) for number, start, ms in found if number >= kept and start < head
-        ]
+        kept, low = self._words[at.W_KEPT], max(offset, self.tail)
+        pieces = [(max(start, low), ms) for number, start, ms in found if number >= kept and start < head]
+        # Of those that end below the tail nothing is kept, although their segments still are.
+        ends = [*(start for start, _ms in pieces[1:]), following]
+        pieces = [piece for piece, end in zip(pieces, ends, strict=True) if piece[0] < end]
         return pieces, following if following < head else None
 
     def _start(self, number: int) -> int:
