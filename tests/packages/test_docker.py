@@ -170,7 +170,7 @@ async def test_workerd_is_there_and_serves(project: Project) -> None:
 
 
 async def test_a_killed_server_loses_no_byte(project: Project) -> None:
-    kill = "pkill -KILL -f [m]hnos_runtime.server"
+    kill = "pkill -KILL -f '[m]hnos-runtime: server'"
     assert await counted(project, lambda: project.inside("sh", "-c", kill)) == COUNTED.encode()
 
 
