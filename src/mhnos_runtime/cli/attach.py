@@ -85,12 +85,15 @@ async def _attach(
         may_control = runtime.has_scope("control")
         start: int | Literal["start", "end"] = from_  # type: ignore[assignment]  # as Start makes it
         process = await runtime.attach(handle, from_=start, repaint=repaint and may_control)
-        has_terminal = process.info is not None and isinstance(process.info.pty, PtySize)
+        info = process.info
+        has_terminal = info is not None and isinstance(info.pty, PtySize)
+        # As the answer said: the message that tells of the end may still be on its way.
+        runs = process.exit is None and not (info is not None and info.status == "exited")
         controls = may_control and not no_stdin
-        raw = has_terminal and controls and os.isatty(0) and process.exit is None
+        raw = has_terminal and controls and os.isatty(0) and runs
         manner = Manner(
             raw=raw,
-            feed=controls and process.exit is None,
+            feed=controls and runs,
             detach_keys=detach_keys_for(detach_keys, raw),
             forward_interrupt=controls,
         )
