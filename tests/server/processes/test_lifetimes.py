@@ -100,6 +100,13 @@ async def test_one_that_had_ended_before_is_waited_for_by_nobody(lives: Lives) -
         waiting.send(None)
 
 
+async def test_who_signals_one_that_has_ended_is_not_remembered(lives: Lives) -> None:
+    """Nothing would ever forget it: the end, which does, has come."""
+    process = lives.come(ended_as=ended())
+    lives.lifetimes.kill(process, signal.SIGKILL, escalate=True, by="somebody")
+    assert lives.lifetimes._enders == {}
+
+
 # Linger
 
 

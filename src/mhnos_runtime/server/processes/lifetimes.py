@@ -40,7 +40,7 @@ class Lifetimes:
         log: LifeLog,
     ) -> None:
         self._log = log
-        # Who asked last for the end of each process, as principals.
+        # Who asked last for a signal to each process that runs, as principals.
         self._enders: dict[int, str] = {}
         self._loop = loop
         self._tell = tell
@@ -90,7 +90,8 @@ class Lifetimes:
         """Send a signal; with escalate, stronger ones follow until nothing of the process is left. by: the
         principal who asks for it."""
         self._signal(process, number, "killed", escalate)
-        self._enders[process.pid] = by
+        if process.exit is None:
+            self._enders[process.pid] = by
 
     def _signal(self, process: Process, number: int, reason: str, escalate: bool) -> None:
         process.happen(Event.END_REQUESTED if escalate else Event.SIGNALLED)
