@@ -8,6 +8,7 @@ import gc
 import os
 import struct
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,6 @@ import msgspec
 from mhnos_runtime import config
 from mhnos_runtime.errors import StartFailed
 from mhnos_runtime.launch import ExitRecord, Hello, ProcessDescriptors, ProcessRecord
-from mhnos_runtime.observe import logs
 from mhnos_runtime.output import LogWriter
 from mhnos_runtime.process.facts import UNKNOWN, ProcessFacts
 from mhnos_runtime.sandbox import Allowed, HostFacts, Isolation, Policy, Sandbox
@@ -55,8 +55,24 @@ def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
 class Link:
     """A supervisor that starts nothing and needs to be told nothing."""
 
+    waiting = 0
+    congested = False
+
     async def spawn(self, *_: object) -> int:
         raise StartFailed("there is no supervisor")
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_args, **_more: None
+
+
+class Defects:
+    """In place of a log: what a connection has reported, which is nothing as long as all is well."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def exception(self, message: str, **_fields: object) -> None:
+        self.found.append(f"{message}: {traceback.format_exc()}")
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_args, **_more: None
@@ -121,6 +137,8 @@ class Scene:
     """One runtime with all the processes that it may have, whose command lines are as long as they may be."""
 
     def __init__(self, root: Path) -> None:
+        self.defects = Defects()
+        asyncio.get_running_loop().set_exception_handler(self._raised)
         workspace = root / "workspace"
         workspace.mkdir()
         _lay_out(workspace)
@@ -148,6 +166,11 @@ class Scene:
         finally:
             writer.close()
 
+    def _raised(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        trace = "" if error is None else "".join(traceback.format_exception(error))
+        self.defects.found.append(f"{context['message']}: {trace}")
+
     def close(self) -> None:
         self.domains.close()
 
@@ -155,7 +178,7 @@ class Scene:
         """Seconds of CPU of the most expensive turn while a new connection sends this and leaves."""
         transport = Transport()
         socket = WebSocket(cast(Any, transport), m.MAX_MESSAGE_BYTES, 1000.0)
-        connection = Connection(self.domains.connections, socket, newer, EVERYTHING, logs.get("test"))
+        connection = Connection(self.domains.connections, socket, newer, EVERYTHING, cast(Any, self.defects))
         hello = m.Connected(m.ServerConfig("/workspace", "none", False))
         running = asyncio.create_task(connection.run(hello))
         await transport.taken.wait()

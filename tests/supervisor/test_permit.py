@@ -171,6 +171,7 @@ FORBIDDEN: dict[str, dict[str, Any]] = {
     "beside engines": plain(engines=("ENGINES-of-mine/node/1",)),
     "a link as an engine": plain(engines=("ENGINES/node/link",)),
     "a network that there is not": plain(wish=Wish("everything")),
+    "more text than an answer carries": plain(wish=Wish("\x7f" * 140_000)),
     "more output than is kept": {"retention_bytes": RETENTION + 1},
     "held up for longer": {"stall_ms": STALL_MS + 1},
     "never killed": {"escalation": [[0, 15]]},

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 #: Lines with the same message: outsiders can cause some as often as they like, which must not fill the disk.
 LINES_A_MINUTE = 20
 _MINUTE_SECONDS = 60
+#: Characters of one text in a line or in an answer: as JSON up to six bytes each, so that a few of them are
+#: far below a message of the channel.
+TEXT_CHARACTERS = 2000
 _PLAIN = re.compile(r"[^\s\"=]+\Z")
 
 
@@ -29,6 +32,7 @@ class Log:
         left_out = self._left_out(message)
         if left_out is None:
             return
+        fields = {name: shortened(each) if isinstance(each, str) else each for name, each in fields.items()}
         if left_out:
             fields["unreported"] = left_out
         line = self._json(level, message, fields) if self._as_json else self._text(level, message, fields)
@@ -65,6 +69,11 @@ def _quoted(value: object) -> str:
     """As the server's lines have it: a text with spaces, quotes or controls in it is one value."""
     plain = isinstance(value, str) and value.isprintable() and _PLAIN.match(value)
     return str(value) if plain else json.dumps(value, default=str)
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning where it is longer than TEXT_CHARACTERS."""
+    return text if len(text) <= TEXT_CHARACTERS else text[:TEXT_CHARACTERS] + "…"
 
 
 def place(error: BaseException) -> str:

@@ -31,7 +31,7 @@ from mhnos_runtime.supervisor.hosts import host_of
 from mhnos_runtime.supervisor.keeper import ServerKeeper
 from mhnos_runtime.supervisor.launcher import Launcher
 from mhnos_runtime.supervisor.leftovers import Leftovers
-from mhnos_runtime.supervisor.log import Log, place
+from mhnos_runtime.supervisor.log import Log, place, shortened
 from mhnos_runtime.supervisor.logfile import LogFile
 from mhnos_runtime.supervisor.loop import Loop, Timer
 from mhnos_runtime.supervisor.permit import permit
@@ -250,16 +250,17 @@ class Supervisor:
         process.on_ended = lambda: self._on_ended(process)
 
     def refuse(self, request: int, error: MhnosError) -> None:
-        """Answer a request to start something."""
+        """Answer a request to start something. What is wrong with a plan may be a text of any length."""
+        message, hint = shortened(error.message), shortened(error.hint)
         if error.code == FORBIDDEN_PLAN:
-            self._log.write("warning", "a plan was refused", reason=error.message)
+            self._log.write("warning", "a plan was refused", reason=message)
         self._server.send(
             {
                 "event": "refused",
                 "request": request,
                 "code": error.code,
-                "message": error.message,
-                "hint": error.hint,
+                "message": message,
+                "hint": hint,
                 "retry": error.retry,
             }
         )

@@ -242,6 +242,21 @@ def test_what_others_wrote_is_not_put_in_force(state_dir: Path) -> None:
     assert "and changed, which is not followed" in store.problem
 
 
+def test_what_others_spoilt_locks_nobody_out(state_dir: Path) -> None:
+    """The file is opened to all, another user empties it, and the mode is put back."""
+    path = ensure_token(state_dir)
+    token = read_token(state_dir)
+    store = TokenStore(path, learn(path))
+    path.chmod(0o666)
+    assert store.matches(token)
+    path.write_text("")
+    path.chmod(0o600)
+    assert store.matches(token)
+    assert store.problem
+    path.unlink()
+    assert not store.matches(token)
+
+
 def test_what_others_put_there_is_not_put_in_force(state_dir: Path, tmp_path: Path) -> None:
     """The folder is opened to all, and another user puts a file of a process there, which is the runtime's
     user's."""

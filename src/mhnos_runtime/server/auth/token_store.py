@@ -115,7 +115,9 @@ class TokenStore:
         except Unfit as error:
             self._keep(error)
         except (ConfigError, OSError) as error:
-            self.known, self.problem = None, str(error)
+            self.problem = str(error)
+            if not self._was_open():
+                self.known = None
         else:
             self._take(token, status)
 
@@ -133,6 +135,16 @@ class TokenStore:
             return
         same = error.file == known.file
         self.known = replace(known, exposed=known.exposed or error.exposed) if same else None
+
+    def _was_open(self) -> bool:
+        """Whether others may have written what stands in the file: the same that was read, and open since."""
+        known = self.known
+        if known is None or not known.exposed:
+            return False
+        with suppress(OSError):
+            status = os.stat(self._path)
+            return (status.st_dev, status.st_ino) == known.file
+        return False
 
     def _take(self, token: str, status: os.stat_result) -> None:
         found = Known(digest_of(token).hex(), status.st_dev, status.st_ino)

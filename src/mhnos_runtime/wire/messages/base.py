@@ -30,6 +30,9 @@ ProcessName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=bounds.NAM
 Handle: TypeAlias = (
     Integer | Annotated[str, Meta(min_length=1, max_length=bounds.NAME_CHARACTERS, pattern="[^0-9]")]
 )
+#: One of a list, where a pattern would be tried for each item before the list's length is known. No process
+#: has a name of digits.
+ListedHandle: TypeAlias = Integer | ProcessName
 Path: TypeAlias = Annotated[str, Meta(max_length=bounds.PATH_CHARACTERS)]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 

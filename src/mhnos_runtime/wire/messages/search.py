@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from mhnos_runtime import bounds
-from mhnos_runtime.wire.messages.base import Handle, Message, Offset, Part, Stream
+from mhnos_runtime.wire.messages.base import Handle, ListedHandle, Message, Offset, Part, Stream
 
 
 class Timeline(Message, tag="timeline"):
@@ -39,7 +39,7 @@ class Search(Message, tag="search"):
     pattern: Annotated[str, Meta(min_length=1, max_length=bounds.PATTERN_CHARACTERS)]
     ignore_case: bool = False
     fixed: bool = False
-    processes: Annotated[list[Handle], Meta(max_length=bounds.SEARCHED_PROCESSES)] | None = None
+    processes: Annotated[list[ListedHandle], Meta(max_length=bounds.SEARCHED_PROCESSES)] | None = None
     max: Annotated[int, Meta(ge=1, le=bounds.MATCHES)] = bounds.MATCHES_USUAL
 
 
