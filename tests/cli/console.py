@@ -24,7 +24,7 @@ os.write(report, b"%d\\n" % child.pid)
 os.write(report, b"%d\\n" % child.wait())
 os.read(hold, 1)
 """
-WAIT_S = 20.0
+WAIT_S = 40.0
 
 
 class Console:

@@ -46,7 +46,9 @@ async def test_it_needs_no_certificate_authority(tmp_path: Path) -> None:
         code, _, err = await command("health", "--wait", "20", env={"MHNOS_STATE_DIR": str(server.state_dir)})
         assert (code, err) == (0, b"")
         # Nor does a reload, which reads a renewed one; it had waited for an answer that it could trust.
-        code, out, err = await command("reload", env={"MHNOS_STATE_DIR": str(server.state_dir)})
+        code, out, err = await command(
+            "reload", "--wait", "50s", env={"MHNOS_STATE_DIR": str(server.state_dir)}
+        )
         assert (code, err) == (0, b"")
         assert out.startswith(b"reloaded in")
         # A session is not so easily satisfied.

@@ -210,7 +210,7 @@ async def test_a_server_answers_on_both_before_and_after_a_hand_over(
         assert server.url.startswith(start)
         port = int(server.url.rpartition(":")[2])
         assert f"  listening  {server.url}\n" in server.greeting
-        for verb in (("health", "--wait", "30"), ("reload",)):
+        for verb in (("health", "--wait", "30"), ("reload", "--wait", "50s")):
             command = [sys.executable, "-m", "mhnos_runtime", *verb, "--state-dir", str(server.state_dir)]
             done = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
             assert await done.wait() == 0

@@ -44,6 +44,8 @@ async def reload(server: TestServer, *flags: str) -> tuple[int, str]:
         "reload",
         "--state-dir",
         str(server.state_dir),
+        "--wait",
+        "50s",
         *flags,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -24,8 +24,8 @@ from mhnos_runtime.supervisor.handover import STATE_VERSION
 if TYPE_CHECKING:
     from mhnos_runtime.config.reload import Change
 
-# ms; a server may take 3 s to say goodbye, and a busy machine as long again to start the next
-WAIT_MS = 15_000
+# ms; a server may take 3 s to say goodbye, and a busy machine much longer to start the next
+WAIT_MS = 30_000
 POLL_S = 0.02
 
 
@@ -44,7 +44,7 @@ class Health:
     "wait_ms",
     type=Duration(),
     default=f"{WAIT_MS}ms",
-    help="Give up after so long.  [default: 15s]",
+    help="Give up after so long.  [default: 30s]",
 )
 def reload(state_dir: str | None, wait_ms: int) -> int:
     """Have the runtime on this machine go on with the code that is installed now, with the certificate that
