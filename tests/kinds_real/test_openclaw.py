@@ -128,8 +128,7 @@ async def _ends(arena: Arena, pid: int) -> None:
     await arena.client.ask("kill", pid=pid)
     ended = await arena.ended(pid)
     assert (ended["code"], ended["reason"]) == (0, "killed"), arena.client.output(pid)
-    # Its last line may be missing: on a busy machine it leaves before that is written.
-    assert "active-work drain settled" in arena.client.output(pid)
+    assert "completed cleanly" in arena.client.output(pid)
     assert not [each for each in tree if os.path.exists(f"/proc/{each}")]
 
 

@@ -70,6 +70,7 @@ def test_from_nothing_to_a_healthy_container(project: Project, figure: Callable[
     size = project.engine.inspect(IMAGE)["Size"]
     stats = project.engine.run("stats", "--no-stream", "--format", "{{.MemUsage}}", project.container)
     figure(f"docker: image {size / 1e6:.0f} MB, healthy after {seconds:.1f} s, idle memory {stats.strip()}")
+    assert seconds < 5
     assert size < 500e6
     with urllib.request.urlopen(f"{project.url}/health", timeout=5) as answer:
         assert json.load(answer)["processes"]["active"] == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mhnos_runtime.supervisor.log import LINES_A_MINUTE, Log, place
+from mhnos_runtime.supervisor.log import LINES_A_MINUTE, TEXT_CHARACTERS, Log, place
 
 
 def test_lines_of_one_message_are_bounded(
@@ -25,6 +25,15 @@ def test_lines_of_one_message_are_bounded(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == LINES_A_MINUTE + 2
     assert lines[-1].endswith("again number=100 unreported=80")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_line_is_bounded_whatever_it_tells(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """A plan that was refused put 140,000 control characters of a server's into one line."""
+    Log(as_json).write("warning", "a plan was refused", reason="\x7f" * 140_000)
+    line = capsys.readouterr().err
+    assert "…" in line or "\\u2026" in line
+    assert len(line) < 6 * TEXT_CHARACTERS + 200
 
 
 def test_the_place_of_an_error_is_one_line() -> None:

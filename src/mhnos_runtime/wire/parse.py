@@ -60,8 +60,8 @@ def parse_request(data: bytes | bytearray | str) -> Request:
         _check_utf_8(data)
     try:
         request = _requests.decode(data)
-    except _NOT_JSON:
-        request = _parse_slowly(_utf_8(data) if isinstance(data, str) else bytes(data))
+    except _NOT_JSON as error:
+        request = _parse_slowly(_utf_8(data) if isinstance(data, str) else bytes(data), error)
     if request.id is not UNSET:
         _check_id(request.id)
     return request
@@ -83,8 +83,9 @@ def _utf_8(text: str) -> bytes:
         raise NotUtf8("Invalid message format") from None
 
 
-def _parse_slowly(data: bytes) -> Request:
-    """For frames that failed: find out why, and accept lone surrogates, which msgspec does not."""
+def _parse_slowly(data: bytes, failed: Exception) -> Request:
+    """For frames that failed: find out why, and accept lone surrogates, which msgspec does not. failed: what
+    was wrong when they were taken as they are."""
     try:
         marked = surrogates.mark(data) if b"\\ud" in data or b"\\uD" in data else data
         document = surrogates.replace(marked) if marked != data else data
@@ -93,6 +94,9 @@ def _parse_slowly(data: bytes) -> Request:
             raise _unknown_type(envelope)
     except _NOT_JSON:
         raise WireError("Invalid message format") from None
+    if document is data and isinstance(failed, msgspec.ValidationError):
+        # To decode it once more would say the same, for as much time as the first attempt took.
+        raise _wrong_field(failed, envelope) from None
     return _decode(document, envelope)
 
 

@@ -70,9 +70,9 @@ class TokenStore:
     """Says whether a text is the token. Follows the file: a rotated one is in force with the next check.
 
     A file that is missing, damaged or replaced by one that is not fit lets nobody in. One whose mode or
-    owner changed is not read, and neither is any while others can write the folder, or it is closed: what was
-    known stays in force. Whoever can change modes must neither lock everybody out nor bring in a token of
-    their own.
+    owner changed is not read, nor one that was damaged after others could write it, and neither is any while
+    others can write the folder, or it is closed: what was known stays in force. Whoever can change modes must
+    neither lock everybody out nor bring in a token of their own.
 
     known: what an earlier server knew. problem: what is wrong, "" if nothing; where others may know the token
     it stays until that is another one. A check costs one stat and one hash, some microseconds: it may run on
