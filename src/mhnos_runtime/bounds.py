@@ -67,6 +67,20 @@ COMMAND_BYTES = MESSAGE_BYTES
 #: Bindings, modules, flags and variables in one Worker's config.
 WORKER_ITEMS = 1024
 
+# Files
+
+#: Of one name: NAME_MAX of Linux, in bytes; a character has one at least. One more marks a name that is not
+#: UTF-8.
+FILE_NAME_CHARACTERS = 256
+#: Entries of a directory, or of the trash, in one answer: some 200 bytes each.
+LISTED_FILES = 5000
+LISTED_FILES_USUAL = 1000
+#: Changes that one event of a watch names; beyond that, its reader looks for itself.
+NAMED_CHANGES = 1000
+#: Watches of one connection, and lines of what one of them passes over.
+WATCHES = 32
+IGNORE_LINES = 100
+
 # Searches
 
 #: Processes that one search names; more are kept by no setting that people use.
@@ -74,6 +88,8 @@ SEARCHED_PROCESSES = 1024
 #: Matches that one search answers with, and where it names no number.
 MATCHES = 10_000
 MATCHES_USUAL = 1000
+#: Lines before each match, and behind it, that go along.
+LINES_AROUND = 20
 
 # Facts that a program reports about itself
 

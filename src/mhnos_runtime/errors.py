@@ -43,6 +43,12 @@ class Refused(MhnosError):
     code = "refused"
 
 
+class Conflict(MhnosError):
+    """What stands there is not what the request was made for; it can succeed once its sender has looked."""
+
+    code = "changed"
+
+
 class LimitReached(MhnosError):
     """A bound was met; the request can succeed when something has been given back."""
 

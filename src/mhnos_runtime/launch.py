@@ -14,7 +14,7 @@ from mhnos_runtime.errors import Unavailable
 
 #: Of all that server and supervisor tell each other. It changes with any of it: after an installation without
 #: a reload, the next server is of another version than the supervisor.
-CHANNEL_VERSION = 2
+CHANNEL_VERSION = 3
 
 STDOUT = 0
 STDERR = 1

@@ -110,6 +110,8 @@ EACH = [
     ("max_cpu_seconds", "1", "2", "0", 1, 2, 0),
     ("max_open_files", "64", "128", "0", 64, 128, 0),
     ("max_file_size", "1m", "1g", "0", 1 << 20, 1 << 30, 0),
+    ("min_free", "1m", "1g", "0", 1 << 20, 1 << 30, 0),
+    ("trash_seconds", "60", "0", "3600", 60.0, 0.0, 3600.0),
     ("log_level", "debug", "error", '"warning"', "debug", "error", "warning"),
     ("log_format", "json", "text", '"auto"', "json", "text", "auto"),
     ("auth", "none", "token", '"none"', "none", "token", "none"),

@@ -34,6 +34,8 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         "refusals": {"status", "retryAfter", "reconnect", "error", "waitMs"},
     },
     "backoff": {"cases": {"dice", "lastedMs", "delaysMs"}},
+    "paths": {"cases": {"path", "base", "canonical", "error"}},
+    "ignore": {"cases": {"lines", "path", "isDirectory", "ignored"}},
 }
 
 

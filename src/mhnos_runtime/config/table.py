@@ -201,6 +201,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_cpu_seconds", whole_number(0, 2**31), 0, "CPU time that one process may use; 0: no limit"),
     Setting("max_open_files", whole_number(0, 2**20), 0, "files that one process may open; 0: no limit"),
     Setting("max_file_size", size(0, 16 * TIB), 0, "size of a file that a process writes; 0: no limit"),
+    Setting(
+        "min_free",
+        size(0, 16 * TIB),
+        256 * MIB,
+        "space on the workspace's disk that clients' files leave free; 0: none",
+    ),
+    Setting(
+        "trash_seconds",
+        seconds(0, 31_536_000),
+        604_800.0,
+        "how long what clients remove can be had back; 0: it is removed at once",
+    ),
     Setting("log_level", _LEVEL, "info", "least severe lines to log"),
     Setting(
         "log_format",
@@ -278,6 +290,8 @@ class Settings:
     max_cpu_seconds: int
     max_open_files: int
     max_file_size: int
+    min_free: int
+    trash_seconds: float
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "text", "json"]
     auth: Literal["token", "none"]

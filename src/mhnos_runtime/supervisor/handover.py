@@ -22,7 +22,7 @@ from mhnos_runtime.supervisor.state import ProcessState
 from mhnos_runtime.supervisor.temporary import FoldersState
 
 #: The version of HandOver and everything in it. A supervisor refuses other versions.
-STATE_VERSION = 7
+STATE_VERSION = 8
 MODULE = ("-P", "-m", "mhnos_runtime.supervisor")
 #: Blocked from before the exec until the next supervisor has its handlers.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

@@ -17,6 +17,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: .*)?", re.DOTALL)
 _BEGINNING = b"HTTP/1."
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTINUE = 100
 _SWITCHING = 101
 
 
@@ -52,18 +53,25 @@ def request(method: str, target: str, headers: Mapping[str, str], body: bytes = 
 class Answer:
     """feed() what was received until `done`, end() at the end of the connection. Both raise BadAnswer.
 
-    `head` is there as soon as it is whole; `body` grows, to max_body_bytes at most. An answer that
-    changes the protocol (101) is done with its head: `rest` is what came behind it.
+    `head` is there as soon as it is whole; `body` grows, to max_body_bytes at most; None: it may be of any
+    size, and whoever feeds it takes it by take(). `length`: of the body, as the head says it; None in chunks,
+    and where only the end of the connection ends it. An answer that changes the protocol (101) is done with
+    its head: `rest` is what came behind it.
     """
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self, max_body_bytes: int | None, *, to_head: bool = False) -> None:
+        """to_head: it answers HEAD, so that no body comes, whatever its head says."""
         self._max_body_bytes = max_body_bytes
+        self._to_head = to_head
         self._data = bytearray()
         self._searched = 0  # bytes of _data in which a head does not end
         self._before_bytes = 0  # interim answers
         self._left: int | None = None  # of the body, or of its current chunk; None: until the end
         self._chunked = False
+        self._ends_chunk = False
         self._in_trailer = False
+        self.continued = False  # the server has said that it takes the request's body (100)
+        self.length: int | None = None
         self.head: Head | None = None
         self.body = bytearray()
         self.done = False
@@ -83,6 +91,17 @@ class Answer:
                 self._take_chunks()
             else:
                 self._take_body()
+
+    def take(self) -> bytes:
+        """What has come of the body since the last time."""
+        taken = bytes(self.body)
+        self.body.clear()
+        return taken
+
+    @property
+    def framed(self) -> bool:
+        """Whether its body ends by itself, so that one that was cut off does not pass for a whole one."""
+        return self.done or self._chunked or self.length is not None
 
     def end(self) -> None:
         """The connection has ended. Raises BadAnswer when the answer is not whole."""
@@ -109,6 +128,7 @@ class Answer:
         self._searched = 0
         if head.status < 200 and head.status != _SWITCHING:
             self._before_bytes += at + 4
+            self.continued = self.continued or head.status == _CONTINUE
             return True
         self.head = head
         self._begin_body(head)
@@ -117,7 +137,7 @@ class Answer:
     def _begin_body(self, head: Head) -> None:
         """RFC 9112, 6.3."""
         lengths = set(head.items("content-length"))
-        if head.status in (_SWITCHING, 204, 304):
+        if self._to_head or head.status in (_SWITCHING, 204, 304):
             self.done = True
         elif "transfer-encoding" in head.headers:
             if head.items("transfer-encoding") != ["chunked"]:
@@ -127,19 +147,26 @@ class Answer:
             length = lengths.pop()
             if lengths or not (length.isascii() and length.isdigit() and len(length) < 20):
                 raise BadAnswer("a Content-Length that is none")
-            self._left = int(length)
-            self._check_size(self._left)
+            self.length = self._left = int(length)
+            self._check_size(self.length)
 
     # The body: RFC 9112, 6 and 7
 
     def _take_body(self) -> None:
         most = len(self._data) if self._left is None else min(self._left, len(self._data))
         self._check_size(most)
-        self.body += self._data[:most]
-        del self._data[:most]
+        self._move(most)
         if self._left is not None:
             self._left -= most
             self.done = self._left == 0
+
+    def _move(self, size: int) -> None:
+        """Take so much as body."""
+        if size == len(self._data) and not self.body:  # the usual case of a large body, without a copy
+            self.body, self._data = self._data, self.body
+        else:
+            self.body += self._data[:size]
+            del self._data[:size]
 
     def _take_chunks(self) -> None:
         while not self.done:
@@ -147,18 +174,23 @@ class Answer:
                 if not self._take_trailer():
                     return
             elif self._left:
-                # A chunk ends with a line end, which is counted with it.
                 most = min(self._left, len(self._data))
-                self.body += self._data[:most]
-                del self._data[:most]
+                self._move(most)
                 self._left -= most
                 if self._left:
                     return
-                if not self.body.endswith(b"\r\n"):
-                    raise BadAnswer("a chunk that does not end where it says")
-                del self.body[-2:]
-            elif not self._take_chunk_size():
+                self._ends_chunk = True
+            elif not (self._take_chunk_end() if self._ends_chunk else self._take_chunk_size()):
                 return
+
+    def _take_chunk_end(self) -> bool:
+        if len(self._data) < 2:
+            return False
+        if not self._data.startswith(b"\r\n"):
+            raise BadAnswer("a chunk that does not end where it says")
+        del self._data[:2]
+        self._ends_chunk = False
+        return True
 
     def _take_chunk_size(self) -> bool:
         line = self._line(_MAX_CHUNK_LINE_BYTES)
@@ -170,7 +202,7 @@ class Answer:
         size = int(digits, 16)
         self._check_size(size)
         self._in_trailer = size == 0
-        self._left = size + 2 if size else 0
+        self._left = size
         return True
 
     def _take_trailer(self) -> bool:
@@ -194,7 +226,7 @@ class Answer:
         return line
 
     def _check_size(self, more: int) -> None:
-        if len(self.body) + more > self._max_body_bytes:
+        if self._max_body_bytes is not None and len(self.body) + more > self._max_body_bytes:
             raise BadAnswer(f"a body of more than {self._max_body_bytes} bytes")
 
 

@@ -36,6 +36,41 @@ from mhnos_runtime.wire.messages.events import (
     Unsubscribed,
 )
 from mhnos_runtime.wire.messages.files import (
+    CopyFile,
+    DirectoryMade,
+    EmptyTrash,
+    FileChange,
+    FileCopied,
+    FileInfo,
+    FileKind,
+    FileList,
+    FileMatch,
+    FileMoved,
+    FileName,
+    FileRemoved,
+    FileRestored,
+    FilesChanged,
+    FileSearchResult,
+    FileStat,
+    FilesUnwatched,
+    FilesWatched,
+    ListFiles,
+    ListTrash,
+    MakeDirectory,
+    MoveFile,
+    RemoveFile,
+    RestoreFile,
+    SearchFiles,
+    StatFile,
+    TrashEmptied,
+    TrashId,
+    TrashItem,
+    TrashList,
+    UnwatchFiles,
+    Version,
+    WatchFiles,
+)
+from mhnos_runtime.wire.messages.fsync import (
     MAX_MESSAGE_BYTES,
     FileContent,
     FileEntry,
@@ -161,6 +196,18 @@ Request: TypeAlias = (
     | Search
     | Ack
     | Fsync
+    | ListFiles
+    | StatFile
+    | MakeDirectory
+    | MoveFile
+    | CopyFile
+    | RemoveFile
+    | ListTrash
+    | RestoreFile
+    | EmptyTrash
+    | SearchFiles
+    | WatchFiles
+    | UnwatchFiles
 )
 Answer: TypeAlias = (
     Connected
@@ -185,7 +232,21 @@ Answer: TypeAlias = (
     | TimelineAnswer
     | SearchResult
     | FsyncResult
+    | FileList
+    | FileStat
+    | DirectoryMade
+    | FileMoved
+    | FileCopied
+    | FileRemoved
+    | TrashList
+    | FileRestored
+    | TrashEmptied
+    | FileSearchResult
+    | FilesWatched
+    | FilesUnwatched
     | ErrorMessage
 )
-Event: TypeAlias = Stdout | Stderr | Exit | Gap | Replay | Ready | Ports | InputAck | ProcessEvent
+Event: TypeAlias = (
+    Stdout | Stderr | Exit | Gap | Replay | Ready | Ports | InputAck | ProcessEvent | FilesChanged
+)
 ServerMessage: TypeAlias = Answer | Event
