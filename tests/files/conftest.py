@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.inotify import Inotify
+from mhnos_runtime.files.trash import Trash
+from tests.files.binned import Bin
+from tests.files.filing import Files
+from tests.files.watched import Watched, failing
 
 CANARY = b"outside: nobody may read, change or join me"
 
@@ -56,3 +63,62 @@ def root(tmp_path: Path) -> Path:
 def workspace(root: Path, outside: Path) -> Iterator[Workspace]:
     with Workspace(root) as opened:
         yield opened
+
+
+@pytest.fixture
+def trash(tmp_path_factory: pytest.TempPathFactory) -> Trash:
+    return Trash(tmp_path_factory.mktemp("state") / "trash", 3600.0)
+
+
+@pytest.fixture
+def files(workspace: Workspace, trash: Trash) -> Files:
+    return Files(workspace, trash)
+
+
+# Watches
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "top").mkdir()
+    return tmp_path / "top"
+
+
+@pytest.fixture
+def space(top: Path) -> Iterator[Workspace]:
+    with Workspace(top) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def watched(space: Workspace) -> Iterator[Watched]:
+    with Watched(space) as watched:
+        yield watched
+
+
+@pytest.fixture(params=["inotify", "polling"])
+def either(
+    space: Workspace, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Watched]:
+    """By the kernel's news, and without them."""
+    if request.param == "polling":
+        monkeypatch.setattr(Inotify, "__init__", failing(errno.EMFILE))
+    with Watched(space) as watched:
+        assert watched.watch.by == request.param
+        yield watched
+
+
+@pytest.fixture(params=["same disk", "another disk"])
+def trash_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if request.param == "same disk":
+        yield tmp_path_factory.mktemp("state") / "trash"
+        return
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(tempfile.gettempdir()).st_dev:
+        pytest.skip("needs another file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as made:
+        yield Path(made) / "trash"
+
+
+@pytest.fixture
+def store(workspace: Workspace, root: Path, trash_folder: Path) -> Bin:
+    return Bin(workspace, trash_folder, root)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from mhnos_runtime.errors import MhnosError, NotFound, Refused
+from mhnos_runtime.files import rename
 from mhnos_runtime.files.confine import Resolved, Workspace
-from mhnos_runtime.files.transfer import PushEntry, pull, push
+from mhnos_runtime.files.push_pull import PushEntry, pull, push
 
 INSIDE = b"inside"
 ROUNDS = 3000
@@ -70,11 +71,13 @@ def swap_link_and_folder(root: Path, target: str) -> Callable[[], None]:
 
 
 def exchange(one: Path, two: Path) -> None:
-    """One by one where the C library has no renameat2; the short gap is one more state to survive."""
-    spare = one.with_name("spare")
-    one.rename(spare)
-    two.rename(one)
-    spare.rename(two)
+    """Two names in one folder, as one step. In a gap between them whoever writes there makes a folder, and
+    nothing is swapped any more: so these races were over after some tenths of a second."""
+    folder = os.open(one.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        assert rename.exchange(os.fsencode(one.name), os.fsencode(two.name), folder, folder)
+    finally:
+        os.close(folder)
 
 
 @pytest.mark.parametrize("target", ["../ws-secret", "{outside}"], ids=["relative", "absolute"])

@@ -9,28 +9,24 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
-from mhnos_runtime.errors import (
-    InvalidRequest,
-    LimitReached,
-    MhnosError,
-    NotFound,
-    Refused,
-    Unavailable,
+from mhnos_runtime.errors import InvalidRequest, Refused, Unavailable
+from mhnos_runtime.files.create import create_exclusive, make_new_dir
+from mhnos_runtime.files.partials import Partials
+from mhnos_runtime.files.paths import (
+    explain,
+    names_of,
+    normalise,
+    outside,
+    parts,
+    require_shown,
+    shown,
+    spell,
 )
-
-ALIAS = b"workspace"
-"""The workspace's path for processes (`/workspace`); clients may put it before any path."""
-
-MAX_PATH_BYTES = 4096
-"""PATH_MAX of Linux: no program can open a longer path in one call."""
-
-MAX_NAME_BYTES = 255
-"""NAME_MAX of every common Linux file system."""
 
 MAX_LINKS = 40
 """Symbolic links followed in one resolution, as the kernel does (path_resolution(7))."""
@@ -47,49 +43,7 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
-def normalise(path: str, base: str = "/") -> str:
-    """The canonical form of a client's path: absolute, no `.`, no `..`, no leading `/workspace`. Lexical
-    only.
-
-    A relative path starts at `base`. The result names the same file when it is normalised again; so a folder
-    at the top that is itself called `workspace` becomes `/workspace/workspace`. Raises InvalidRequest (NUL,
-    not UTF-8, too long), Refused with code outside-workspace (`..` above the top).
-    """
-    return _spell(_parts(path, base))
-
-
-def shown(path: str) -> str:
-    """`path` for use in a message: one line, encodable, of bounded length."""
-    clipped = path if len(path) <= 300 else path[:297] + "..."
-    return clipped if clipped.isprintable() else ascii(clipped)[1:-1]
-
-
-def explain(error: OSError, path: str) -> MhnosError:
-    """The kernel's error as a MhnosError that names the path as the client knows it, never the host's."""
-    kind, code, text = _EXPLAINED.get(error.errno or 0, (Unavailable, None, os.strerror(error.errno or 0)))
-    return kind(f"{text}: {shown(path)}", code=code)
-
-
-_EXPLAINED: dict[int, tuple[type[MhnosError], str | None, str]] = {
-    errno.ENOENT: (NotFound, None, "No such file or directory"),
-    errno.ENOTDIR: (InvalidRequest, None, "Not a directory"),
-    errno.EISDIR: (InvalidRequest, None, "Is a directory"),
-    errno.EEXIST: (InvalidRequest, None, "Already exists"),
-    errno.ELOOP: (InvalidRequest, None, "Too many symbolic links"),
-    errno.ENAMETOOLONG: (InvalidRequest, None, "Name too long"),
-    errno.EINVAL: (InvalidRequest, None, "The file system does not accept this name or value"),
-    errno.EACCES: (Refused, None, "Permission denied"),
-    errno.EPERM: (Refused, None, "Permission denied"),
-    errno.EROFS: (Refused, None, "Read-only file system"),
-    errno.ENOSPC: (LimitReached, "disk-full", "No space left on the workspace's disk"),
-    errno.EDQUOT: (LimitReached, "disk-full", "Disk quota of the workspace exceeded"),
-    errno.EFBIG: (LimitReached, "too-large", "Larger than a file may be"),
-    errno.EWOULDBLOCK: (Unavailable, None, "In use by another program"),
-    errno.EBUSY: (Unavailable, None, "In use by another program"),
-    errno.EMFILE: (LimitReached, "unavailable", "The runtime has too many open files"),
-    errno.ENFILE: (LimitReached, "unavailable", "The machine has too many open files"),
-    errno.ENOMEM: (LimitReached, "unavailable", "The machine is out of memory"),
-}
+Follow: TypeAlias = bool | Literal["parents"]
 
 
 @dataclass(slots=True)
@@ -105,12 +59,14 @@ class Resolved:
 
     parent_fd: the directory that holds `name`; -1 for the top of the workspace.
     fd, mode: the file itself and its st_mode; -1 and 0 if it does not exist.
+    place: its names from the top of the workspace, without links.
     """
 
     parent_fd: int
     name: bytes
     fd: int
     mode: int
+    place: tuple[bytes, ...] = ()
 
 
 class Workspace:
@@ -126,9 +82,13 @@ class Workspace:
 
     normalise = staticmethod(normalise)
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Opens `root` and follows links in it, since it is the operator's path."""
-        self.root = os.fspath(root)
+    def __init__(
+        self, root: str | os.PathLike[str], min_free: int = 0, partials: Partials | None = None
+    ) -> None:
+        """Opens `root` and follows links in it, since it is the operator's path. min_free: bytes of its disk
+        that clients leave free. partials: where it is noted what is being written in it; None: nowhere."""
+        self.root, self.min_free = os.fspath(root), min_free
+        self.partials = partials or Partials(None)
         self._fd, self._closed = -1, False
         self._opening = threading.Lock()
         with suppress(Unavailable):
@@ -174,21 +134,48 @@ class Workspace:
         base: str = "/",
         *,
         make_parents: bool = False,
-        follow: bool = True,
+        follow: Follow = True,
         steps: StepBudget | None = None,
     ) -> Iterator[Resolved]:
-        """Resolve `path`. Its parents must exist, the file itself need not. `follow`: whether links are.
+        """Resolve `path`. Its parents must exist, the file itself need not. `follow`: whether links are;
+        "parents": those in the middle, and the last name is itself.
 
         The descriptors are open only inside the `with`. An OSError in the block is raised as `explain` maps
         it.
         """
-        walk = _Walk(self._top(), _parts(path, base), path, make_parents, follow, steps or StepBudget())
+        walk = None
         try:
-            yield walk.run()
+            with self._start(parts(path, base), path, make_parents) as (start, before, rest):
+                walk = _Walk(start, before, rest, path, make_parents, follow, steps or StepBudget())
+                yield walk.run()
         except OSError as error:
             raise explain(error, path) from error
         finally:
-            walk.close()
+            if walk is not None:
+                walk.close()
+
+    def limited(self, folders: Sequence[str]) -> Workspace:
+        """The same workspace for somebody who may have these folders of it alone: paths are written from the
+        top of the workspace as ever, and links may not lead out of the folder that a path begins with."""
+        return _Limited(self, folders)
+
+    def below(self, path: str) -> Workspace:
+        """The directory at this path, which must exist, as a workspace of its own: no link leads out of it.
+        The caller closes it."""
+        return _Below(self.open_dir(path), self)
+
+    def covers(self, path: str) -> bool:
+        """Whether a path of `spell` is in this workspace's reach, whatever stands there."""
+        del path
+        return True
+
+    @contextmanager
+    def _start(
+        self, names: list[bytes], path: str, make: bool
+    ) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+        """The folder that a walk may not leave, open inside the `with`; its own names, and the rest."""
+        del path, make
+        yield self._top(), [], names
 
     def open_dir(self, path: str, base: str = "/", *, follow: bool = True, listing: bool = False) -> int:
         """A descriptor of an existing directory; the caller closes it. O_PATH, or for scandir if
@@ -238,11 +225,73 @@ class Workspace:
                 raise OSError(errno.ENOENT, "")
             real, top = os.readlink(by_fd(resolved.fd)), os.readlink(by_fd(self._top()))
             if real != top and not real.startswith(top.rstrip("/") + "/"):
-                raise _outside(path)
+                raise outside(path)
             # The link of a deleted file ends in " (deleted)", which could also be a name: compare inodes.
             if not os.path.samestat(os.stat(real, follow_symlinks=False), os.fstat(resolved.fd)):
                 raise OSError(errno.ENOENT, "")
             return real
+
+
+class _Limited(Workspace):
+    """See Workspace.limited. Which folder a path begins with is decided by its names; the folder itself is
+    opened through no link, since a process may put one in its place. Closed with its workspace only."""
+
+    def __init__(self, whole: Workspace, folders: Sequence[str]) -> None:
+        self.root, self.min_free, self.partials = whole.root, whole.min_free, whole.partials
+        self._whole = whole
+        # The deepest first, which gives its holder the most to name.
+        self._folders = sorted((parts(folder) for folder in folders), key=len, reverse=True)
+
+    def close(self) -> None:
+        """Its descriptor is the workspace's."""
+
+    def covers(self, path: str) -> bool:
+        names = names_of(path)
+        return any(names[: len(each)] == each for each in self._folders)
+
+    def _top(self) -> int:
+        return self._whole._top()
+
+    @contextmanager
+    def _start(
+        self, names: list[bytes], path: str, make: bool
+    ) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+        folder = next((each for each in self._folders if names[: len(each)] == each), None)
+        if folder is None:
+            raise Refused(
+                f"This grant is not for this path: {shown(path)}",
+                code="forbidden",
+                hint="it is for " + ", ".join(shown(spell(each)) for each in self._folders[:5]),
+            )
+        start = enter(self._top(), folder, make)
+        try:
+            yield start, folder, names[len(folder) :]
+        finally:
+            os.close(start)
+
+
+def enter(fd: int, names: Sequence[bytes], make: bool = False) -> int:
+    """A directory below one that is held open, by names alone and through no link; O_PATH, the caller closes
+    it. make: those that are missing. Raises OSError."""
+    here = os.dup(fd)
+    for name in names:
+        above = here
+        try:
+            if make:
+                _make_dir(name, above)
+            here = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=above)
+        finally:
+            os.close(above)
+    return here
+
+
+class _Below(Workspace):
+    """See Workspace.below. It stays the same directory, also where it is moved."""
+
+    def __init__(self, fd: int, whole: Workspace) -> None:
+        self.root, self.min_free, self.partials = whole.root, whole.min_free, whole.partials
+        self._fd, self._closed = fd, False
+        self._opening = threading.Lock()
 
 
 def by_fd(fd: int) -> str:
@@ -255,16 +304,25 @@ class _Walk:
 
     `here` is the directory that `done` (plain names, no links) led to; `todo` is the rest, the next one last.
     A `..` drops the last of `done` and restarts at the root: an open directory may have been moved out of the
-    workspace, and its own `..` would then be outside. So at most two descriptors are open.
+    workspace, and its own `..` would then be outside. So at most two descriptors are open. before: the names
+    of the root itself, for messages.
     """
 
     def __init__(
-        self, root_fd: int, parts: list[bytes], path: str, make: bool, follow: bool, steps: StepBudget
+        self,
+        root_fd: int,
+        before: list[bytes],
+        rest: list[bytes],
+        path: str,
+        make: bool,
+        follow: Follow,
+        steps: StepBudget,
     ) -> None:
-        self._root_fd, self._path, self._make, self._follow = root_fd, path, make, follow
+        self._root_fd, self._before = root_fd, before
+        self._path, self._make, self._follow = path, make, follow
         self._steps = steps
         self._done: list[bytes] = []
-        self._todo = parts[::-1]
+        self._todo = rest[::-1]
         self._links = 0
         self._here = self._leaf = -1
 
@@ -286,7 +344,11 @@ class _Walk:
             if resolved is not None:
                 return resolved
         self._hold(-1, self._here)
-        return Resolved(-1, b"", self._leaf, os.fstat(self._leaf).st_mode)
+        return self._resolved(b"", os.fstat(self._leaf).st_mode)
+
+    def _resolved(self, name: bytes, mode: int) -> Resolved:
+        here, last = (self._here, [name]) if name else (-1, [])
+        return Resolved(here, name, self._leaf, mode, (*self._before, *self._done, *last))
 
     def _restart(self) -> None:
         self._todo += self._done[::-1]
@@ -303,11 +365,11 @@ class _Walk:
         except FileNotFoundError:
             return self._missing(name)
         mode = os.fstat(self._leaf).st_mode
-        if stat.S_ISLNK(mode) and self._follow:
+        if stat.S_ISLNK(mode) and (self._todo if self._follow == "parents" else self._follow):
             self._expand()
             return None
         if not self._todo:
-            return Resolved(self._here, name, self._leaf, mode)
+            return self._resolved(name, mode)
         self._enter(name, mode)
         return None
 
@@ -322,13 +384,13 @@ class _Walk:
             self._todo.pop()
             levels += 1
         if levels > len(self._done):
-            raise _outside(self._path)
+            raise outside(self._path)
         del self._done[-levels:]
         self._restart()
 
     def _missing(self, name: bytes) -> Resolved | None:
         if not self._todo:
-            return Resolved(self._here, name, -1, 0)
+            return self._resolved(name, 0)
         if not self._make:
             raise OSError(errno.ENOENT, "")
         _make_dir(name, self._here)
@@ -343,67 +405,14 @@ class _Walk:
         if self._links > MAX_LINKS:
             raise OSError(errno.ELOOP, "")
         if target.startswith(b"/"):
-            raise _outside(self._path)
+            raise outside(self._path)
         self._todo += [part for part in target.split(b"/") if part not in (b"", b".")][::-1]
 
     def _enter(self, name: bytes, mode: int) -> None:
         self._done.append(name)
         if not stat.S_ISDIR(mode):
-            raise InvalidRequest(f"Not a directory: {shown(_spell(self._done))}")
+            raise InvalidRequest(f"Not a directory: {shown(spell(self._before + self._done))}")
         self._hold(self._leaf, -1)
-
-
-def _parts(path: str, base: str) -> list[bytes]:
-    start = [] if path.startswith("/") else _fold([], base, base)
-    return _fold(start, path, path)
-
-
-def _fold(parts: list[bytes], path: str, named: str) -> list[bytes]:
-    names = [name for name in _encode(path).split(b"/") if name not in (b"", b".")]
-    if path.startswith("/") and names[:1] == [ALIAS]:
-        del names[0]
-    for name in names:
-        if name != b"..":
-            parts.append(name)
-        elif parts:
-            parts.pop()
-        else:
-            raise _outside(named)
-    if len(_join(parts)) > MAX_PATH_BYTES:
-        raise InvalidRequest(f"Path longer than {MAX_PATH_BYTES} bytes: {shown(named)}")
-    return parts
-
-
-def _encode(path: str) -> bytes:
-    try:
-        raw = path.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"Path is not valid UTF-8: {shown(path)}") from None
-    if b"\0" in raw:
-        raise InvalidRequest(f"Path with a NUL character: {shown(path)}")
-    if len(raw) > MAX_PATH_BYTES:
-        raise InvalidRequest(f"Path longer than {MAX_PATH_BYTES} bytes: {shown(path)}")
-    if max(map(len, raw.split(b"/"))) > MAX_NAME_BYTES:
-        raise InvalidRequest(f"Path with a name longer than {MAX_NAME_BYTES} bytes: {shown(path)}")
-    return raw
-
-
-def _join(parts: list[bytes]) -> bytes:
-    full = [ALIAS, *parts] if parts[:1] == [ALIAS] else parts
-    return b"/" + b"/".join(full)
-
-
-def _spell(parts: list[bytes]) -> str:
-    # Names found through a link need not be UTF-8; they are only shown.
-    return _join(parts).decode(errors="surrogateescape")
-
-
-def _outside(path: str) -> Refused:
-    return Refused(
-        f"Leads outside the workspace: {shown(path)}",
-        code="outside-workspace",
-        hint="Links may only be relative and stay inside the workspace.",
-    )
 
 
 def _require(resolved: Resolved, kind: int, path: str) -> None:
@@ -435,6 +444,18 @@ def reopen(resolved: Resolved, flags: int) -> int:
     return os.open(by_fd(resolved.fd), (flags & ~os.O_NOFOLLOW) | _ALWAYS)
 
 
+def open_regular(name: str, parent_fd: int) -> int:
+    """A regular file in a directory that is held open, to read; links are not followed, and nothing else is
+    opened. Raises OSError."""
+    look = os.open(name, _LOOK, dir_fd=parent_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(look).st_mode):
+            raise OSError(errno.EINVAL, "")
+        return os.open(by_fd(look), os.O_RDONLY | _ALWAYS)
+    finally:
+        os.close(look)
+
+
 def _create(resolved: Resolved, flags: int, mode: int) -> int:
     """A new file, or -1 if the name was taken meanwhile. O_EXCL never follows a link."""
     try:
@@ -445,34 +466,9 @@ def _create(resolved: Resolved, flags: int, mode: int) -> int:
         return -1
 
 
-def create_exclusive(name: bytes, flags: int, mode: int, parent_fd: int) -> int:
-    """A file that did not exist, in a directory that is held open. Raises OSError."""
-    fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _ALWAYS, mode, dir_fd=parent_fd)
-    _give_to_owner(fd, parent_fd)
-    return fd
-
-
-def _give_to_owner(fd: int, parent_fd: int) -> None:
-    """Root's new files get the owner of their folder, since processes, which are not root, work with them."""
-    if os.geteuid() == 0:
-        owner = os.fstat(parent_fd)
-        os.fchown(fd, owner.st_uid, owner.st_gid)
-
-
 def _make_dir(name: bytes, parent_fd: int) -> None:
+    require_shown(name)
     try:
-        os.mkdir(name, 0o755, dir_fd=parent_fd)
-        if os.geteuid() == 0:
-            _give_dir(name, parent_fd)
+        make_new_dir(name, parent_fd)
     except FileExistsError:
         pass  # Another program was faster; the next open shows whether it is a directory.
-
-
-def _give_dir(name: bytes, parent_fd: int) -> None:
-    """Only a new folder that is root's: a process may have replaced it by something else."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-    try:
-        if os.fstat(fd).st_uid == 0:
-            _give_to_owner(fd, parent_fd)
-    finally:
-        os.close(fd)

@@ -5,38 +5,24 @@ Blocks; holds one chunk in memory. Must not know messages, sockets or an event l
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
-import secrets
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError
-from mhnos_runtime.files.confine import (
-    MAX_PATH_BYTES,
-    Resolved,
-    Workspace,
-    by_fd,
-    create_exclusive,
-    explain,
-    normalise,
-    reopen,
-    require_regular,
-    shown,
-)
+from mhnos_runtime.files.confine import Workspace, by_fd, reopen
+from mhnos_runtime.files.draft import Draft
+from mhnos_runtime.files.paths import MAX_PATH_BYTES, PARTIAL_PREFIX, explain, normalise, shown
 
 Kind = Literal["file", "directory"]
 
 OnSkip = Callable[[str, str], None]
 """Called with (path, reason) for what a pull leaves out; both can stand in a message."""
-
-PARTIAL_PREFIX = ".mhnos-push-"
-"""Files that are being written, or were when a server was killed. Never pulled."""
 
 MAX_MTIME_MS = 8.64e15
 """The largest time of a JavaScript Date; every 64-bit file system can store it."""
@@ -112,7 +98,7 @@ class Push:
         self._directories: list[tuple[str, float]] = []
         self._path = self._kind = ""
         self._error = ""
-        self._draft: _Draft | None = None
+        self._draft: Draft | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +124,7 @@ class Push:
             if kind == "directory":
                 self._workspace.make_dirs(path)
             elif kind == "file":
-                self._draft = _Draft(self._workspace, path)
+                self._draft = Draft(self._workspace, path)
             else:
                 raise InvalidRequest(f'Kind is neither "file" nor "directory": {shown(path)}')
 
@@ -201,68 +187,6 @@ def _mtime_ns(path: str, mtime_ms: float | None) -> int | None:
     # Two parts, since a float cannot hold an instant in nanoseconds.
     fraction_ms, whole_ms = math.modf(mtime_ms)
     return int(whole_ms) * 1_000_000 + round(fraction_ms * 1_000_000)
-
-
-class _Draft:
-    """A new file beside its target, until it is renamed or dropped. Holds at most three descriptors. Methods
-    may raise OSError and MhnosError; call `drop` then."""
-
-    def __init__(self, workspace: Workspace, path: str) -> None:
-        self._fd = -1
-        self._name = PARTIAL_PREFIX.encode() + secrets.token_hex(16).encode()
-        with ExitStack() as stack:
-            self._place = stack.enter_context(workspace.resolve(path, make_parents=True))
-            self._old = _writable(self._place, path) if self._place.fd >= 0 else None
-            self._mode = stat.S_IMODE(self._old.st_mode) & 0o777 if self._old else 0o644
-            self._fd = create_exclusive(self._name, os.O_WRONLY, self._mode, self._place.parent_fd)
-            self._held = stack.pop_all()
-
-    def write(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
-
-    def commit(self, mtime_ns: int | None) -> None:
-        # By descriptor throughout: a process may have put something else under the name.
-        if self._old:
-            _keep_owner(self._fd, self._old)
-            os.fchmod(self._fd, self._mode)
-        if mtime_ns is not None:
-            os.utime(self._fd, ns=(mtime_ns, mtime_ns))
-        self._close()
-        parent = self._place.parent_fd
-        os.rename(self._name, self._place.name, src_dir_fd=parent, dst_dir_fd=parent)
-        self._held.close()
-
-    def drop(self) -> None:
-        with self._held:
-            with suppress(OSError):
-                os.unlink(self._name, dir_fd=self._place.parent_fd)
-            with suppress(OSError):
-                self._close()
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)  # Network file systems report a full disk only here.
-
-
-def _writable(resolved: Resolved, path: str) -> os.stat_result:
-    """The existing file, if it may be written: a rename alone would replace a read-only file."""
-    require_regular(resolved, path)
-    try:
-        os.close(reopen(resolved, os.O_WRONLY))
-    except OSError as error:
-        if error.errno != errno.ETXTBSY:  # A running program's file can be replaced, but not rewritten.
-            raise
-    return os.fstat(resolved.fd)
-
-
-def _keep_owner(fd: int, old: os.stat_result) -> None:
-    now = os.fstat(fd)
-    if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
-        with suppress(PermissionError):  # Only root may; the content matters more than the owner.
-            os.fchown(fd, old.st_uid, old.st_gid)
 
 
 class PulledFile:

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.files.transfer import PARTIAL_PREFIX, PulledFile, PushEntry, pull, push
+from mhnos_runtime.files.paths import PARTIAL_PREFIX
+from mhnos_runtime.files.push_pull import PulledFile, PushEntry, pull, push
 
 PLENTY = 1 << 30
 
@@ -208,18 +209,6 @@ class TestPush:
         assert only_error(workspace, PushEntry("/f", "file", chunks())) == "Is a directory: /f"
         assert (root / "f").is_dir()
 
-    def test_the_partial_file_swapped_for_a_link(self, workspace: Workspace, root: Path) -> None:
-        """The link is what arrives, as if the process had made it; nothing is written or dated through it."""
-
-        def chunks() -> Iterator[bytes]:
-            yield b"x"
-            (partial,) = root.glob(PARTIAL_PREFIX + "*")
-            partial.unlink()
-            partial.symlink_to("../ws-secret/canary")
-
-        push(workspace, [PushEntry("/f", "file", chunks(), mtime_ms=1.0)])
-        assert (root / "f").is_symlink()
-
 
 class TestPull:
     def test_everything_once_in_order(self, workspace: Workspace, root: Path) -> None:
@@ -385,7 +374,7 @@ class TestPull:
 
     def test_a_hostile_depth_ends(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each path is walked from the top: 100,000 files 2,000 levels down would take an hour."""
-        monkeypatch.setattr(transfer, "MAX_PULL_STEPS", 1000)
+        monkeypatch.setattr(push_pull, "MAX_PULL_STEPS", 1000)
         workspace.make_dirs("d/" * 44)
         assert len(pulled(workspace)) == 44
         workspace.make_dirs("d/" * 45)

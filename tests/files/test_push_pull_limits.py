@@ -11,9 +11,9 @@ import pytest
 
 import mhnos_runtime
 from mhnos_runtime.errors import LimitReached
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.files.transfer import PushEntry, pull, push
+from mhnos_runtime.files.push_pull import PushEntry, pull, push
 
 MIB = 1 << 20
 SOURCE = Path(mhnos_runtime.__file__).parents[1]
@@ -31,7 +31,7 @@ def run_python(program: str, *args: str) -> str:
 HUNDRED_MIB = """
 import hashlib, resource, sys
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.files.transfer import PushEntry, pull, push
+from mhnos_runtime.files.push_pull import PushEntry, pull, push
 
 def kib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -64,7 +64,7 @@ def test_a_hundred_mib_there_and_back_in_a_few(root: Path) -> None:
 FILE_SIZE_LIMIT = """
 import resource, sys
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.files.transfer import PushEntry, push
+from mhnos_runtime.files.push_pull import PushEntry, push
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 with Workspace(sys.argv[1]) as workspace:
@@ -88,7 +88,7 @@ NO_DESCRIPTORS = """
 import os, resource, sys
 from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.files.confine import Workspace
-from mhnos_runtime.files.transfer import PushEntry, pull, push
+from mhnos_runtime.files.push_pull import PushEntry, pull, push
 
 entry = PushEntry("/a/b/f", "file", [b"x"])
 seen = set()
@@ -170,7 +170,7 @@ def test_a_file_that_is_too_large_fails_alone(root: Path) -> None:
 
 def test_long_paths_are_bounded_as_well(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All paths of a directory are held at a time: 100,000 of 4 KiB each would be 400 MB."""
-    monkeypatch.setattr(transfer, "MAX_PULL_PATH_BYTES", 1000)
+    monkeypatch.setattr(push_pull, "MAX_PULL_PATH_BYTES", 1000)
     for number in range(20):
         (root / f"{number:0100}").touch()
     with Workspace(root) as workspace, pytest.raises(LimitReached) as caught:
