@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -17,10 +18,12 @@ import pytest_asyncio
 
 from mhnos_runtime.cli import local
 from mhnos_runtime.client import connect as runtime_at
+from mhnos_runtime.server.api.files import FileRoutes
 from mhnos_runtime.server.api.health import Health
 from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
-from mhnos_runtime.server.auth.grants import Access, Need
+from mhnos_runtime.server.api.uploads import UploadRoutes
+from mhnos_runtime.server.auth.grants import Access, Need, Scope
 from mhnos_runtime.server.connections.sockets import Sockets
 from mhnos_runtime.server.main import routes
 from mhnos_runtime.testing import TestServer
@@ -36,10 +39,20 @@ ROUTES: dict[tuple[str, str, bool], Need] = {
     ("GET", "/{path...}", True): Access.GRANTED,
     ("GET", "/health", False): Access.OPEN,
     ("GET", "/v1/hello", False): Access.GRANTED,
+    ("GET", "/v1/files/{path...}", False): Scope.FILES,
+    ("PUT", "/v1/files/{path...}", False): Scope.FILES,
+    ("GET", "/v1/openapi", False): Access.GRANTED,
+    ("GET", "/v1/openapi.json", False): Access.GRANTED,
     ("GET", "/v1/settings", False): Access.OPERATOR,
     ("GET", "/v1/tokens", False): Access.OPERATOR,
     ("POST", "/v1/tokens", False): Access.OPERATOR,
     ("DELETE", "/v1/tokens/{name}", False): Access.OPERATOR,
+    ("OPTIONS", "/v1/uploads", False): Scope.FILES,
+    ("POST", "/v1/uploads", False): Scope.FILES,
+    ("HEAD", "/v1/uploads/{id}", False): Scope.FILES,
+    ("PATCH", "/v1/uploads/{id}", False): Scope.FILES,
+    ("DELETE", "/v1/uploads/{id}", False): Scope.FILES,
+    ("POST", "/v1/uploads/{id}", False): Scope.FILES,
 }
 REFUSED = (401, 403, 421, 429)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -85,7 +98,8 @@ async def raw(server: TestServer, method: str, target: str, headers: dict[str, s
 async def test_the_routes_that_are_known_here() -> None:
     nobody: Any = None
     sockets = Sockets(nobody, "", nobody, nobody)
-    table = routes(Health(nobody), SettingsRoute(nobody), TokenRoutes(nobody), sockets, "/").rows
+    tokens, files, uploads = TokenRoutes(nobody), FileRoutes(nobody, nobody), UploadRoutes(nobody)
+    table = routes(Health(nobody), SettingsRoute(nobody), tokens, files, uploads, sockets, "/").rows
     assert {(row.method, row.pattern, row.upgrade): row.needs for row in table} == ROUTES
 
 
@@ -93,7 +107,7 @@ async def test_the_routes_that_are_known_here() -> None:
 async def test_no_row_answers_a_stranger_unless_it_is_open(
     server: TestServer, method: str, pattern: str, upgrade: bool
 ) -> None:
-    path = re.sub(r"[{}.]", "", pattern)
+    path = re.sub(r"[{}]|\.\.\.", "", pattern)
     status = await raw(server, method, path, UPGRADE if upgrade else {})
     assert status in ((200,) if ROUTES[method, pattern, upgrade] is Access.OPEN else REFUSED)
 
@@ -296,10 +310,24 @@ async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
             pid = await client.run("head -c 3000000 /dev/zero")
             await client.exit(pid)
             assert len(client.output(pid)) == 3_000_000
+        await over_tls(server, trusting)
         plain = server.url.replace("https", "http")
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientError):
                 await session.get(f"{plain}/health")
+
+
+async def over_tls(server: TestServer, trusting: ssl.SSLContext) -> None:
+    """Files of more than all buffers on the way, each way. The reader of a download comes late."""
+    data = os.urandom(1 << 20) * 20
+    url, headers = f"{server.url}/v1/files/a", {"Authorization": f"Bearer {server.token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.put(url, data=io.BytesIO(data), ssl=trusting) as made:
+            assert made.status == 201, await made.text()
+        async with session.get(url, ssl=trusting) as got:
+            async with session.get(f"{server.url}/health", ssl=trusting) as health:
+                assert health.status == 200
+            assert await got.read() == data
 
 
 async def test_a_client_that_does_not_finish_the_tls_handshake_keeps_nobody_out(

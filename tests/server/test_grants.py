@@ -15,10 +15,14 @@ import pytest
 
 from mhnos_runtime.server.auth.grants import Access, Scope
 from mhnos_runtime.server.connections.requests.files import FileRequests
+from mhnos_runtime.server.connections.requests.filesearch import FileSearchRequests
+from mhnos_runtime.server.connections.requests.filewatch import FileWatchRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
 from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
+from mhnos_runtime.server.connections.requests.trash import TrashRequests
+from mhnos_runtime.server.connections.requests.tree import TreeRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.main import request_table
 from mhnos_runtime.testing import TestServer
@@ -52,6 +56,13 @@ async def granted(server: TestServer, token: str) -> AsyncIterator[Client]:
             yield client
 
 
+def clear(path: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 #: Of each request, fields with which it would do something.
 FIELDS: dict[str, dict[str, Any]] = {
     "spawn": {"processType": "shell", "command": "touch escalated", "key": "known", "pty": False},
@@ -63,16 +74,30 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rename": {"name": "escalated"},
     "ack": {"offset": 0},
     "search": {"pattern": "x"},
+    "unwatchFiles": {"watch": 1},
+    "searchFiles": {"pattern": "x"},
     "fsync": {"operation": "push", "files": [{"path": "/escalated", "content": "x"}]},
+    "listFiles": {"path": "/"},
+    "statFile": {"path": "/"},
+    "makeDirectory": {"path": "/escalated"},
+    "moveFile": {"from": "/nowhere", "to": "/escalated"},
+    "copyFile": {"from": "/nowhere", "to": "/escalated"},
+    "removeFile": {"path": "/nowhere"},
+    "restoreFile": {"item": "0" * 16, "to": "/escalated"},
+    "emptyTrash": {"items": ["0" * 16]},
 }
 NOBODY: Any = None
 TABLE = request_table(
+    FileRequests(NOBODY, NOBODY),
     ProcessRequests(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     WatchRequests(NOBODY),
     SearchRequests(NOBODY, NOBODY),
+    FileSearchRequests(NOBODY, NOBODY),
     InputRequests(NOBODY),
-    FileRequests(NOBODY, NOBODY),
     StateRequests(NOBODY, NOBODY),
+    FileWatchRequests(NOBODY, NOBODY),
+    TreeRequests(NOBODY, NOBODY, NOBODY),
+    TrashRequests(NOBODY, NOBODY, NOBODY),
 )
 KINDS = {str(kind.__struct_config__.tag): row for kind, row in TABLE.rows.items()}
 
@@ -93,9 +118,9 @@ async def test_each_request_needs_its_scope(
         assert refused is (needs not in (scope, Access.GRANTED))
         if refused:
             assert str(needs) in answered["error"]
-    if (kind, scope) != ("fsync", Scope.FILES):
-        assert not (server.workspace / "escalated").exists()
-    (server.workspace / "escalated").unlink(missing_ok=True)
+    escalated = server.workspace / "escalated"
+    assert refused or needs is Scope.FILES or not escalated.exists()
+    clear(escalated)
 
 
 async def test_a_view_may_type_by_no_frame_and_repaint_nothing(server: TestServer, client: Client) -> None:

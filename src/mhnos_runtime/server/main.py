@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import uvloop
 from aiohttp import web
@@ -22,13 +23,22 @@ from aiohttp import web
 from mhnos_runtime.channel import Channel, Disconnected
 from mhnos_runtime.config import Settings
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.leftovers import Clearing
+from mhnos_runtime.files.partials import Partials
+from mhnos_runtime.files.trash import Trash
+from mhnos_runtime.files.upload_records import Records as UploadRecords
+from mhnos_runtime.files.uploads import Uploads
 from mhnos_runtime.launch import Hello, OtherVersion
 from mhnos_runtime.observe import logs
 from mhnos_runtime.observe.limit import LimitedLog, Limiter, LimitForeign
 from mhnos_runtime.process.table import ProcessTable
+from mhnos_runtime.server.api.archives import Archives
+from mhnos_runtime.server.api.files import FileRoutes
 from mhnos_runtime.server.api.health import Health
+from mhnos_runtime.server.api.openapi import OpenApiRoute
 from mhnos_runtime.server.api.settings import SettingsRoute
 from mhnos_runtime.server.api.tokens import TokenRoutes
+from mhnos_runtime.server.api.uploads import UploadRoutes
 from mhnos_runtime.server.auth.gate import Gate
 from mhnos_runtime.server.auth.grantfile import GrantFile
 from mhnos_runtime.server.auth.live import Live
@@ -41,14 +51,21 @@ from mhnos_runtime.server.connections.connection import Services
 from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.requests.events import EventRequests
 from mhnos_runtime.server.connections.requests.files import FileRequests
+from mhnos_runtime.server.connections.requests.filesearch import FileSearchRequests
+from mhnos_runtime.server.connections.requests.filewatch import FileWatchRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
 from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
-from mhnos_runtime.server.connections.requests.table import Requests
+from mhnos_runtime.server.connections.requests.table import Domain, Requests
+from mhnos_runtime.server.connections.requests.trash import TrashRequests
+from mhnos_runtime.server.connections.requests.tree import TreeRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.connections.sockets import Sockets
 from mhnos_runtime.server.connections.turns import Turns
+from mhnos_runtime.server.files.sweeper import Sweeper
+from mhnos_runtime.server.files.uploading import Uploading
+from mhnos_runtime.server.files.watching import Watchers
 from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.http.app import App, BadRequests
 from mhnos_runtime.server.http.door import Door
@@ -85,13 +102,16 @@ class Domains:
     table: ProcessTable
     reports: Reports
     connections: Services
+    files: FileRoutes
+    uploads: UploadRoutes
     close: Callable[[], None]
 
 
 def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable[[], None]) -> Domains:
     """gone: called when there is no supervisor any more."""
     loop = asyncio.get_running_loop()
-    workspace, work = Workspace(settings.workspace), FileWork()
+    partials = Partials(settings.state_dir / "partials")
+    workspace, work = Workspace(settings.workspace, settings.min_free, partials), FileWork()
     table = ProcessTable(
         settings.max_processes, settings.retain_count, round(settings.retain_seconds * 1000), hello.spawned
     )
@@ -103,42 +123,66 @@ def build(hello: Hello, settings: Settings, link: SupervisorLink, gone: Callable
     starting = Starting(table, Planner(settings, hello, workspace), link)
     reports = Reports(loop, settings.stall_seconds, table, lifetimes, records, terminals, link, gone)
     files = FileRequests(workspace, work)
+    log = logs.get("server")
+
+    def tell(problem: str) -> None:
+        log.warning("something in the trash cannot be used", problem=problem)
+
+    trash = Trash(settings.state_dir / "trash", settings.trash_seconds, settings.min_free, tell)
+    uploads = Uploads(UploadRecords(settings.state_dir / "uploads"), workspace)
+    uploading = Uploading(uploads, workspace, work)
+    watchers = Watchers(work)
+
+    def left(problem: str) -> None:
+        log.warning("something unfinished cannot be removed", problem=problem)
+
+    clearing = Clearing(partials, workspace, left)
+
+    def failed(error: Exception) -> None:
+        log.error("defect in a sweep", error=repr(error))
+
+    sweeps = partial(trash.sweep, workspace), uploading.sweep, clearing.sweep
+    sweepers = [Sweeper(sweep, work, failed) for sweep in sweeps]
     requests = request_table(
+        files,
         ProcessRequests(table, starting, lifetimes, records, work),
         WatchRequests(terminals),
         SearchRequests(table, work),
+        FileSearchRequests(workspace, work),
         InputRequests(terminals),
-        files,
         StateRequests(settings, table),
+        FileWatchRequests(workspace, watchers),
+        TreeRequests(workspace, trash, work),
+        TrashRequests(workspace, trash, work),
     )
 
     def close() -> None:
-        for each in (link, reports, lifetimes, terminals, *table, work, workspace):
+        for each in (link, reports, lifetimes, terminals, *table, watchers, *sweepers, work, workspace):
             each.close()
 
     services = Services(table, lifetimes, terminals, turns, events, requests, link)
-    return Domains(settings, table, reports, services, close)
+    contents = FileRoutes(workspace, work, Archives(workspace, work))
+    return Domains(settings, table, reports, services, contents, UploadRoutes(uploading), close)
 
 
-def request_table(
-    processes: ProcessRequests,
-    watching: WatchRequests,
-    searches: SearchRequests,
-    inputs: InputRequests,
-    files: FileRequests,
-    state: StateRequests,
-) -> Requests:
+def request_table(files: FileRequests, *others: Domain) -> Requests:
     """The whole table of requests."""
-    domains = (processes, watching, searches, inputs, files, state, EventRequests())
-    return Requests([domain.rows() for domain in domains], files.receive)
+    return Requests([domain.rows() for domain in (files, *others, EventRequests())], files.receive)
 
 
 def routes(
-    health: Health, settings: SettingsRoute, tokens: TokenRoutes, websockets: Sockets, base_path: str
+    health: Health,
+    settings: SettingsRoute,
+    tokens: TokenRoutes,
+    files: FileRoutes,
+    uploads: UploadRoutes,
+    websockets: Sockets,
+    base_path: str,
 ) -> Routes:
     """The whole table of routes."""
-    domains = (health, settings, tokens, websockets)
-    return Routes([row for domain in domains for row in domain.rows()], base_path)
+    domains = (health, settings, tokens, files, uploads, websockets)
+    rows = [row for domain in domains for row in domain.rows()]
+    return Routes([*rows, *OpenApiRoute(rows, base_path).rows()], base_path)
 
 
 async def serve(channel: Channel) -> None:
@@ -189,10 +233,16 @@ async def _serve_clients(
     gate = Gate(settings, port, Tokens(token, stored), time.monotonic, limiter)
     websockets = Sockets(settings, hello.server_id, domains.connections, live)
     table = routes(
-        Health(domains.table), SettingsRoute(settings), TokenRoutes(stored), websockets, settings.base_path
+        Health(domains.table),
+        SettingsRoute(settings),
+        TokenRoutes(stored),
+        domains.files,
+        domains.uploads,
+        websockets,
+        settings.base_path,
     )
     app = App(table, gate, live, log)
-    http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS)
+    http = web.Server(app.handle, access_log=None, lingering_time=_LINGERING_SECONDS, auto_decompress=False)
     door = Door(http, _tls(settings), log)
     for sock in sockets:
         door.open(sock)

@@ -61,7 +61,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 async def test_what_is_made_is_listed_without_its_secret(api: Api) -> None:
-    made = await api.create(processes=[1000], paths=["/src"], ports=[8080], lifetimeMs=60_000)
+    made = await api.create(processes=[1000], paths=["/src"], ports=[8080], readOnly=True, lifetimeMs=60_000)
     assert made["expires"] == made["created"] + 60_000
     found = api.stored.find(made.pop("token"))
     assert found is not None
@@ -71,7 +71,7 @@ async def test_what_is_made_is_listed_without_its_secret(api: Api) -> None:
     assert row.pop("lastUsed") >= made.pop("created") == row.pop("created")
     assert made.pop("lastUsed") is None
     assert row == made
-    expected = {"name", "scopes", "processes", "paths", "ports", "expires"}
+    expected = {"name", "scopes", "processes", "paths", "ports", "readOnly", "expires"}
     assert row.keys() == expected
 
 

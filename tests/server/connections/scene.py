@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from mhnos_runtime.config import Settings
 from mhnos_runtime.files.confine import Workspace
+from mhnos_runtime.files.trash import Trash
 from mhnos_runtime.launch import STDOUT, ExitRecord, ProcessRecord
 from mhnos_runtime.observe import logs
 from mhnos_runtime.output import Holds, LogReader, LogWriter
@@ -25,13 +26,18 @@ from mhnos_runtime.server.auth.grants import EVERYTHING, Grant
 from mhnos_runtime.server.connections.connection import Connection, Services
 from mhnos_runtime.server.connections.events import EventLog
 from mhnos_runtime.server.connections.requests.files import FileRequests
+from mhnos_runtime.server.connections.requests.filesearch import FileSearchRequests
+from mhnos_runtime.server.connections.requests.filewatch import FileWatchRequests
 from mhnos_runtime.server.connections.requests.input import InputRequests
 from mhnos_runtime.server.connections.requests.processes import ProcessRequests
 from mhnos_runtime.server.connections.requests.search import SearchRequests
 from mhnos_runtime.server.connections.requests.state import StateRequests
+from mhnos_runtime.server.connections.requests.trash import TrashRequests
+from mhnos_runtime.server.connections.requests.tree import TreeRequests
 from mhnos_runtime.server.connections.requests.watching import WatchRequests
 from mhnos_runtime.server.connections.turns import Turns
 from mhnos_runtime.server.connections.websocket import HIGH_WATER_BYTES, WebSocket
+from mhnos_runtime.server.files.watching import Watchers
 from mhnos_runtime.server.files.work import FileWork
 from mhnos_runtime.server.main import request_table
 from mhnos_runtime.server.processes.lifetimes import Lifetimes
@@ -365,13 +371,19 @@ class Scene:
         self.lifetimes = Lifetimes(loop, self.table, link, events.tell, life_log())
         self.starting = Starting()
         self.work, self.workspace = FileWork(), Workspace(self.files)
+        self.watchers = Watchers(self.work)
+        self.trash = Trash(folder / "trash", settings.trash_seconds)
         requests = request_table(
+            FileRequests(self.workspace, self.work),
             ProcessRequests(self.table, cast(Any, self.starting), self.lifetimes, self.records, self.work),
             WatchRequests(self.terminals),
             SearchRequests(self.table, self.work),
+            FileSearchRequests(self.workspace, self.work),
             InputRequests(self.terminals),
-            FileRequests(self.workspace, self.work),
             StateRequests(settings, self.table),
+            FileWatchRequests(self.workspace, self.watchers),
+            TreeRequests(self.workspace, self.trash, self.work),
+            TrashRequests(self.workspace, self.trash, self.work),
         )
         self.services = Services(
             self.table, self.lifetimes, self.terminals, turns, events, requests, self.link
@@ -407,5 +419,6 @@ class Scene:
             process.close()
         for program in self.programs:
             program.close()
+        self.watchers.close()
         await asyncio.to_thread(self.work.close)
         self.workspace.close()

@@ -71,7 +71,7 @@ class Waiting:
 
 def sender(turns: Turns, **options: Any) -> tuple[Sender, Socket]:
     socket = Socket()
-    options = {"events": Waiting(), "finished": lambda _viewer: None, "on_room": lambda: None, **options}
+    options = {"events": [Waiting()], "finished": lambda _viewer: None, "on_room": lambda: None, **options}
     return Sender(cast(Any, socket), turns, **options), socket
 
 
@@ -270,7 +270,7 @@ async def test_parts_that_wait_together_come_in_order() -> None:
 
 
 async def test_events_go_behind_answers_and_before_output() -> None:
-    one, socket = sender(Turns(asyncio.get_running_loop()), events=Waiting("event-1", "event-2"))
+    one, socket = sender(Turns(asyncio.get_running_loop()), events=[Waiting("event-1"), Waiting("event-2")])
     socket.writable = False
     one.ready(Source("output", 100, 1))  # type: ignore[arg-type]
     one.answer(b"answer")
@@ -281,7 +281,9 @@ async def test_events_go_behind_answers_and_before_output() -> None:
 
 async def test_events_that_are_left_over_wait_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender_module, "TURN_BYTES", 1)
-    one, socket = sender(Turns(asyncio.get_running_loop()), events=Waiting("event-1", "event-2", "event-3"))
+    one, socket = sender(
+        Turns(asyncio.get_running_loop()), events=[Waiting("event-1", "event-2"), Waiting("event-3")]
+    )
     one.flush()
     assert socket.sent == ["event-1"]
     await turns_until(lambda: len(socket.sent) == 3)

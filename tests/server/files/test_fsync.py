@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.server.files import fsync
 from mhnos_runtime.server.files.fsync import MAX_WAITING_BYTES, PIECE_BYTES, Pull, Upload, events, head, write
@@ -108,7 +108,7 @@ def test_a_message_becomes_events_and_what_is_wrong_stays_with_its_file() -> Non
 
 
 def test_events_become_files_one_step_each(workspace: Workspace, tmp_path: Path) -> None:
-    with transfer.Push(workspace) as writing:
+    with push_pull.Push(workspace) as writing:
         steps: list[FilePiece] = [
             FileBegin("/a", "file"),
             b"1",
@@ -189,7 +189,7 @@ def test_a_file_that_fails_when_it_is_read_leaves_no_half_of_an_entry(
 def test_so_many_of_what_was_left_out_are_named(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "MAX_LISTED_ERRORS", 3)
+    monkeypatch.setattr(push_pull, "MAX_LISTED_ERRORS", 3)
     for number in range(5):
         (tmp_path / "ws" / str(number)).symlink_to("/etc/passwd")
     assert len(pulled(workspace)[0]["errors"]) == 3

@@ -183,7 +183,7 @@ async def test_a_request_that_is_too_long_or_too_slow_is_cut(
     writer.write(b"GET")
     assert await ended(silent)
     assert await ended(slow)
-    assert len(made._strangers) == 0
+    assert len(made.strangers) == 0
     made.close()
 
 

@@ -62,6 +62,8 @@ def test_a_problem_says_what_the_error_says() -> None:
 class AnyVisitor:
     """One that is still there."""
 
+    overran = False
+
     def answering(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 

@@ -143,8 +143,14 @@ async def test_an_end_without_a_server_is_told_by_the_supervisor(tmp_path: Any) 
         os.kill(server.pid, signal.SIGSTOP)
         server_pid = server.server_pid()
         os.kill(server_pid, signal.SIGKILL)
-        stat = Path(f"/proc/{server_pid}/stat")
-        eventually(lambda: stat.read_bytes().rpartition(b") ")[2][:1] == b"Z", "the server's end")
+        proc = Path(f"/proc/{server_pid}")
+
+        def has_ended() -> bool:
+            """With all its threads: its sockets are open until the last one has gone."""
+            state = (proc / "stat").read_bytes().rpartition(b") ")[2][:1]
+            return state == b"Z" and len(list((proc / "task").iterdir())) == 1
+
+        eventually(has_ended, "the server's end")
         os.kill(os_pid, signal.SIGKILL)
         os.kill(server.pid, signal.SIGCONT)
         eventually(lambda: ended_in(server, pid), "the end")

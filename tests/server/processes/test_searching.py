@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -10,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhnos_runtime.errors import InvalidRequest, Unavailable
 from mhnos_runtime.launch import STDERR, STDOUT
 from mhnos_runtime.output import Chunk
-from mhnos_runtime.server.processes.searching import LINE_BYTES, MAX_PROGRAM, Found, LineSearch, compiled
+from mhnos_runtime.patterns import MAX_PROGRAM, compiled
+from mhnos_runtime.server.processes.searching import LINE_BYTES, Found, LineSearch
 
 
 def chunks(*parts: bytes | tuple[int, bytes]) -> list[Chunk]:
@@ -81,33 +80,6 @@ def test_a_text_and_upper_and_lower_case() -> None:
 
 def test_what_is_no_text_is_searched_all_the_same() -> None:
     assert lines("needle", b"\xff\xfe needle \xc3\x00\n") == ["\ufffd\ufffd needle \ufffd\0"]
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "(",
-        "a**",
-        "(x{1000}){1000}",
-        r"\pL{1000}",
-        r"(a)\1",
-        "(?=a)",
-        r"\Aa",
-        r"a\z",
-        "(?:" + "a" * 100 + "){20}",
-        "[[:word:]]{501}",
-    ],
-)
-def test_what_is_no_pattern_or_too_large_a_one_is_refused(pattern: str) -> None:
-    with pytest.raises(InvalidRequest, match="pattern: "):
-        compiled(pattern, fixed=False, ignore_case=False)
-
-
-def test_a_server_without_re2_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "re2", None)
-    with pytest.raises(Unavailable) as raised:
-        compiled("a", fixed=False, ignore_case=False)
-    assert "google-re2" in raised.value.hint
 
 
 def test_patterns_that_others_hang_on_take_linear_time() -> None:

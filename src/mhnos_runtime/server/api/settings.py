@@ -12,7 +12,18 @@ from mhnos_runtime.config import ConfigError, Settings, describe, load_again
 from mhnos_runtime.config.reload import changes
 from mhnos_runtime.server.auth.grants import Access
 from mhnos_runtime.server.http.call import Call
-from mhnos_runtime.server.http.routes import Row
+from mhnos_runtime.server.http.routes import About, Reply, Row
+
+_ABOUT = About(
+    "The settings that the server goes by, and what waits in the configuration",
+    gives={
+        200: Reply(
+            "`changes`: by a reload or a new start. `problem`: why neither would work",
+            "application/json",
+            {"type": "object", "required": ["settings", "changes"]},
+        )
+    },
+)
 
 
 class SettingsRoute:
@@ -20,7 +31,7 @@ class SettingsRoute:
         self._settings = settings
 
     def rows(self) -> tuple[Row, ...]:
-        return (Row("GET", "/v1/settings", Access.OPERATOR, self._show),)
+        return (Row("GET", "/v1/settings", Access.OPERATOR, self._show, about=_ABOUT),)
 
     async def _show(self, _call: Call) -> web.Response:
         shown = [

@@ -53,6 +53,7 @@ class Rights(msgspec.Struct, forbid_unknown_fields=True):
     processes: Pids | None = None
     paths: Paths | None = None
     ports: Ports | None = None
+    read_only: bool = False
 
 
 class Stored(Rights, kw_only=True):
@@ -72,6 +73,7 @@ class Stored(Rights, kw_only=True):
             processes=None if self.processes is None else frozenset(self.processes),
             paths=None if self.paths is None else tuple(self.paths),
             ports=None if self.ports is None else frozenset(self.ports),
+            read_only=self.read_only,
             expires=None if self.expires is None else self.expires / 1000,
         )
 

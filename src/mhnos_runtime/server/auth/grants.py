@@ -53,13 +53,15 @@ class Forbidden(Refused):
 @dataclass(frozen=True, slots=True)
 class Grant:
     """principal: who it is, "" for a stranger. processes: pids; paths: folders of the workspace; ports:
-    numbers; None is all of them. expires: seconds since the epoch, None for never. via: how it was shown."""
+    numbers; None is all of them. read_only: files may be read and not changed. expires: seconds since the
+    epoch, None for never. via: how it was shown."""
 
     principal: str
     scopes: frozenset[Scope]
     processes: frozenset[int] | None = None
     paths: tuple[str, ...] | None = None
     ports: frozenset[int] | None = None
+    read_only: bool = False
     expires: float | None = None
     via: Via = "none"
 
@@ -74,8 +76,9 @@ class Grant:
         """Whether there is such a process for its holder."""
         return self.processes is None or pid in self.processes
 
-    def require(self, need: Need, whole: Whole = "") -> None:
-        """The one check of a right. Raises Forbidden, which names what is missing."""
+    def require(self, need: Need, whole: Whole = "", *, writes: bool = False) -> None:
+        """The one check of a right. writes: files are changed. Raises Forbidden, which names what is
+        missing."""
         if isinstance(need, Scope):
             if not self.allows(need):
                 hint = f"a token with --scope {need} has it"
@@ -85,6 +88,9 @@ class Grant:
             raise Forbidden("This needs the operator's own token", hint=hint)
         elif need is Access.GRANTED and not self.known:
             raise Forbidden("This needs a grant")
+        if writes and self.read_only:
+            hint = "a token made without --read-only may"
+            raise Forbidden("This changes files, and this grant is for reading only", hint=hint)
         if whole and getattr(self, whole) is not None:
             raise Forbidden(f"This needs a grant for all {whole}, and this one is limited to some")
 

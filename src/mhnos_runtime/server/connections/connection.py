@@ -15,8 +15,9 @@ import msgspec
 from mhnos_runtime.errors import InvalidRequest, MhnosError
 from mhnos_runtime.observe.logs import Log
 from mhnos_runtime.process.table import Process, ProcessTable
-from mhnos_runtime.server.auth.grants import Forbidden, Grant
+from mhnos_runtime.server.auth.grants import Access, Forbidden, Grant
 from mhnos_runtime.server.connections.events import EventLog
+from mhnos_runtime.server.connections.filewatches import FileWatches
 from mhnos_runtime.server.connections.input import Input
 from mhnos_runtime.server.connections.replies import Replies, Reply
 from mhnos_runtime.server.connections.sender import Sender
@@ -89,7 +90,9 @@ class Connection:
         self._requests = services.requests
         self._terminals = services.terminals
         self.events = services.events.subscription(grant.sees, self._wake)
-        self._sender = Sender(socket, services.turns, self.events, self._finished, self._work)
+        self.files = FileWatches(services.turns.later, self._wake)
+        events = (self.events, self.files)
+        self._sender = Sender(socket, services.turns, events, self._finished, self._work)
         self.watching = Watching(services.lifetimes, newer, self._sender.ready)
         self.input = Input(services.terminals, self.get, self._tell, self.answer)
         self._replies = Replies(self._sender.answer, self._work)
@@ -116,7 +119,9 @@ class Connection:
             self.input.leave()
             self._leave_terminals()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self.events.end()  # last: a request to be told of them may have been among the tasks
+            # Last: requests to be told of them may have been among the tasks.
+            self.events.end()
+            self.files.close()
 
     def end(self, code: int) -> None:
         """The grant has ended: nothing that waits is done, and nothing more is shown."""
@@ -124,6 +129,7 @@ class Connection:
         self._busy = True
         self._cancel_tasks()
         self.events.end()
+        self.files.close()
         self._socket.close(code)
         self.watching.unwatch_all(vanished=False)
 
@@ -174,6 +180,7 @@ class Connection:
     def _check_upload(self, request_id: m.RequestId) -> None:
         try:
             self.require(m.Fsync)
+            self.grant.require(Access.GRANTED, writes=True)
         except Forbidden as error:
             raise WireError(error.message, code=error.code, hint=error.hint, request_id=request_id) from None
 
@@ -310,6 +317,10 @@ class Connection:
         """Answer when the work is done, without keeping the next requests waiting."""
         self._begin_task(self._finish(work, request, self.begin()))
 
+    def later_in_turn(self, work: Awaitable[Callable[[], m.Message]], request: m.Message) -> None:
+        """As `later`, with what the result of `work` gives when all earlier answers are out."""
+        self._begin_task(self._finish_in_turn(work, request, self.begin()))
+
     def in_turn(self, act: Callable[[], m.Message]) -> None:
         """Answer with what `act` gives when all earlier answers are out."""
         self._begin_task(self._act(act, self.begin()))
@@ -317,6 +328,16 @@ class Connection:
     async def _act(self, act: Callable[[], m.Message], reply: Reply) -> None:
         await reply.first.wait()
         self.answer(act(), reply)
+
+    async def _finish_in_turn(
+        self, work: Awaitable[Callable[[], m.Message]], request: m.Message, reply: Reply
+    ) -> None:
+        try:
+            act = await work
+        except MhnosError as error:
+            self.fail(error, request, reply)
+        else:
+            await self._act(act, reply)
 
     async def _finish(self, work: Awaitable[m.Message], request: m.Message, reply: Reply) -> None:
         try:

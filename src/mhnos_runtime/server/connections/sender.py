@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mhnos_runtime.server.connections.turns import Turns
@@ -42,7 +42,7 @@ class Sender:
         self,
         socket: WebSocket,
         turns: Turns,
-        events: Events,
+        events: Sequence[Events],
         finished: Callable[[Viewer], None],
         on_room: Callable[[], None],
     ) -> None:
@@ -111,7 +111,7 @@ class Sender:
         finally:
             self._sending = False
         more = self._parts or (
-            not self._open and (self._answers or self._events or self._small or self._large)
+            not self._open and (self._answers or any(self._events) or self._small or self._large)
         )
         if self._socket.writable and not self._waiting and more:
             self._waiting = True
@@ -132,7 +132,7 @@ class Sender:
         while True:
             if self._answers:
                 return self._next_answer()
-            if (event := self._events.next()) is not None:
+            if (event := self._next_event()) is not None:
                 return text_frame(event)
             if self._small:
                 viewer = self._small.popleft()
@@ -151,6 +151,9 @@ class Sender:
             viewer.queued = False
             if viewer.finished:
                 self._finished(viewer)
+
+    def _next_event(self) -> bytes | None:
+        return next((event for each in self._events if (event := each.next()) is not None), None)
 
     def _next_answer(self) -> Frame:
         data = self._answers.popleft()

@@ -22,7 +22,7 @@ from mhnos_runtime.server.connections.handshake import NoHandshake
 from mhnos_runtime.server.connections.websocket import WebSocket
 from mhnos_runtime.server.http.call import GONE, Call, offered_protocols
 from mhnos_runtime.server.http.problems import HttpError
-from mhnos_runtime.server.http.routes import Row
+from mhnos_runtime.server.http.routes import About, Reply, Row
 from mhnos_runtime.server.processes import room
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
@@ -65,6 +65,12 @@ FEATURES = [
 #: What only a WebSocket begins with: its type, and what protocol 1.0 has.
 _OF_WEBSOCKETS = ("type", "config", "protocolVersion")
 
+_WELCOME = About("Where the WebSocket is: on any path. Always 426")
+_HELLO = About(
+    "What the first message of a WebSocket says, for who may not open one",
+    gives={200: Reply("The server, its protocol and limits", "application/json", {"type": "object"})},
+)
+
 _log = logs.get("server")
 
 
@@ -82,8 +88,8 @@ class Sockets:
     def rows(self) -> tuple[Row, ...]:
         """Protocol 1.0 opens its WebSocket on any path."""
         return (
-            Row("GET", "/", Access.GRANTED, self._welcome),
-            Row("GET", "/v1/hello", Access.GRANTED, self._say_hello),
+            Row("GET", "/", Access.GRANTED, self._welcome, about=_WELCOME),
+            Row("GET", "/v1/hello", Access.GRANTED, self._say_hello, about=_HELLO),
             Row("GET", "/{path...}", Access.GRANTED, self._connect, upgrade=True),
         )
 

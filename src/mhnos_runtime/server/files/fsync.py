@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator
 import msgspec
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.wire import content, encode
 from mhnos_runtime.wire import messages as m
@@ -73,7 +73,7 @@ def events(files: Iterable[m.FileEntry]) -> Iterator[FilePiece]:
         yield FileEnd(file.mtime, error)
 
 
-def write(writing: transfer.Push, events: Iterable[FilePiece]) -> Iterator[None]:
+def write(writing: push_pull.Push, events: Iterable[FilePiece]) -> Iterator[None]:
     for event in events:
         if isinstance(event, FileBegin):
             writing.begin(event.path, event.kind)
@@ -99,7 +99,7 @@ class Pull:
     def entries(self) -> Generator[bytes]:
         """JSON of the files and directories with commas between them, in pieces. Blocks."""
         between = b""
-        items = transfer.pull(
+        items = push_pull.pull(
             self._workspace, max_bytes=MAX_PULL_BYTES, on_skip=self._leave_out, leave_out=self._skipped
         )
         try:
@@ -111,7 +111,7 @@ class Pull:
         except MhnosError as error:
             self.error = error.message
 
-    def _entry(self, item: transfer.PulledFile) -> Iterator[bytes]:
+    def _entry(self, item: push_pull.PulledFile) -> Iterator[bytes]:
         entry = encode.encode(m.FileEntry(item.path, item.kind, mtime=item.mtime_ms))
         if item.kind == "directory":
             yield entry
@@ -129,7 +129,7 @@ class Pull:
         yield b"]}"
 
     def _leave_out(self, path: str, reason: str) -> None:
-        if len(self._left_out) < transfer.MAX_LISTED_ERRORS:
+        if len(self._left_out) < push_pull.MAX_LISTED_ERRORS:
             self._left_out.append(m.FileFailure(path, reason))
 
     def tail(self, request_id: m.RequestId) -> bytes:

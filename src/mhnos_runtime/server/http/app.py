@@ -3,11 +3,9 @@ that turns what goes wrong into an answer. Knows no domain: each contributes its
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -20,7 +18,7 @@ from mhnos_runtime.server.auth.grants import Access
 from mhnos_runtime.server.auth.live import Live
 from mhnos_runtime.server.auth.refusals import Refusal
 from mhnos_runtime.server.http import pages
-from mhnos_runtime.server.http.call import GONE, Call, offered_protocols
+from mhnos_runtime.server.http.call import GONE, Call, ending, offered_protocols
 from mhnos_runtime.server.http.door import Visitor
 from mhnos_runtime.server.http.problems import HttpError, defect, problem
 from mhnos_runtime.server.http.routes import Match, NoRoute, Routes
@@ -59,6 +57,11 @@ class App:
                 response = defect(number)
             if response is not GONE and not response.prepared:
                 pages.address(response, self._gate.reader(_facts(request)))
+            if not request.content.is_eof():
+                visitor.linger()
+                response.force_close()
+            elif visitor.overran:
+                response.force_close()
             return response
 
     async def _answer(self, request: web.BaseRequest, visitor: Visitor) -> web.StreamResponse:
@@ -77,24 +80,12 @@ class App:
             return pages.preflight(request)
         if isinstance(found, NoRoute):
             raise _no_route(found)
-        outcome.require(found.row.needs)
-        call = Call(request, found.params, outcome, visitor)
+        outcome.require(found.row.needs, writes=found.row.writes)
+        call = Call(request, found.params, outcome, visitor, self._gate.reader(facts))
         # A WebSocket says why it ends, and so has its own place there.
-        with contextlib.nullcontext() if upgrade else self._live.entered(outcome, _ending(visitor)):
+        with contextlib.nullcontext() if upgrade else self._live.entered(outcome, ending(visitor)):
             response: web.StreamResponse = await found.row.handler(call)
         return response
-
-
-def _ending(visitor: Visitor) -> Callable[[], None]:
-    """Ends the request that is being answered: its handler goes no further, and nothing more is sent."""
-    task = asyncio.current_task()
-
-    def end() -> None:
-        visitor.close()
-        if task is not None:
-            task.cancel()
-
-    return end
 
 
 def _visitor(request: web.BaseRequest) -> Visitor | None:

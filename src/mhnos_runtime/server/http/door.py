@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import cast
 
+from mhnos_runtime.errors import LimitReached
 from mhnos_runtime.observe.limit import LimitedLog
 from mhnos_runtime.server.auth.refusals import rate_key
 
@@ -25,8 +27,16 @@ MAX_NEWCOMERS = 256
 REQUEST_SECONDS = 10.0
 #: How long a connection may wait for its next request.
 IDLE_SECONDS = 60.0
-#: Of one request, its body included: no route reads one. A head has 8 KiB a line at most.
+#: Of one request, its body included, unless the body is a transfer. A head has 8 KiB a line at most.
 MAX_REQUEST_BYTES = 64 * 1024
+#: Who has sent more than that is read no further until his request is answered or becomes a transfer. By then
+#: one read of the socket has come, of up to 256 KB; so many connections may have that.
+MAX_HELD = 64
+#: A transfer ends when the other side has neither sent nor taken a byte for so long while it was waited for.
+STALL_SECONDS = 60.0
+#: Transfers at the same time, and those of one principal: each has up to 1 MiB in buffers.
+MAX_TRANSFERS = 48
+MAX_TRANSFERS_OF_ONE = 40
 #: How long the other side may take to end TLS.
 _TLS_END_SECONDS = 5.0
 #: Connections that are accepted before those that are there get their turn: more than MAX_STRANGERS may come
@@ -51,6 +61,15 @@ class Visitor(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._idle = False
         self._bytes = 0
+        # Whether MAX_REQUEST_BYTES counts.
+        self._bounded = True
+        self._answered = False
+        # Whether its latest request showed no right token: then it is not waited for.
+        self._refused = False
+        # While it is waited for.
+        self._broken: Callable[[], bool] | None = None
+        # How often the other side has taken what was buffered for it.
+        self._taken = 0
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = None
         self._expect(REQUEST_SECONDS)
@@ -69,20 +88,62 @@ class Visitor(asyncio.Protocol):
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """While a request is answered: after it, the connection may wait for the next one."""
+        self._answered = self._bounded = True
         try:
             yield
         finally:
+            self._answered = False
             if self._deadline is not None:
                 self._idle, self._bytes = True, 0
                 self._expect(IDLE_SECONDS)
                 self._door.renew(self)
+                self._read_on()
+
+    @contextlib.contextmanager
+    def transfer(self, principal: str) -> Iterator[None]:
+        """While a body of any size goes over the connection, in either direction: it may take as long as the
+        other side goes on. Raises LimitReached."""
+        with self._door.transfers.entered(principal):
+            self._bounded = False
+            self._read_on()
+            if self._deadline is not None:
+                self._look_for_progress(None)
+            try:
+                yield
+            finally:
+                self._bounded = True
+                if self._deadline is not None:
+                    self._expect(REQUEST_SECONDS)
+
+    @contextlib.contextmanager
+    def awaited(self, broken: Callable[[], bool]) -> Iterator[None]:
+        """While a transfer waits for bytes of the other side. broken: whether what came is no body, so that
+        its end will not come either."""
+        self._broken = broken
+        try:
+            yield
+        finally:
+            self._broken = None
+
+    @property
+    def overran(self) -> bool:
+        """More came with the request than a request has, and its handler made no transfer of it: what is
+        behind it, such as thousands of requests more, is not to be answered."""
+        return self in self._door.held
+
+    def linger(self) -> None:
+        """The rest of a body comes that nobody reads, and the connection is about to be closed: who may send
+        bodies at all is to see the answer, and not that his bytes were refused."""
+        self._bounded = self in self._door.strangers
 
     def welcome(self) -> None:
         """A right token was shown: it is no stranger any more."""
+        self._refused = False
         self._door.forget(self)
 
     def estrange(self) -> None:
         """Its latest request showed no right token: whatever it showed before, it is a stranger (again)."""
+        self._refused = True
         if self._deadline is not None:
             self._door.count(self)
 
@@ -90,6 +151,7 @@ class Visitor(asyncio.Protocol):
         """It is a WebSocket, which has limits of its own."""
         self.welcome()
         self._stop_clock()
+        self._read_on()
 
     async def _arrive(self) -> None:
         """Until the transport is there, which takes as long as the handshake of TLS."""
@@ -112,9 +174,37 @@ class Visitor(asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _look_for_progress(self, before: tuple[int, int, int] | None) -> None:
+        """before: what was seen half of the time ago. A server that is busy with its disk is no stall."""
+        transport = cast(asyncio.Transport, self._transport)
+        waiting = transport.get_write_buffer_size()
+        now = (self._bytes, self._taken, waiting)
+        if now == before and (self._broken or waiting):
+            self.close()
+            return
+        self._stop_clock()
+        self._deadline = self._loop.call_later(STALL_SECONDS / 2, self._look_for_progress, now)
+
     def _left(self) -> None:
         self._stop_clock()
         self._door.forget(self)
+        self._door.held.discard(self)
+
+    def _hold(self) -> None:
+        """Read no further until the request is answered or is a transfer."""
+        self._door.held.add(self)
+        cast(asyncio.Transport, self._transport).pause_reading()
+        # The handler of a request whose head is complete has begun by the turn after next.
+        self._loop.call_soon(self._loop.call_soon, self._require_head)
+
+    def _require_head(self) -> None:
+        if self in self._door.held and not self._answered:
+            self.close()
+
+    def _read_on(self) -> None:
+        if self in self._door.held:
+            self._door.held.remove(self)
+            cast(asyncio.Transport, self._transport).resume_reading()
 
     # What the transport says
 
@@ -126,13 +216,19 @@ class Visitor(asyncio.Protocol):
             self._idle = False
             self._expect(REQUEST_SECONDS)
         self._bytes += len(data)
-        if self._bytes > MAX_REQUEST_BYTES and self._deadline is not None:
+        too_much = self._bounded and self._bytes > MAX_REQUEST_BYTES and self._deadline is not None
+        held = self._door.held
+        if too_much and (self._refused or self in held or len(held) >= MAX_HELD):
             self.close()
             return
         if self._inner is None:
             self._inner = self._door.protocol()
             self._inner.connection_made(cast(asyncio.Transport, self._transport))
         self._inner.data_received(data)
+        if too_much:
+            self._hold()
+        elif self._broken is not None and self._broken():
+            self.close()
 
     def eof_received(self) -> bool | None:
         return None if self._inner is None else self._inner.eof_received()
@@ -142,6 +238,7 @@ class Visitor(asyncio.Protocol):
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._taken += 1
         if self._inner is not None:
             self._inner.resume_writing()
 
@@ -207,6 +304,27 @@ class Strangers:
         return next(iter(self._addresses[most]))
 
 
+class Transfers:
+    """How many bodies of any size are on their way, and whose."""
+
+    def __init__(self) -> None:
+        self._of = Counter[str]()
+
+    @contextlib.contextmanager
+    def entered(self, principal: str) -> Iterator[None]:
+        """Raises LimitReached."""
+        if self._of.total() >= MAX_TRANSFERS or self._of[principal] >= MAX_TRANSFERS_OF_ONE:
+            raise LimitReached(
+                f"There are {self._of.total()} transfers already, {self._of[principal]} with this grant",
+                hint="let some of them end first",
+            )
+        self._of[principal] += 1
+        try:
+            yield
+        finally:
+            self._of -= Counter((principal,))
+
+
 class Door:
     """Accepts on any number of listening sockets. `protocol` makes a protocol of HTTP for each connection."""
 
@@ -217,7 +335,9 @@ class Door:
         self.protocol = protocol
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._strangers = Strangers()
+        self.strangers = Strangers()
+        self.held = set[Visitor]()
+        self.transfers = Transfers()
         self._listeners: list[socket.socket] = []
 
     def open(self, listener: socket.socket) -> None:
@@ -234,18 +354,18 @@ class Door:
         self._listeners.clear()
 
     def renew(self, visitor: Visitor) -> None:
-        self._strangers.renew(visitor)
+        self.strangers.renew(visitor)
 
     def forget(self, visitor: Visitor) -> None:
-        self._strangers.remove(visitor)
+        self.strangers.remove(visitor)
 
     def count(self, visitor: Visitor) -> None:
         """It is one of the strangers from now on, if it is not already."""
-        if visitor in self._strangers:
+        if visitor in self.strangers:
             return
         now = self._loop.time()
-        self._send_away(self._strangers.in_the_way(visitor.key, now))
-        self._strangers.add(visitor, now)
+        self._send_away(self.strangers.in_the_way(visitor.key, now))
+        self.strangers.add(visitor, now)
         self._loop.call_later(NEW_SECONDS, self._trim, visitor.key)
 
     def _watch(self, listener: socket.socket) -> None:
@@ -266,17 +386,17 @@ class Door:
 
     def _trim(self, key: str) -> None:
         """Somebody of this address is no newcomer any more."""
-        while visitor := self._strangers.in_the_way(key, self._loop.time(), coming=0):
+        while visitor := self.strangers.in_the_way(key, self._loop.time(), coming=0):
             self._send_away(visitor)
 
     def _full(self, listener: socket.socket, error: OSError) -> None:
         """accept(2): no descriptors or no memory. The connection stays in the backlog."""
         self._log.warning("no connection can be accepted now", error=str(error))
-        self._send_away(self._strangers.oldest())
+        self._send_away(self.strangers.oldest())
         self._loop.remove_reader(listener)
         self._loop.call_later(_FULL_SECONDS, self._watch, listener)
 
     def _send_away(self, visitor: Visitor | None) -> None:
         if visitor is not None:
-            self._strangers.remove(visitor)
+            self.strangers.remove(visitor)
             visitor.close()

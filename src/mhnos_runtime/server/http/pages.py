@@ -14,9 +14,25 @@ _ALWAYS = {
 }
 #: The same for each path, so that a preflight does not tell which paths there are.
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_HEADERS = "Authorization, Content-Type"
+_HEADERS = ", ".join(
+    (
+        *("Authorization", "Content-Type", "Range"),
+        *("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"),
+        *("Mhnos-Mode", "Mhnos-Mtime"),
+        # tus 1.0, with what its clients send beside
+        *("Tus-Resumable", "Upload-Length", "Upload-Offset", "Upload-Metadata", "Upload-Defer-Length"),
+        *("Upload-Concat", "Upload-Checksum", "X-HTTP-Method-Override", "X-Requested-With", "X-Request-ID"),
+    )
+)
 #: Headers that a page may read beside those that it always may.
-_EXPOSED = "Retry-After"
+_EXPOSED = ", ".join(
+    (
+        *("Retry-After", "Location", "ETag", "Content-Range", "Accept-Ranges", "Content-Disposition"),
+        *("Mhnos-Mode", "Mhnos-Mtime"),
+        *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
+        *("Upload-Length", "Upload-Offset", "Upload-Metadata", "Upload-Expires", "Upload-Defer-Length"),
+    )
+)
 #: How long a browser need not ask again. The request itself is checked each time.
 _MAX_AGE_SECONDS = 600
 

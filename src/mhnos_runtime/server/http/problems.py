@@ -6,13 +6,24 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from mhnos_runtime.errors import InvalidRequest, LimitReached, MhnosError, NotFound, Refused, Unavailable
+from mhnos_runtime.errors import (
+    Conflict,
+    InvalidRequest,
+    LimitReached,
+    MhnosError,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 
 #: By code, where a status says more than that of the kind of error.
 _BY_CODE = {
     "too-large": 413,
     "name-taken": 409,
     "key-conflict": 409,
+    "offset-mismatch": 409,
+    "gone": 410,
+    "checksum-mismatch": 460,
     "too-many-connections": 503,
     "disk-full": 507,
 }
@@ -20,6 +31,7 @@ _BY_KIND: tuple[tuple[type[MhnosError], int], ...] = (
     (InvalidRequest, 400),
     (NotFound, 404),
     (Refused, 403),
+    (Conflict, 412),
     (LimitReached, 503),
     (Unavailable, 503),
 )

@@ -8,8 +8,8 @@ a prefix.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 from mhnos_runtime.server.auth.grants import Access, Need
@@ -20,18 +20,54 @@ RESERVED = ("v1",)
 Handler = Callable[[Any], Awaitable[Any]]
 
 
+#: Of JSON: a schema (JSON Schema 2020-12), or a msgspec type that has one.
+Shape = Any
+
+
+class Param(NamedTuple):
+    """What a request may say beside its body. pattern: a regular expression for all of it."""
+
+    place: Literal["header", "query", "path"]
+    name: str
+    says: str
+    pattern: str = ""
+
+
+class Reply(NamedTuple):
+    """An answer. media: none for no body. headers: that it always has."""
+
+    says: str
+    media: str = ""
+    shape: Shape = None
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the description of the API says of a route: one sentence; what may be sent, by media type; what is
+    answered, by status. Every error has the same form, and is not named here."""
+
+    says: str
+    params: tuple[Param, ...] = ()
+    takes: Mapping[str, Shape] = field(default_factory=dict)
+    gives: Mapping[int, Reply] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One route. pattern: "/literal/{one}/{rest...}" below the base path: {one} stands for a segment that is
     not empty, {rest...}, which comes last, for all that follow, with the slash at their end if there is one.
     needs: what a grant must have. upgrade: a WebSocket is asked for, by whatever method: its handshake says
-    more."""
+    more. writes: files are changed, so that it is not for a grant that only reads. about: None for a
+    WebSocket, which has a description of its own."""
 
     method: str
     pattern: str
     needs: Need
     handler: Handler
     upgrade: bool = False
+    writes: bool = False
+    about: About | None = None
 
     def __post_init__(self) -> None:
         if self.upgrade and self.needs is Access.OPEN:

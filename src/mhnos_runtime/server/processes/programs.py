@@ -13,7 +13,8 @@ import stat
 from contextlib import suppress
 
 from mhnos_runtime.errors import MhnosError, NotFound, StartFailed
-from mhnos_runtime.files.confine import StepBudget, Workspace, by_fd, shown
+from mhnos_runtime.files.confine import StepBudget, Workspace, by_fd
+from mhnos_runtime.files.paths import shown
 from mhnos_runtime.sandbox import Sandbox, places, visible
 from mhnos_runtime.sandbox.probe import reachable
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from mhnos_runtime.errors import InvalidRequest, MhnosError, NotFound
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import StepBudget, Workspace
 from mhnos_runtime.server.processes.ports import Handed
 from mhnos_runtime.server.processes.programs import Programs
@@ -54,7 +54,7 @@ class WorkspaceContext:
         try:
             self.workspace.real_path(path)
         except NotFound:
-            done = transfer.push(self.workspace, [transfer.PushEntry(path, "file", [text.encode()], None)])
+            done = push_pull.push(self.workspace, [push_pull.PushEntry(path, "file", [text.encode()], None)])
             if done.errors:
                 raise MhnosError(done.errors[0][1], code="start-failed") from None
             return True

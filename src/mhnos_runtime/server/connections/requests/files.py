@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 
 from mhnos_runtime.errors import MhnosError
-from mhnos_runtime.files import transfer
+from mhnos_runtime.files import push_pull
 from mhnos_runtime.files.confine import Workspace
 from mhnos_runtime.process.kinds import CACHES
-from mhnos_runtime.server.auth.grants import Scope
+from mhnos_runtime.server.auth.grants import Access, Scope
 from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.connections.requests.table import Row, Rows
 from mhnos_runtime.server.files.fsync import Pull, Upload, events, head, write
@@ -39,7 +39,8 @@ class FileRequests:
         self, connection: Connection, request: m.Fsync
     ) -> m.Message | Awaitable[m.FsyncResult] | Awaitable[None]:
         if request.operation == "push":
-            return self._push(request)
+            connection.grant.require(Access.GRANTED, writes=True)
+            return self._push(connection, request)
         if request.operation == "pull":
             return self._pull(connection, request)
         error = f"Unknown operation: {request.operation}"
@@ -48,9 +49,9 @@ class FileRequests:
     async def receive(self, connection: Connection, upload: Upload) -> None:
         """Carry out a large push as it arrives, and answer it. Files that are whole when something goes wrong
         stay."""
-        writing, parser = transfer.Push(self._workspace), PushParser()
+        writing, parser = push_pull.Push(self._workspace), PushParser()
         try:
-            with self._work.begin(writing.close) as job:
+            with self._work.begin(writing.close, connection) as job:
                 last = False
                 while not last:
                     data, last = await upload.take()
@@ -68,10 +69,10 @@ class FileRequests:
         else:
             connection.answer(answer)
 
-    async def _push(self, request: m.Fsync) -> m.FsyncResult:
+    async def _push(self, connection: Connection, request: m.Fsync) -> m.FsyncResult:
         """Carry out a push that came as an ordinary message."""
-        writing = transfer.Push(self._workspace)
-        with self._work.begin(writing.close) as job:
+        writing = push_pull.Push(self._workspace)
+        with self._work.begin(writing.close, connection) as job:
             await job.all(write(writing, events(request.files)))
             return await _pushed(job, writing, request.id)
 
@@ -81,7 +82,7 @@ class FileRequests:
         reply = connection.begin()
         twice = connection.answers_twice(request.id)
         pulled = Pull(self._workspace, CACHES)
-        async with aclosing(self._pieces(pulled)) as pieces:
+        async with aclosing(self._pieces(connection, pulled)) as pieces:
             begun = await _beginning(pieces)
             if len(begun) <= WHOLE_ANSWER_BYTES:
                 if pulled.error:
@@ -95,21 +96,21 @@ class FileRequests:
             await _send(connection, "fsyncResult", begun, pieces, pulled, request.id)
         if twice:
             again = Pull(self._workspace, CACHES)
-            async with aclosing(self._pieces(again)) as pieces:
+            async with aclosing(self._pieces(connection, again)) as pieces:
                 await _send(connection, "status", b"", pieces, again, request.id)
         reply.set()
 
-    async def _pieces(self, pulled: Pull) -> AsyncGenerator[bytes]:
+    async def _pieces(self, connection: Connection, pulled: Pull) -> AsyncGenerator[bytes]:
         """The entries as JSON, as much at a time as one turn gives."""
         steps = pulled.entries()
-        with self._work.begin(steps.close) as job:
+        with self._work.begin(steps.close, connection) as job:
             done = False
             while not done:
                 found, done = await job.turn(steps)
                 yield b"".join(found)
 
 
-async def _pushed(job: Job, writing: transfer.Push, request_id: m.RequestId) -> m.FsyncResult:
+async def _pushed(job: Job, writing: push_pull.Push, request_id: m.RequestId) -> m.FsyncResult:
     await job.all(writing.finish())
     done = writing.result
     failures = [m.FileFailure(path, error) for path, error in done.errors]

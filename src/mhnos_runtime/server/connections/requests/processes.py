@@ -140,7 +140,7 @@ class ProcessRequests:
         else:
             processes = [connection.find(request.pid)]
         alive = [(process.pid, process.record.os_pid) for process in processes if process.exit is None]
-        with self._work.begin(lambda: None) as job:
+        with self._work.begin(lambda: None, connection) as job:
             rows = await job.all(_usage(pid, os_pid) for pid, os_pid in alive)
         return m.ProcessStats(rows, id=request.id)
 

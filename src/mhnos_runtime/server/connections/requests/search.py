@@ -12,12 +12,13 @@ from weakref import WeakKeyDictionary
 from mhnos_runtime.launch import STDERR, STDOUT
 from mhnos_runtime.output import Chunk, Cursor
 from mhnos_runtime.output.layout import BURST_BYTES
+from mhnos_runtime.patterns import compiled
 from mhnos_runtime.process.table import Process, ProcessTable
 from mhnos_runtime.server.auth.grants import Scope
 from mhnos_runtime.server.connections.connection import Connection
 from mhnos_runtime.server.connections.requests.table import Row, Rows
 from mhnos_runtime.server.files.work import FileWork, Job
-from mhnos_runtime.server.processes.searching import Found, LineSearch, compiled
+from mhnos_runtime.server.processes.searching import Found, LineSearch
 from mhnos_runtime.wire import messages as m
 
 #: How long one search may take; half a page of output takes no longer than a person waits.
@@ -50,7 +51,7 @@ class SearchRequests:
                 processes = [each for each in self._table if connection.grant.sees(each.pid)]
             else:
                 processes = list({connection.find(handle): None for handle in request.processes})
-            with self._work.begin(lambda: None) as job:
+            with self._work.begin(lambda: None, connection) as job:
                 return await self._searched(job, processes, request)
 
     async def _searched(self, job: Job, processes: list[Process], request: m.Search) -> m.SearchResult:

@@ -4,7 +4,7 @@ rows, as for routes."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from mhnos_runtime.errors import MhnosError
 from mhnos_runtime.server.auth.grants import Grant, Need, Whole
@@ -18,14 +18,21 @@ Handler = Callable[[Connection, Any], m.Message | Awaitable[m.Message | None] | 
 
 class Row(NamedTuple):
     """A request: what a grant must have for it, and what it does. whole: it is about all processes, or all
-    paths, and so not for a grant that is limited to some."""
+    paths, and so not for a grant that is limited to some. writes: files are changed."""
 
     needs: Need
     handler: Handler
     whole: Whole = ""
+    writes: bool = False
 
 
 Rows: TypeAlias = Mapping[type[m.Message], Row]
+
+
+class Domain(Protocol):
+    """What has requests to contribute."""
+
+    def rows(self) -> Rows: ...
 
 
 class Requests:
@@ -44,7 +51,7 @@ class Requests:
     def check(self, grant: Grant, kind: type[m.Message]) -> None:
         """Whether a request of this kind may be made. Raises Forbidden."""
         row = self.rows[kind]
-        grant.require(row.needs, row.whole)
+        grant.require(row.needs, row.whole, writes=row.writes)
 
     def handle(self, connection: Connection, request: m.Request) -> Awaitable[None] | None:
         """Do what a request asks and see to its answer, or return what has to be awaited for that.
