@@ -160,3 +160,16 @@ def target(server: Scripted, token: str | None = None, end: str = "") -> Target:
 def dial(server: Scripted) -> Direct:
     """A blocking connection to it."""
     return Direct.open(target(server))
+
+
+def answered(*answers: bytes) -> Scripted:
+    """A listener that gives one of these answers on each connection."""
+
+    def scripted(answer: bytes) -> Callable[[Peer], None]:
+        def script(peer: Peer) -> None:
+            peer.head()
+            peer.send(answer)
+
+        return script
+
+    return Scripted(*map(scripted, answers))

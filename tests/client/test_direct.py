@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 from pathlib import Path
@@ -263,7 +262,6 @@ def test_a_server_that_pings_and_does_not_read_is_left_in_time() -> None:
     """What it is answered fills the connection."""
 
     def script(peer: Peer) -> None:
-        peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.greet()
         with contextlib.suppress(ConnectionError):
             while True:

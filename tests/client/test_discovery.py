@@ -68,6 +68,18 @@ def test_a_token_file_that_is_not_there_is_named(env: dict[str, str], tmp_path: 
         discover(None, tmp_path / "missing", env=env)
 
 
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_an_empty_token_file_does_not_mean_the_operators_token(
+    env: dict[str, str], tmp_path: Path, content: str
+) -> None:
+    """`token create ... > file` leaves one when it fails; what was to be done with less was done with all."""
+    (tmp_path / "empty").write_text(content)
+    with pytest.raises(ConnectFailed, match="empty is empty"):
+        discover("http://127.0.0.1:1", tmp_path / "empty", env=env)
+    with pytest.raises(ConnectFailed, match="cannot read the token file"):
+        discover("http://127.0.0.1:1", "", env=env)
+
+
 def test_a_relative_state_home_is_ignored() -> None:
     env = {"XDG_STATE_HOME": "relative", "HOME": "/home/x"}
     assert discover(env=env).source == "default"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
@@ -331,7 +330,6 @@ def test_pings_of_a_server_that_does_not_read_fill_no_memory(monkeypatch: pytest
     read = threading.Event()
 
     def script(peer: scripted.Peer) -> None:
-        peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.greet()
         for _ in range(150):
             peer.send(raw.frame(raw.PING, bytes(125), mask=None) * 1000)

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\[Errno (\d+)\]")
 STARTS_ONE = "is it running? `mhnos-runtime serve` starts one here"
 
 
-def dial(address: Address, until: float) -> socket.socket:
+def dial(address: Address, until: float, option: SslOption = True) -> socket.socket:
     """Connect to the first of the host's addresses that answers, each of which gets its share of the time.
     until: of time.monotonic(). Raises OSError."""
     places = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM)
@@ -42,7 +42,7 @@ def dial(address: Address, until: float) -> socket.socket:
     try:
         connection.settimeout(left(until))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _secured(connection, address) if address.secure else connection
+        return _secured(connection, address, option) if address.secure else connection
     except BaseException:
         connection.close()
         raise
@@ -74,8 +74,8 @@ def _made_context(checked: bool, *_trusted: str | None) -> ssl.SSLContext:
     return made
 
 
-def _secured(connection: socket.socket, address: Address) -> socket.socket:
-    return context().wrap_socket(connection, server_hostname=certified_name(address))
+def _secured(connection: socket.socket, address: Address, option: SslOption) -> socket.socket:
+    return context(option).wrap_socket(connection, server_hostname=certified_name(address))
 
 
 def certified_name(address: Address) -> str:
@@ -97,6 +97,12 @@ def is_untrusted(error: OSError) -> bool:
     """Whether it is the peer's certificate that is not good. ssl is there if TLS was tried."""
     tls = sys.modules.get("ssl")
     return tls is not None and isinstance(error, tls.SSLCertVerificationError)
+
+
+def is_nothing_yet(error: OSError) -> bool:
+    """Whether a socket that does not wait has nothing to read at the moment."""
+    tls = sys.modules.get("ssl")
+    return isinstance(error, BlockingIOError) or (tls is not None and isinstance(error, tls.SSLWantReadError))
 
 
 def reason(error: BaseException) -> str:

@@ -49,13 +49,13 @@ def discover(
 
     The token of the state directory goes to loopback addresses only, since it must not leave this machine,
     and never to the default one: without a server.json no runtime runs, and whoever listens there is another.
-    Raises ConnectFailed when a file that was named cannot be read or the address makes no sense.
+    Raises ConnectFailed when a file that was named cannot be read or is empty, or the address makes no sense.
     """
     env = os.environ if env is None else env
     state_dir = default_state_dir(env)
     address, source = _find_url(url, env, state_dir)
     address, token_in_url = _split_url(address)
-    token = _read_token_file(token_file) if token_file else token_in_url or env.get("MHNOS_TOKEN")
+    token = token_in_url or env.get("MHNOS_TOKEN") if token_file is None else _read_token_file(token_file)
     if not token and source != _DEFAULT and _is_loopback(urlsplit(address).hostname or ""):
         token = _read_optional(os.path.join(state_dir, "token")).strip()
     return Target(address, token or None, source)
@@ -97,10 +97,14 @@ def _split_url(url: str) -> tuple[str, str | None]:
 
 
 def _read_token_file(path: str | os.PathLike[str]) -> str:
+    """An empty one is an error: it must not mean the operator's token, which may do more."""
     try:
-        return _read(path).strip()
+        token = _read(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConnectFailed(f"cannot read the token file {os.fspath(path)}: {error}", retry=False) from error
+    if not token:
+        raise ConnectFailed(f"the token file {os.fspath(path)} is empty", retry=False)
+    return token
 
 
 def _read_optional(path: str) -> str:

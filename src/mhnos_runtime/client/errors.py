@@ -13,6 +13,29 @@ class RequestFailed(ClientError):
     """The server answered the request with an error; code, hint and retry are the server's."""
 
 
+class Conflict(RequestFailed):
+    """What stands there is not what the request was made for: another version (code `changed`), or something
+    where nothing was to be (`already-exists`). Nothing was changed."""
+
+    code = "changed"
+
+
+class SourceChanged(ClientError):
+    """What was to be sent is shorter or longer than it was said to be, such as a file that somebody writes
+    meanwhile. Nothing was written."""
+
+    code = "source-changed"
+
+
+def request_failed(message: str, code: str, hint: str, *, retry: bool) -> RequestFailed:
+    """The error for what a server said."""
+    kind = Conflict if code in _CONFLICTS else RequestFailed
+    return kind(message, code=code, hint=hint, retry=retry)
+
+
+_CONFLICTS = ("changed", "already-exists")
+
+
 class RequestTimedOut(ClientError):
     """No answer in time; whether the server carried the request out is not known."""
 

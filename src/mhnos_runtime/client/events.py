@@ -3,16 +3,14 @@ sockets."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 
 from msgspec import UNSET
 
 from mhnos_runtime.client.carrier import Carrier
 from mhnos_runtime.client.errors import ClientError
+from mhnos_runtime.client.subscription import Subscription
 from mhnos_runtime.wire import messages as m
 
 #: Events that wait for somebody who listens slowly; the server keeps some 2,000.
@@ -55,7 +53,7 @@ class Listeners:
         self._all.clear()
 
 
-class Events:
+class Events(Subscription[m.ProcessEvent]):
     """What becomes of processes from now on, in order, each once: an async iterator, see `Runtime.events`.
 
     It subscribes when it is entered as a context, else with the first `anext`. Where something was not told,
@@ -64,64 +62,28 @@ class Events:
     """
 
     def __init__(self, listeners: Listeners) -> None:
+        super().__init__()
         self._listeners = listeners
-        self._begun = False
-        self._over = False
-        self._waiting: deque[m.ProcessEvent] = deque()
-        self._dropped = 0
-        self._error: ClientError | None = None
-        self._changed = asyncio.Event()
+        self._dropped = 0  # since the last one that was kept; an event behind that one tells it
 
-    async def __aenter__(self) -> Events:
-        await self._begin()
-        return self
+    async def _enter(self) -> None:
+        await self._listeners.enter(self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Events:
-        return self
-
-    async def __anext__(self) -> m.ProcessEvent:
-        await self._begin()
-        while not self._waiting and not self._dropped:
-            if self._over:
-                raise self._error or StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft() if self._waiting else self._told_dropped()
-
-    async def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            await self._listeners.enter(self)
-
-    def close(self) -> None:
-        """Listen no more: the iteration ends behind what has come."""
+    def _leave(self) -> None:
         self._listeners.leave(self)
-        self._over = True
-        self._changed.set()
 
     # What the listeners use
 
     def take(self, event: m.ProcessEvent) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
+        """Behind too many that wait stands one that counts those that are dropped."""
+        if len(self._waiting) - bool(self._dropped) < MAX_WAITING:
+            self._dropped = 0
+            self._add(event)
             return
         if self._dropped:
-            self._waiting.append(self._told_dropped())
-        self._waiting.append(event)
-        self._changed.set()
-
-    def end(self, error: ClientError) -> None:
-        self._error, self._over = error, True
-        self._changed.set()
-
-    def _told_dropped(self) -> m.ProcessEvent:
-        dropped, self._dropped = self._dropped, 0
-        return _missed(dropped)
+            self._waiting.pop()
+        self._dropped += 1
+        self._add(_missed(self._dropped))
 
 
 def _missed(count: int | None) -> m.ProcessEvent:

@@ -10,7 +10,7 @@ from typing import Any
 from mhnos_runtime.client import dial
 from mhnos_runtime.client.address import parse
 from mhnos_runtime.client.discovery import Target
-from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized
+from mhnos_runtime.client.errors import ConnectFailed, RequestFailed, Unauthorized, request_failed
 from mhnos_runtime.client.opening import authorization, parse_problem, refusal
 from mhnos_runtime.wire import http
 from mhnos_runtime.wire.http import Answer, BadAnswer
@@ -18,6 +18,10 @@ from mhnos_runtime.wire.http import Answer, BadAnswer
 TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # a list of all the tokens that a server can have is a tenth of it
 _READ_BYTES = 64 * 1024
+#: Too many requests, and what a server says, or a proxy before it, while it cannot answer (RFC 9110, 15.6).
+_PASSES = (429, 502, 503, 504)
+#: Where the answer has no body that says more, as that to HEAD.
+_CODES = {403: "refused", 404: "not-found", 410: "gone", 412: "changed"}
 
 
 def ask(target: Target, method: str, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S) -> Any:
@@ -29,7 +33,7 @@ def ask(target: Target, method: str, path: str, body: object = None, *, timeout_
         answer = _exchange(target, method, path, body, time.monotonic() + timeout_s)
         assert answer.head is not None  # noqa: S101 - an answer that is done has one
         if answer.head.status >= 300:
-            raise _failed(target.url, answer.head.status, bytes(answer.body))
+            raise failed(target.url, answer.head.status, bytes(answer.body))
         return json.loads(answer.body) if _is_json(answer.head) else None
     except TimeoutError:
         raise ConnectFailed(f"cannot ask {target.url}: it did not answer within {timeout_s:g} s") from None
@@ -72,15 +76,16 @@ def _is_json(head: http.Head) -> bool:
     return (head.get("content-type") or "").partition(";")[0].strip().lower() == "application/json"
 
 
-def _failed(url: str, status: int, body: bytes) -> RequestFailed | Unauthorized:
+def failed(url: str, status: int, body: bytes) -> RequestFailed | Unauthorized:
+    """What an answer means that is no success; a redirection is none, since the token goes nowhere else."""
     known = parse_problem(body)
     if status == 401:
         unauthorized = refusal(url, status, problem=known)
         assert isinstance(unauthorized, Unauthorized)  # noqa: S101
         return unauthorized
-    return RequestFailed(
+    return request_failed(
         known.get("error") or f"{url} answered HTTP {status}",
-        code=known.get("code", "internal"),
-        hint=known.get("hint", ""),
-        retry=status in (429, 503),
+        known.get("code") or _CODES.get(status, "internal"),
+        known.get("hint", ""),
+        retry=status in _PASSES,
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from mhnos_runtime.client.errors import ProtocolViolation, RequestFailed
+from mhnos_runtime.client.errors import ProtocolViolation, RequestFailed, request_failed
 from mhnos_runtime.errors import InvalidRequest
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
@@ -90,10 +90,10 @@ def unpack(data: bytes) -> frames.DataFrame:
 
 def failure(message: m.ErrorMessage) -> RequestFailed:
     """The server's error as an exception."""
-    return RequestFailed(
+    return request_failed(
         message.error,
-        code=message.code if isinstance(message.code, str) else "internal",
-        hint=message.hint if isinstance(message.hint, str) else "",
+        message.code if isinstance(message.code, str) else "internal",
+        message.hint if isinstance(message.hint, str) else "",
         retry=message.retry is True,
     )
 

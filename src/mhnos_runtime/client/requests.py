@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, Unpack
 
-from mhnos_runtime.client import transfer
+from mhnos_runtime.client import push_pull
+from mhnos_runtime.client.contents import Contents
+from mhnos_runtime.client.errors import RequestFailed
+from mhnos_runtime.client.files import Files
 from mhnos_runtime.client.spawning import spawn_fields
 from mhnos_runtime.client.types import SearchOptions, SpawnOptions
 from mhnos_runtime.wire import messages as m
@@ -17,6 +20,8 @@ M = TypeVar("M", bound=m.Message)
 class Requests(ABC):
     """What a runtime can be asked. Where a process is meant, its pid or its name does."""
 
+    files: Files
+
     @abstractmethod
     async def request(
         self,
@@ -25,6 +30,7 @@ class Requests(ABC):
         *,
         resend: bool = False,
         on_answer: Callable[[m.Message], None] | None = None,
+        timeout_s: float | None = None,
     ) -> M:
         """Send it and wait for its answer."""
 
@@ -78,12 +84,28 @@ class Requests(ABC):
         Raises RequestFailed when the server refuses the whole request.
         """
         results: m.PushResults = m.PushResults(synced=0, failed=0, errors=[])
-        for batch in transfer.batches(files):
+        for batch in push_pull.batches(files):
             message = m.Fsync(operation="push", files=batch)
-            transfer.add(results, await self.request(message, m.FsyncResult, resend=True))
+            push_pull.add(results, await self.request(message, m.FsyncResult, resend=True))
+        for path, content in files.items():
+            if content is not None and push_pull.is_large(content):
+                await self._push_large(path, content, results)
         return results
 
+    async def _push_large(self, path: str, content: bytes, results: m.PushResults) -> None:
+        try:
+            await self.files.write(path, content)
+            results.synced += 1
+        except RequestFailed as error:
+            results.failed += 1
+            results.errors.append(m.FileFailure(path, error.message))
+
     async def pull(self) -> dict[str, bytes | None]:
-        """Every file of the workspace by path; None for a directory. Raises RequestFailed (more than 32
-        MiB)."""
-        return transfer.contents(await self.request(m.Fsync(operation="pull"), m.FsyncResult, resend=True))
+        """Every file of the workspace by path; None for a directory. All of it is in memory, whatever its
+        size: `files.download_directory` brings it to a disk instead, and tells what cannot be read."""
+
+        def work(contents: Contents) -> dict[str, bytes | None]:
+            with contents.read_archive("/") as archive:
+                return push_pull.pulled(archive)
+
+        return await self.files.run(work)

@@ -12,6 +12,7 @@ from typing import Literal, NoReturn, TypeVar, Unpack
 
 from mhnos_runtime.client.backoff import Backoff
 from mhnos_runtime.client.dial import SslOption
+from mhnos_runtime.client.discovery import Target
 from mhnos_runtime.client.errors import (
     ClientError,
     ConnectFailed,
@@ -21,6 +22,7 @@ from mhnos_runtime.client.errors import (
     Unauthorized,
 )
 from mhnos_runtime.client.events import Events, Listeners
+from mhnos_runtime.client.files import Files
 from mhnos_runtime.client.input_window import InputWindow
 from mhnos_runtime.client.link import HEARTBEAT_S, Link, LinkClosed
 from mhnos_runtime.client.pending import PendingRequests
@@ -29,6 +31,7 @@ from mhnos_runtime.client.received import name as _name
 from mhnos_runtime.client.requests import Requests
 from mhnos_runtime.client.spawning import spawn_fields
 from mhnos_runtime.client.types import InputUncertain, SpawnOptions
+from mhnos_runtime.client.watches import Watches
 from mhnos_runtime.wire import frames
 from mhnos_runtime.wire import messages as m
 from mhnos_runtime.wire.answers import Unknown
@@ -78,6 +81,8 @@ class Runtime(Requests):
         self._processes: dict[int, ClientProcess] = {}
         self._inputs: dict[int, InputWindow] = {}
         self._listeners = Listeners(self)
+        self._watches = Watches(self, self._pending)
+        self.files = Files(self, self._watches, Target(url, token, "connect"), ssl_option)
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._final: ClientError | None = None
@@ -95,6 +100,7 @@ class Runtime(Requests):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._settle_input()
+        await self.files.close()
         self._keeper.cancel()
         for task in self._tasks:
             task.cancel()
@@ -212,18 +218,21 @@ class Runtime(Requests):
         *,
         resend: bool = False,
         on_answer: Callable[[m.Message], None] | None = None,
+        timeout_s: float | None = None,
     ) -> M:
         """Send, wait for the answer with the same id. resend: on the next connection again, as it is.
+        timeout_s: for what takes longer than other requests.
 
         Raises RequestFailed, RequestTimedOut, ConnectionLost (not with resend), and what ended the connection
         for good.
         """
+        patience_s = timeout_s or self._request_timeout_s
         try:
-            async with asyncio.timeout(self._request_timeout_s):
+            async with asyncio.timeout(patience_s):
                 got = await self._exchange(message, resend, on_answer)
         except TimeoutError:
             raise RequestTimedOut(
-                f"no answer to {_name(message)} within {self._request_timeout_s:g} s",
+                f"no answer to {_name(message)} within {patience_s:g} s",
                 hint="" if self._link is not None else "there is no connection; the client goes on trying",
             ) from None
         if not isinstance(got, answer):
@@ -353,7 +362,7 @@ class Runtime(Requests):
         processes = self._processes.values()
         attaches = [self._attach_payload(process, resumed=True) for process in processes]
         sizes = [encode(message) for each in processes for message in each.resume_messages()]
-        return [*attaches, *sizes, *map(encode, self._listeners.resume())]
+        return [*attaches, *sizes, *map(encode, self._listeners.resume()), *self._watches.resume()]
 
     async def _serve(self, link: Link, unsent: Sequence[bytes]) -> int:
         """Take in what comes until the connection ends; returns the close code."""
@@ -393,6 +402,9 @@ class Runtime(Requests):
             return
         if isinstance(message, m.ProcessEvent):
             self._listeners.take(message)
+            return
+        if isinstance(message, m.FilesChanged):
+            self._watches.take(message)
             return
         pid = getattr(message, "pid", -1)
         if (typed := self._inputs.get(pid)) is not None:
@@ -452,6 +464,7 @@ class Runtime(Requests):
         self._pending.fail_all(self._final)
         self._fail_all(lambda _: self._final or error)
         self._listeners.end(self._final)
+        self._watches.end(self._final)
         self._connected.set()
 
     def _fail_all(self, why: Callable[[int], ClientError]) -> None:

@@ -58,6 +58,24 @@ class SearchOptions(TypedDict, total=False):
     max: int
 
 
+class FileSearchOptions(TypedDict, total=False):
+    """What to find; name, pattern, or both. name: a glob as in .gitignore. pattern: lines that match it, in
+    RE2's syntax; fixed: it is a text; word: whole words only. only_matching: each part that matches, not its
+    line. lines_before, lines_after: so many around each go along, 20 at most. ignored: look also at what
+    .gitignore files name. max: so many matches at most, 1000 where it is left out."""
+
+    name: str
+    pattern: str
+    fixed: bool
+    word: bool
+    ignore_case: bool
+    only_matching: bool
+    lines_before: int
+    lines_after: int
+    ignored: bool
+    max: int
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Bytes as the process wrote them; `offset` is the position of the first one in the output log.
