@@ -12,12 +12,10 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -28,52 +26,13 @@ from mhnos_runtime.sandbox import HostFacts
 from mhnos_runtime.sandbox.probe import probe
 from mhnos_runtime.testing import TestServer
 from tests.cli.console import Console
+from tests.cli.desk import BIN, Desk
 from tests.sandbox.conftest import place
 
 pytestmark = pytest.mark.timeout(90)
-BIN = Path(sys.executable).parent
 SYSTEM_PATH = "/usr/bin:/bin"
 SYSTEM_PYTHON = shutil.which("python3", path=SYSTEM_PATH)
 needs_system_python = pytest.mark.skipif(SYSTEM_PYTHON is None, reason="the system has no Python")
-
-
-class Got(NamedTuple):
-    """What a command line gave: its exit code, and what it wrote."""
-
-    code: int
-    out: str
-    err: str = ""
-
-
-class Desk:
-    """A person's shell beside a runtime. home: the workspace as processes see it."""
-
-    def __init__(self, state: Path, folder: Path, level: str) -> None:
-        self.state, self.folder, self.level = state, folder, level
-        self.home = "/workspace" if level == "strict" else str(folder)
-
-    def env(self, **variables: str) -> dict[str, str]:
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("MHNOS_")}
-        own = {"MHNOS_STATE_DIR": str(self.state), "PATH": f"{BIN}:{kept['PATH']}", "NO_COLOR": "1"}
-        return kept | own | variables
-
-    def type(self, line: str, **variables: str) -> Got:
-        """A line as it is typed into bash, with `mr` for the command's name."""
-        done = subprocess.run(
-            ["bash", "-c", f'mr() {{ mhnos-runtime "$@"; }}\n{line}'],
-            env=self.env(**variables),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
-        return Got(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    def write(self, name: str, text: str, mode: int = 0o644) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
 
 
 @pytest.fixture(scope="module")

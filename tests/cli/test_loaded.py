@@ -21,7 +21,7 @@ print(*sys.modules, file=sys.stderr)
 sys.exit(code)
 """
 #: Also: what only some other way of asking needs.
-LOOP = {"asyncio", "aiohttp", "uvloop", "ssl", "http.client", "mhnos_runtime.client.runtime"}
+LOOP = {"rich", "asyncio", "aiohttp", "uvloop", "ssl", "http.client", "mhnos_runtime.client.runtime"}
 SERVERS = {"aiohttp", "uvloop", "mhnos_runtime.server", "mhnos_runtime.config.table"}
 
 
@@ -57,10 +57,21 @@ async def loaded(server: TestServer, *args: str, **env: str) -> set[str]:
         ["write", "--enter", "1000", "x"],
         ["kill", "1000"],
         ["token", "list"],
+        ["ls", "-l"],
+        ["cat", "file"],
+        ["cp", "file", ":/copied"],
+        ["cp", ":/file", "/dev/null"],
+        ["grep", "text"],
+        ["rm", "file.txt"],
     ],
     ids=" ".join,
 )
 async def test_what_asks_one_thing_loads_no_event_loop(server: TestServer, args: list[str]) -> None:
+    for name in ("file", "file.txt"):
+        (server.workspace / name).write_text("text\n")
+    args = [
+        str(server.workspace / "file") if args[:2] == ["cp", arg] and arg == "file" else arg for arg in args
+    ]
     async with connect(server.url, server.token) as runtime:
         process = await runtime.spawn("shell", "cat")
         args = [str(process.pid) if arg == "1000" else arg for arg in args]

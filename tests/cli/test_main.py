@@ -66,7 +66,7 @@ def test_an_unknown_verb_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> 
     assert "No such command" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("word", "meant"), [("ls", "ps"), ("version", "--version"), ("attahc", "attach")])
+@pytest.mark.parametrize(("word", "meant"), [("list", "ps"), ("version", "--version"), ("attahc", "attach")])
 def test_a_word_of_other_programs_leads_to_the_verb(
     word: str, meant: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ QUESTIONS = [
     *(b"\x1b]4;1;rgb:0/0/0;2;?\x07", b"\x1b]21;foreground=?\x1b\\", b"\x1b]50;?\x07", b"\x1b]60\x07"),
     *(b"\x1b]1337;ReportCellSize\x07", b"\x1b]99;i=1:p=?;\x1b\\"),
     *(b"\x1bP+q544e\x1b\\", b"\x1bP$qm\x1b\\", b"\x1bP+Qfont\x1b\\"),
+    # A terminal passes over the controls in it.
+    *(b"\x1bP$\x00qm\x1b\\", b"\x1b]\x0011;?\x1b\\", b"\x1b]11;\x00?\x1b\\", b"\x1b_\x7fGa=q;\x1b\\"),
     *(b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\", b"\x1b_Ga=T,f=100;AAAA\x1b\\"),
     *("\x9b6n".encode(), b"\xc2\x9d11;?\xc2\x9c", b"\xc2\x90$qm\xc2\x9c", b"\xc2\x9a"),
     *(b"\x9b6n", b"\x9d11;?\x07", b"\x90$qm\x9c", b"\x9a"),
@@ -117,7 +119,9 @@ def test_a_picture_passes_in_parts(head: bytes) -> None:
     assert filtered(broken).endswith(b"xafter")
 
 
-@pytest.mark.parametrize("head", [b"\x1bP+q", b"\x1b]4;1;", b"\x1b_Ga=q;", b"\x1b["])
+@pytest.mark.parametrize(
+    "head", [b"\x1bP+q", b"\x1b]4;1;", b"\x1b_Ga=q;", b"\x1b[", b"\x1bP" + b"\0" * 9000 + b"$q"]
+)
 def test_what_may_be_a_question_for_very_long_is_not_shown_and_not_kept(head: bytes) -> None:
     questions = QuestionFilter()
     shown = b"".join(questions.feed(piece) for piece in [head, *[b"0" * 3000] * 10])

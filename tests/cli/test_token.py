@@ -54,10 +54,10 @@ async def test_made_used_listed_and_revoked(server: TestServer) -> None:
 
 
 async def test_as_json(server: TestServer) -> None:
-    limits = ("--process", "1000", "--process", "1001", "--path", "/src")
+    limits = ("--process", "1000", "--process", "1001", "--path", ":src", "--read-only")
     code, out, _ = await token(server, "create", "--name", "j", "--scope", "files", *limits, "--json")
     made = json.loads(out)
-    assert (code, made["processes"], made["paths"]) == (0, [1000, 1001], ["/src"])
+    assert (code, made["processes"], made["paths"], made["readOnly"]) == (0, [1000, 1001], ["/src"], True)
     secret = made.pop("token")
     code, out, _ = await token(server, "list", "--json")
     assert (code, [row for row in json.loads(out) if row["name"] == "j"]) == (0, [made])
@@ -134,7 +134,7 @@ async def test_who_is_revoked_while_watching_is_told_and_leaves(server: TestServ
         (("create", "--name", "x", "--scope", "view", "--process", "ALL"), 2, "pid"),
         (("create", "--name", "a/b", "--scope", "view"), 1, "name: expected 1 to 64"),
         (("create", "--name", "x", "--scope", "view", "--expires", "0s"), 1, "lifetimeMs"),
-        (("create", "--name", "x", "--scope", "view", "--path", "src"), 1, "paths"),
+        (("create", "--name", "x", "--scope", "view", "--path", "../src"), 1, "paths"),
         (("create", "--name", "x", "--scope", "view", "--process", "9" * 30), 1, "processes"),
         (("revoke",), 2, "NAME"),
         (("revoke", "../tokens"), 1, "There is"),

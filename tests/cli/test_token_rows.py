@@ -30,6 +30,7 @@ ROW: dict[str, Any] = {
     [
         ({}, ("-", "never", "never")),
         ({"processes": [1000], "paths": ["/a"], "ports": [80]}, ("1000 /a :80", "never", "never")),
+        ({"paths": ["/a"], "readOnly": True}, ("/a read-only", "never", "never")),
         ({"expires": 1_090_000, "lastUsed": 910_000}, ("-", "in 1m 30s", "1m 30s ago")),
         # Of a server whose clock differs.
         ({"expires": 1, "lastUsed": 2_000_000}, ("-", "in 0s", "0s ago")),

@@ -303,3 +303,16 @@ async def test_the_address_may_stand_before_the_verb(shared: TestServer, tmp_pat
     assert (await command("--url", "http://127.0.0.1:1", "ps", *where, env=nobody))[0] == 0, "the nearer wins"
     code, _, err = await command(*where, "doctor", env=nobody)
     assert (code, b"--url says nothing to doctor" in err) == (2, True)
+
+
+async def test_a_token_before_a_verb_with_further_verbs_is_that_verbs(
+    shared: TestServer, env: dict[str, str], tmp_path: Path
+) -> None:
+    """`--token-file FILE trash` was refused, and a bare `trash` must not use the operator's."""
+    (tmp_path / "token").write_text("a token of nobody")
+    given = ("--token-file", str(tmp_path / "token"))
+    for verb in (("trash",), ("trash", "list"), ("token", "list")):
+        code, _, err = await command(*given, *verb, env=env)
+        assert (code, b"token" in err, b"Usage" in err) == (1, True, False), verb
+    code, out, err = await command(*given, "token", env=env)
+    assert (code, out, b"--token-file stands with a further verb" in err) == (2, b"", True)

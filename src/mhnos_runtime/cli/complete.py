@@ -5,8 +5,6 @@ Knows how to ask; must not know what the verbs do with an answer.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -74,49 +72,43 @@ def kinds(incomplete: str) -> list[CompletionItem]:
 def paths(
     ctx: click.Context, param: click.Parameter, incomplete: str, folders_only: bool
 ) -> list[CompletionItem]:
-    """Files and folders of the workspace; for what no file of it can be, nothing."""
+    """Files and folders of the workspace; for what no file of it can be, nothing. A colon before a path
+    stays."""
     if param.name == "command" and ctx.params.get("kind") not in _SCRIPTED:
         return []
+    colon = ":" if incomplete.startswith(":") else ""
+    typed, slash, start = incomplete.removeprefix(":").rpartition("/")
+    inside = "" if folders_only or typed.startswith("/") else str(ctx.params.get("cwd") or "")
     try:
-        inside = "" if folders_only else str(ctx.params.get("cwd") or "")
-        return _listed(_workspace(ctx), inside, incomplete, folders_only)
+        with _ask(ctx) as runtime:
+            found = _listed(runtime, f"/{inside}/{typed}", start, folders_only)
     except Exception:
         return []
+    return [CompletionItem(f"{colon}{typed}{slash}{name}") for name in found]
 
 
-def _workspace(ctx: click.Context) -> str:
-    """Of the runtime on this machine, if that is the one that is meant. Raises OSError, ValueError and
-    KeyError."""
-    from mhnos_runtime.client.discovery import default_state_dir, discover
+def _listed(runtime: Direct, folder: str, start: str, folders_only: bool) -> list[str]:
+    """Names that begin so, folders with a slash behind them; the first page of a large folder alone."""
+    from mhnos_runtime import bounds
+    from mhnos_runtime.wire import messages as m
 
-    with open(os.path.join(default_state_dir(os.environ), "server.json"), encoding="utf-8") as file:
-        here = json.load(file)
-    if discover(*_target(ctx)).url != here["url"]:
-        raise ValueError("another runtime")
-    return str(here["workspace"])
-
-
-def _listed(workspace: str, inside: str, incomplete: str, folders_only: bool) -> list[CompletionItem]:
-    """inside: the folder that relative paths begin in."""
-    typed, _, start = incomplete.rpartition("/")
-    base = "" if incomplete.startswith("/") else inside
-    folder = os.path.realpath(os.path.join(workspace, base.lstrip("/"), typed.lstrip("/")))
-    if os.path.commonpath([folder, os.path.realpath(workspace)]) != os.path.realpath(workspace):
-        return []
-    before = incomplete[: len(incomplete) - len(start)]
+    message = m.ListFiles(path=folder, after=_before(start), max=bounds.LISTED_FILES)
     found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            hidden = entry.name.startswith(".") and not start.startswith(".")
-            if not entry.name.startswith(start) or hidden or _PLAIN_PATH.match(entry.name) is None:
-                continue
-            if entry.is_dir():
-                found.append(f"{before}{entry.name}/")
-            elif not folders_only:
-                found.append(f"{before}{entry.name}")
-            if len(found) == MOST_PATHS:
-                break
-    return [CompletionItem(path) for path in sorted(found)]
+    for file in runtime.ask(message, m.FileList, TIMEOUT_S).files:
+        name = file.path.rpartition("/")[2]
+        hidden = name.startswith(".") and not start.startswith(".")
+        if not name.startswith(start) or hidden or _PLAIN_PATH.match(name) is None:
+            continue
+        if file.kind == "directory":
+            found.append(f"{name}/")
+        elif not folders_only:
+            found.append(name)
+    return found[:MOST_PATHS]
+
+
+def _before(start: str) -> str | None:
+    """A name directly before those that begin so: large folders are listed by name."""
+    return start[:-1] or None if start else None
 
 
 def _ask(ctx: click.Context) -> Direct:

@@ -21,7 +21,7 @@ def completion(shell: str) -> None:
 
 def script(shell: str) -> str:
     """Click's, but that no space comes behind a folder, whose content is to be completed next, and that bash
-    takes --cwd=site and -e DEBUG=1 for one word each."""
+    takes --cwd=site, -e DEBUG=1 and :/src for one word each."""
     from click.shell_completion import get_completion_class
 
     from mhnos_runtime.cli.main import PROGRAM, cli
@@ -37,17 +37,21 @@ def script(shell: str) -> str:
 _ZSH_END = "    compadd -U -V unsorted -a completions\n    fi\n"
 _ZSH_FOLDERS = "    if [ -n \"$folders\" ]; then\n        compadd -U -S '' -V unsorted -a folders\n    fi\n"
 
-#: bash breaks words at = and : (COMP_WORDBREAKS), but completes what is behind the last of these only.
+#: bash breaks words at = and : (COMP_WORDBREAKS), and replaces what is behind the last of these only. Which
+#: pieces stand together is to be seen in the line.
 _BASH_ASKS = 'response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD'
-_BASH_JOINS = """local i glue= words=()
+_BASH_JOINS = """local i line=$COMP_LINE rest words=() piece=${COMP_WORDS[COMP_CWORD]}
     for ((i = 0; i <= COMP_CWORD; i++)); do
-        if ((i)) && [[ $glue || ${COMP_WORDS[i]} =~ ^[=:]+$ ]]; then
+        rest=${line#"${line%%[![:space:]]*}"}
+        if ((i)) && [[ $rest == "$line" && $line ]]; then
             words[-1]+=${COMP_WORDS[i]}
-            [[ $glue ]] && glue= || glue=yes
         else
             words+=("${COMP_WORDS[i]}")
         fi
+        line=${rest:${#COMP_WORDS[i]}}
     done
+    [[ $piece =~ ^[=:]+$ ]] && piece=
+    local before=${words[-1]%"$piece"}
     """
 
 #: What is replaced in click's scripts by what. fish puts no space behind a slash by itself.
@@ -57,7 +61,10 @@ _CHANGES = {
             _BASH_ASKS,
             _BASH_JOINS + 'response=$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1))',
         ),
-        ("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace'),
+        (
+            "COMPREPLY+=($value)",
+            'value=${value#"$before"}; COMPREPLY+=("$value"); [[ $value == */ ]] && compopt -o nospace',
+        ),
     ],
     "zsh": [
         ("local -a completions\n", "local -a completions\n    local -a folders\n"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mhnos_runtime.cli import say
+from mhnos_runtime.cli.interrupts import as_keyboard_interrupts
 from mhnos_runtime.engines import CATALOGUE, EngineStore
 
 if TYPE_CHECKING:
@@ -229,21 +228,12 @@ def _current(store: EngineStore, name: str) -> bool:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM and SIGHUP end an installation as Ctrl-C does, with everything put away."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before: list[tuple[int, Callable[..., Any] | int | None]] = [
-        (number, signal.signal(number, interrupt)) for number in (signal.SIGTERM, signal.SIGHUP)
-    ]
     try:
-        yield
+        with as_keyboard_interrupts():
+            yield
     except KeyboardInterrupt:
         say.error("interrupted", "what was downloaded is kept: run the same again to go on")
         raise
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 class _Shown:

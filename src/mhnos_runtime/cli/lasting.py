@@ -15,6 +15,8 @@ T = TypeVar("T")
 #: A restart or reload of the server takes a second or two, on a busy machine ten.
 GIVE_UP_S = 30.0
 POLL_S = 0.2
+#: A server that ends each connection at once has a defect that the work meets: it is not asked for ever.
+SOON_S, MAX_LOSSES = 1.0, 5
 
 
 def lasting(
@@ -26,19 +28,22 @@ def lasting(
     """What `work` returns; it is called anew on each connection. told: what is said of a lost one. pause:
     waits so many seconds between two attempts, and may raise what ends them.
 
-    Raises what Direct.open raises, where nobody answers for GIVE_UP_S, and what `work` raises but
-    ConnectionLost.
+    Raises what Direct.open raises, where nobody answers for GIVE_UP_S, and what `work` raises; ConnectionLost
+    where MAX_LOSSES connections in a row did not last.
     """
     from mhnos_runtime.client.direct import Direct
     from mhnos_runtime.client.errors import ConnectionLost
 
-    runtime = Direct.open(target)
+    runtime, losses = Direct.open(target), 0
     while True:
+        began = time.monotonic()
         with runtime:
             try:
                 return work(runtime)
             except ConnectionLost:
-                pass
+                losses = losses + 1 if time.monotonic() - began < SOON_S else 0
+                if losses >= MAX_LOSSES:
+                    raise
         told("connection lost, reconnecting...")
         runtime = _opened_again(target, pause)
         told("resumed")

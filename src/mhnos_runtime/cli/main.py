@@ -28,7 +28,7 @@ class Verb(NamedTuple):
     section: str = "Processes"
 
 
-_SERVER, _REST = "Server", "Other"
+_FILES, _SERVER, _REST = "Files", "Server", "Other"
 
 
 VERBS = {
@@ -42,7 +42,7 @@ VERBS = {
     "stop": Verb("stop", "End processes: SIGTERM, and SIGKILL after a grace."),
     "kill": Verb("kill", "Signal or end processes."),
     "wait": Verb("wait", "Wait until processes have ended; print their exit codes."),
-    "rm": Verb("rm", "Remove ended processes with their output."),
+    "rm": Verb("rm", "Remove ended processes, or files of the workspace."),
     "prune": Verb("prune", "Remove all ended processes with their output."),
     "rename": Verb("rename", "Give a process another name."),
     "inspect": Verb("inspect", "Show all that is known of processes, as JSON."),
@@ -51,6 +51,15 @@ VERBS = {
     "stats": Verb("stats", "Show what processes use, once."),
     "events": Verb("events", "Show starts, readiness and ends of processes as they happen."),
     "credentials": Verb("credentials", "Show the token of a process, such as OpenClaw's."),
+    "ls": Verb("ls", "List files of the workspace.", _FILES),
+    "cat": Verb("cat", "Print files of the workspace.", _FILES),
+    "cp": Verb("cp", "Copy files into the workspace, out of it and in it.", _FILES),
+    "mv": Verb("mv", "Move and rename files of the workspace.", _FILES),
+    "mkdir": Verb("mkdir", "Make directories in the workspace.", _FILES),
+    "edit": Verb("edit", "Edit a file of the workspace with the editor of this machine.", _FILES),
+    "grep": Verb("grep", "Find files of the workspace by content and name.", _FILES),
+    "watch": Verb("watch", "Show what changes in the workspace as it happens.", _FILES),
+    "trash": Verb("trash", "List, restore and empty what was removed.", _FILES),
     "serve": Verb("serve", "Start the runtime and print how to connect.", _SERVER),
     "stop-server": Verb("stop_server", "Stop the runtime on this machine, with its processes.", _SERVER),
     "reload": Verb("reload", "Restart the runtime with the installed version; processes go on.", _SERVER),
@@ -66,8 +75,12 @@ VERBS = {
 
 #: What other programs call it.
 _HABITS = {
-    "ls": "ps",
     "list": "ps",
+    "find": "grep --files",
+    "rg": "grep",
+    "vi": "edit",
+    "vim": "edit",
+    "nano": "edit",
     "start": "run",
     "status": "health",
     "info": "doctor",
@@ -84,9 +97,11 @@ Examples:
   mhnos-runtime run python app.py        run a script, see its output
   mhnos-runtime ps                       what runs
   mhnos-runtime attach web               go on where you left
+  mhnos-runtime cp notes.txt :/docs/     a file into the workspace
 
 \b
-A process is named by its pid or by its name.
+A process is named by its pid or by its name; a path of the workspace
+has a colon before it where it could be one of this machine.
 Address and token come from --url and --token-file, else from MHNOS_URL and
 MHNOS_TOKEN, else from the runtime that serves on this machine."""
 
@@ -122,7 +137,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        for title in ("Processes", _SERVER, _REST):
+        for title in ("Processes", _FILES, _SERVER, _REST):
             with formatter.section(title):
                 formatter.write_dl(
                     [(name, verb.summary) for name, verb in VERBS.items() if verb.section == title]
@@ -143,10 +158,16 @@ def cli(ctx: click.Context, url: str | None, token_file: str | None) -> None:
     """Real processes behind a WebSocket: start, watch, feed and stop them from here."""
     verb = ctx.invoked_subcommand or ""
     command = cli.get_command(ctx, verb)
-    taken = {param.name for param in command.params} if command is not None else set()
+    taken = _options(command)
     for name, value in (("url", url), ("token_file", token_file)):
         if value is not None and command is not None and name not in taken:
             raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {verb}", ctx)
+
+
+def _options(command: click.Command | None) -> set[str | None]:
+    """Those of a verb, and of its further verbs."""
+    further = command.commands.values() if isinstance(command, click.Group) else ()
+    return {param.name for each in (command, *further) if each is not None for param in each.params}
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -169,6 +190,6 @@ def run(args: Sequence[str] | None = None) -> int:
         say.error(error.message, error.hint)
         return exits.FAILED
     except OSError as error:
-        say.error(str(error))  # a full disk, a terminal that has gone
+        say.error(say.fault(error))  # a full disk, a terminal that has gone
         return exits.FAILED
     return result if isinstance(result, int) else exits.OK

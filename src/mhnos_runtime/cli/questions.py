@@ -18,6 +18,7 @@ _ANSWERBACK = b"\x05"  # ENQ: has its effect everywhere, also inside of sequence
 
 # Controls that a terminal carries out inside of a sequence: not ESC, CAN and SUB, which break it off.
 _C0 = rb"\x00-\x17\x19\x1c-\x1f\x7f"
+_PASSED_OVER = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\x18\x1a\x1b")
 # A character beyond ASCII that is no C1 control: its bytes are not to be taken for those.
 _CHARACTER = (
     rb"(?:\xc2[\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}"
@@ -89,6 +90,8 @@ _OSC_ASKS = re.compile(
     rb"(?:60|61|99;(?:[^;]*:)?p=(?:\?|alive)|1337;(?:Report|Request|Capabilities|Copy=\?)).*", re.DOTALL
 )
 _DCS_ASKS = (b"$q", b"+q", b"+Q", b"tmux;", b"\x1b")
+#: So much of a string tells whether it is one of those.
+_TELLING_BYTES = max(map(len, _DCS_ASKS))
 _QUIET_GRAPHICS = re.compile(rb"G(?:[^;]*,)?q=2[,;]|G(?:[^;]*,)?q=2\Z")
 
 
@@ -226,11 +229,17 @@ _ASKS: dict[bytes, Callable[[bytes], bool]] = {
 
 
 def _asks(kind: bytes, payload: bytes) -> bool:
-    return kind in _ASKS and _ASKS[kind](payload)
+    return kind in _ASKS and _ASKS[kind](_bare(payload))
 
 
 def _may_ask(kind: bytes, beginning: bytes) -> bool:
     """Whether a string that begins so may still turn out to be a question."""
     if kind == b"]":
-        return _asks_osc(beginning) or beginning.partition(b";")[0] not in _OSC_TEXTS
-    return _asks(kind, beginning)
+        return _asks(kind, beginning) or _bare(beginning).partition(b";")[0] not in _OSC_TEXTS
+    # Thousands of controls before it tell nothing about the string.
+    return (kind in _ASKS and len(_bare(beginning)) < _TELLING_BYTES) or _asks(kind, beginning)
+
+
+def _bare(payload: bytes) -> bytes:
+    """Without the controls in a string, which terminals pass over: they must not hide how it begins."""
+    return payload.translate(None, _PASSED_OVER)

@@ -28,6 +28,12 @@ def error(message: str, hint: str = "") -> None:
         print(f"{paint('hint:', BOLD, sys.stderr)} {_printable_lines(hint)}", file=sys.stderr)
 
 
+def fault(error: OSError) -> str:
+    """What is wrong, in words and without a number."""
+    named = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{named}{error.strerror or error}"
+
+
 def status(text: str) -> None:
     """A line in brackets between a command's output, as `run` and `attach` have them."""
     print(f"[{printable(text)}]", file=sys.stderr, flush=True)

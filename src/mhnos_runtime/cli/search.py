@@ -91,6 +91,11 @@ def _show(found: SearchResult, names: dict[int, str], json_: bool) -> None:
 def _line(match: SearchMatch, who: str) -> str:
     moment = datetime.datetime.fromtimestamp(match.time / 1000, datetime.UTC)
     time = f"{moment:%Y-%m-%dT%H:%M:%S}.{match.time % 1000:03}Z"
-    line = _CONTROLS.sub("", match.line) if sys.stdout.isatty() else match.line
+    line = without_controls(match.line) if sys.stdout.isatty() else match.line
     parts = (say.paint(say.printable(who), _MAGENTA, sys.stdout), say.paint(time, _GREEN, sys.stdout))
     return ": ".join((*parts, line))
+
+
+def without_controls(line: str) -> str:
+    """What may be shown on a terminal of a line that anybody may have written."""
+    return _CONTROLS.sub("", line)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from mhnos_runtime.cli import say
+from mhnos_runtime.cli.places import FilePath
 from mhnos_runtime.cli.target import Duration, Handle, open_direct, target_options
 from mhnos_runtime.errors import MhnosError
 
@@ -43,6 +44,9 @@ def token(context: click.Context, rotate: bool, state_dir: str | None, json_: bo
         if rotate or state_dir or json_:
             raise click.UsageError("--rotate, --state-dir and --json stand without a further verb")
         return
+    for option in ("url", "token_file"):
+        if context.find_root().params.get(option) is not None:
+            raise click.UsageError(f"--{option.replace('_', '-')} stands with a further verb")
     from mhnos_runtime.config import load
     from mhnos_runtime.server.auth.token import ensure_token, read_token, rotate_token, token_path
 
@@ -85,7 +89,15 @@ def _pids(url: str | None, token_file: str | None, handles: tuple[int | str, ...
     type=Handle(),
     help="Only this process, until the runtime ends; may be repeated.",
 )
-@click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this folder of the workspace.")
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    type=FilePath(folders=True),
+    metavar="PATH",
+    help="Only this folder of the workspace; may be repeated.",
+)
+@click.option("--read-only", is_flag=True, help="Files may be read and not changed.")
 @click.option("--expires", "lifetime_ms", type=Duration(), help="How long it lasts, such as 12h or 7d.")
 @click.option("--json", "json_", is_flag=True, help="As JSON, with every field.")
 @target_options
@@ -96,6 +108,7 @@ def create(
     scopes: tuple[str, ...],
     processes: tuple[int | str, ...],
     paths: tuple[str, ...],
+    read_only: bool,
     lifetime_ms: int | None,
     json_: bool,
 ) -> None:
@@ -105,10 +118,12 @@ def create(
     Examples:
       mhnos-runtime token create --name ann --scope view --expires 7d
       mhnos-runtime token create --name demo --scope view --process 1000
+      mhnos-runtime token create --name docs --scope files --path /docs --read-only
     """
     body: dict[str, Any] = {"name": name, "scopes": list(dict.fromkeys(scopes))}
     body |= {"processes": _pids(url, token_file, processes)} if processes else {}
     body |= {"paths": list(paths)} if paths else {}
+    body |= {"readOnly": True} if read_only else {}
     body |= {} if lifetime_ms is None else {"lifetimeMs": lifetime_ms}
     made = _ask(url, token_file, "POST", _TOKENS, body)
     secret = _part(made, "token", str)
@@ -163,6 +178,7 @@ def _part(answer: Any, name: str, kind: type[T]) -> T:
 
 def _cells(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
     limits = [*(row["processes"] or ()), *(row["paths"] or ()), *(f":{port}" for port in row["ports"] or ())]
+    limits += ["read-only"] if row.get("readOnly") else []
     expires, used = row["expires"], row["lastUsed"]
     return (
         row["name"],
