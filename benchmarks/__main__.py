@@ -15,7 +15,7 @@ from .result import Figure
 HERE = Path(__file__).parent
 NAMES = (
     *("output", "echo", "flood", "crowd", "spawn", "sandbox", "memory", "viewers", "attach", "stalled"),
-    *("restart", "kinds", "cli"),
+    *("restart", "kinds", "cli", "files", "archives", "listing", "busy", "watch"),
 )
 
 

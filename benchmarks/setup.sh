@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets up what the benchmarks compare with: the loads (C), terminado, ws with node-pty. Quick when nothing changed.
-# It starts nothing, and installs nothing outside benchmarks/.work; OpenSSH is used when the machine has it.
+# It starts nothing, and installs nothing outside benchmarks/.work; OpenSSH and nginx are used where they are.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-../.venv/bin/python}
@@ -30,3 +30,5 @@ fi
 
 command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] ||
     echo "benchmarks: no sshd here; its rows are left out (Debian: apt-get install openssh-server)" >&2
+command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] ||
+    echo "benchmarks: no nginx here; its rows are left out (Debian: apt-get install nginx)" >&2

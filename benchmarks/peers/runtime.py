@@ -75,6 +75,13 @@ def request(socket: WebSocket, **fields: Any) -> dict[str, Any]:
             return dict(answer)
 
 
+def connected(port: int, token: str) -> WebSocket:
+    headers = {"Authorization": f"Bearer {token}", "Sec-WebSocket-Protocol": "mhnos.v1.1"}
+    socket = WebSocket(port, "/", headers)
+    socket.receive()  # connected
+    return socket
+
+
 class Runtime(Peer):
     """`ballast_bytes`: memory that the server process is made to hold, by a hook outside the product.
     `pause_seconds`: how long floods pause after a key at most, by the same hook; None for the product's own.
@@ -95,6 +102,7 @@ class Runtime(Peer):
         self._folder = Path(tempfile.mkdtemp(prefix="bench-runtime-"))
         self._folder.chmod(0o711)  # the user of processes has to reach the workspace
         self.state, workspace = self._folder / "state", self._folder / "workspace"
+        self.workspace = workspace
         workspace.mkdir()
         (self._folder / "config.toml").write_text(_CONFIG)
         self._log = (self._folder / "log").open("wb")
@@ -160,10 +168,7 @@ class Runtime(Peer):
         return str(self.state)
 
     def connect(self) -> WebSocket:
-        headers = {"Authorization": f"Bearer {self.token}", "Sec-WebSocket-Protocol": "mhnos.v1.1"}
-        socket = WebSocket(self.port, "/", headers)
-        socket.receive()  # connected
-        return socket
+        return connected(self.port, self.token)
 
     def spawn(self, socket: WebSocket, argv: Sequence[str], *, pty: bool = True, **options: Any) -> int:
         answer = request(socket, **self.spawn_fields(argv, pty=pty), **options)
