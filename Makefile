@@ -49,6 +49,8 @@ bench: $(STAMPS)/runtime ## measure, each figure beside its peer
 docs: $(STAMPS)/runtime ## regenerate the generated part of docs/
 	@$(BIN)/python -m mhnos_runtime.wire.schema > docs/protocol.schema.json.new
 	@mv docs/protocol.schema.json.new docs/protocol.schema.json
+	@$(BIN)/python tools/describe-api > docs/openapi.json.new
+	@mv docs/openapi.json.new docs/openapi.json
 
 # A virtual environment is made again when its Python is gone, as after an upgrade of the system.
 ifneq ($(shell test -x $(BIN)/python && echo there),there)

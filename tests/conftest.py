@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from hypothesis import HealthCheck, settings
 # Tests start hundreds of Pythons. Without bytecode on disk each of them compiles the whole runtime anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell starts what it leaves in the background with Ctrl-C ignored, and programs inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says something about the machine only.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -65,6 +65,8 @@ def interfaces(sock):
 listener = socket.socket(fileno=handed)
 print("serving", flush=True)
 accepted, _ = listener.accept()
+while accepted.recv(1) != b"!":  # somebody else, who took this port for that of a server before
+    accepted, _ = listener.accept()
 accepted.sendall(b"hello")
 attempt("interfaces", lambda: interfaces(listener))
 attempt("accepted", lambda: again(accepted))
@@ -115,6 +117,7 @@ async def test_no_way_out_through_it(
         pid = await arena.client.spawn("handed", "attack.py", str(port))
         (own,) = (await arena.record(pid))["ports"]
         with socket.create_connection(("127.0.0.1", own["port"]), timeout=20) as connection:
+            connection.sendall(b"!")
             assert connection.recv(5) == b"hello"
             await arena.ended(pid)
         text = arena.client.output(pid)

@@ -114,7 +114,9 @@ def test_what_is_in_the_image_is_what_is_locked(project: Project) -> None:
     listed = (
         "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
     )
-    found = set(project.inside("/opt/mhnos-runtime/bin/python", "-c", listed).replace("_", "-").split())
+    found = set(
+        project.inside("/opt/mhnos-runtime/bin/python", "-c", listed).replace("_", "-").lower().split()
+    )
     lock = (ROOT / "requirements" / "runtime.txt").read_text()
     # Node.js is moved to where processes see it.
     locked = {line for line in re.findall(r"^([^ #]+==[^ ;]+)", lock, re.MULTILINE) if "nodejs" not in line}

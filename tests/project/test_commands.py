@@ -60,13 +60,14 @@ def trust_the_network(workspace: Path) -> None:
         (workspace / ".npmrc").write_text(f"cafile={authorities}\n")
 
 
-def answers(address_file: Path) -> bool:
+def url_of(address_file: Path) -> str | None:
+    """Of the runtime, once it answers."""
     try:
         url = address_file.read_text(encoding="utf-8").partition('"url"')[2].split('"')[1]
         with urllib.request.urlopen(f"{url}/health", timeout=1):
-            return True
+            return url
     except (OSError, IndexError):
-        return False
+        return None
 
 
 @pytest.fixture
@@ -89,12 +90,12 @@ def server(tmp_path: Path, page: Path) -> Iterator[dict[str, str]]:
     ):
         try:
             until = time.monotonic() + START_TIMEOUT_S
-            while not answers(tmp_path / ".local/state/mhnos-runtime/server.json"):
+            while (url := url_of(tmp_path / ".local/state/mhnos-runtime/server.json")) is None:
                 # Polled, as any client of a server that is starting has to.
                 in_time = serving.poll() is None and time.monotonic() < until
                 assert in_time, log.read_text(encoding="utf-8")
                 time.sleep(0.02)
-            yield env
+            yield env | {"MHNOS_URL": url}
         finally:
             serving.terminate()
 

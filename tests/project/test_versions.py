@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from mhnos_runtime.config import Settings
+from mhnos_runtime.files import partials, upload_records
 from mhnos_runtime.launch import CHANNEL_VERSION, Hello, ProcessRecord
 from mhnos_runtime.process import facts
 from mhnos_runtime.process.facts import Found, ProcessFacts
@@ -55,11 +56,18 @@ CHANNEL = (Hello, Allowed, Settings, Known, requests.Request, ProcessRecord)
 @pytest.mark.parametrize(
     ("version", "kinds", "known"),
     [
-        pytest.param(STATE_VERSION, STATE, "7:d2ad0c518cff", id="supervisor/handover.py STATE_VERSION"),
-        pytest.param(CHANNEL_VERSION, CHANNEL, "2:ce48d44a4798", id="launch.py CHANNEL_VERSION"),
+        pytest.param(STATE_VERSION, STATE, "8:cc5386cd72e2", id="supervisor/handover.py STATE_VERSION"),
+        pytest.param(CHANNEL_VERSION, CHANNEL, "3:59daa9c52206", id="launch.py CHANNEL_VERSION"),
         pytest.param(
             RECORD_VERSION, (ProcessRecord,), "2:173afab4d8ac", id="supervisor/archive.py RECORD_VERSION"
         ),
+        pytest.param(
+            upload_records.VERSION,
+            (upload_records.Record,),
+            "1:fab8f19f0ae6",
+            id="files/upload_records.py VERSION",
+        ),
+        pytest.param(partials.VERSION, (partials.Place,), "1:fe20e4d54bde", id="files/partials.py VERSION"),
         pytest.param(facts.VERSION, (ProcessFacts, Found), "2:b873596a42f6", id="process/facts.py VERSION"),
     ],
 )
