@@ -73,8 +73,13 @@ def test_a_name_that_only_looks_like_one_is_not_opaque(tmp_path: Path) -> None:
 
 
 def test_a_text_for_people_can_always_be_encoded() -> None:
-    for name in (b"\xed\xa0\x80", b"\xf8", b"ok", "ü".encode()):
-        text_of(name).encode()
+    for name, text in (
+        (b"\xed\xa0\x80", b"\\xed\\xa0\\x80"),
+        (b"\xf8", b"\\xf8"),
+        (b"ok", b"ok"),
+        ("ü".encode(), "ü".encode()),
+    ):
+        assert text_of(name).encode() == text
 
 
 def test_every_change_right_after_the_look_makes_another_version(tmp_path: Path) -> None:

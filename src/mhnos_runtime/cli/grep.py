@@ -19,7 +19,7 @@ from mhnos_runtime.cli.target import WorkspacePath, open_direct, target_options
 from mhnos_runtime.errors import MhnosError
 
 if TYPE_CHECKING:
-    from mhnos_runtime.wire.messages import FileMatch, FileSearchResult
+    from mhnos_runtime.wire.messages import FileMatch, FileSearchResult, SearchFiles
 
 _MAGENTA, _GREEN, _CYAN = "35", "32", "36"  # as grep's file names, line numbers and separators
 _LINES = click.IntRange(0, bounds.LINES_AROUND)
@@ -97,21 +97,18 @@ def grep(
       mhnos-runtime grep -F 'a[0]' --name '*.py'
       mhnos-runtime grep --files --name '*.md'
     """
-    from mhnos_runtime.cli.looking import hint_of
-    from mhnos_runtime.client.errors import RequestFailed
     from mhnos_runtime.wire import messages as m
 
     if not names and not words:
         raise click.UsageError("Missing argument 'PATTERN'. Names alone are found by --files --name GLOB")
     pattern = None if names else words[0]
-    paths = [inside(path) for path in words[0 if names else 1 :]] or ["/"]
     whole = not (names or only_files or count)  # lines are printed
     lines_before, lines_after = (
         (around if each is None else each) if whole else 0 for each in (before, after)
     )
     messages = [
         m.SearchFiles(
-            path=path,
+            path=inside(path),
             name=name or (None if pattern else "*"),
             pattern=pattern,
             fixed=fixed,
@@ -123,8 +120,24 @@ def grep(
             ignored=ignored,
             max=max_ or (bounds.MATCHES if count else bounds.MATCHES_USUAL),
         )
-        for path in paths
+        for path in words[0 if names else 1 :] or ["/"]
     ]
+    found, failed = _asked(messages, url, token_file)
+    if not quiet:
+        _show(found, Manner(only_files or names, count, bool(lines_before or lines_after), json_))
+    if failed:
+        return exits.TROUBLE
+    return exits.OK if _matches(found) else exits.FAILED
+
+
+def _asked(
+    messages: list[SearchFiles], url: str | None, token_file: str | None
+) -> tuple[list[FileSearchResult], bool]:
+    """What was found, and whether something could not be searched, which is said."""
+    from mhnos_runtime.cli.looking import hint_of
+    from mhnos_runtime.client.errors import RequestFailed
+    from mhnos_runtime.wire import messages as m
+
     found: list[FileSearchResult] = []
     # By what they say: what is wrong with the pattern is said once.
     faults: dict[str, tuple[str, MhnosError]] = {}
@@ -139,11 +152,7 @@ def grep(
         faults[error.message] = "", error
     for path, fault in faults.values():
         say.error(fault.message, hint_of(fault, path))
-    if not quiet:
-        _show(found, Manner(only_files or names, count, bool(lines_before or lines_after), json_))
-    if faults:
-        return exits.TROUBLE
-    return exits.OK if _matches(found) else exits.FAILED
+    return found, bool(faults)
 
 
 def _show(found: list[FileSearchResult], manner: Manner) -> None:

@@ -117,8 +117,10 @@ def test_no_range_reaches_out_of_the_file(text: str, size: int) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_may_stand_for_tags_and_dates(text: str) -> None:
-    tags({"If-Match": text}, "If-Match")
-    seconds({"If-Modified-Since": text}, "If-Modified-Since")
+    found = tags({"If-Match": text}, "If-Match")
+    assert found is not None
+    assert all(f'"{tag}"' in text for tag in found.strong | found.weak)
+    assert seconds({"If-Modified-Since": text}, "If-Modified-Since") is None or any(map(str.isdigit, text))
 
 
 def test_dates_there_and_back() -> None:
